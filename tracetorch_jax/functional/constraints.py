@@ -1,0 +1,317 @@
+"""How a free raw parameter is bound to its domain, and time scales turned into decays.
+
+Optimisers move *raw* parameters over the whole real line. A decay is the sigmoid of its raw
+parameter and so stays in (0, 1); a threshold is the softplus of its own and so stays positive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def _floating(name: str, value: ArrayLike) -> jax.Array:
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"`{name}` must be real; got dtype {array.dtype}.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(jnp.result_type(float))
+    return array
+
+
+def _require(name: str, value: jax.Array, inside: jax.Array, rule: str) -> None:
+    """Raise if a concrete `value` breaks the rule; a traced one cannot be looked at."""
+    if isinstance(inside, jax.core.Tracer):
+        return
+    if not bool(jnp.all(inside)):
+        bad = np.asarray(value)[~np.asarray(inside)].flat[0]
+        raise ValueError(f"`{name}` must {rule}; got {bad:g}.")
+
+
+def sigmoid_inverse(value: ArrayLike) -> jax.Array:
+    """Raw parameter whose sigmoid is `value`: ``log(v) - log1p(-v)``.
+
+    Args:
+        value: any shape, strictly between 0 and 1.
+
+    Returns:
+        An array of the same shape; integer input becomes floating.
+
+    Raises:
+        ValueError: a concrete value lies outside (0, 1). Traced values give NaN instead.
+
+    Example:
+        >>> float(sigmoid_inverse(0.5))
+        0.0
+    """
+    value = _floating("value", value)
+    _require("value", value, (value > 0) & (value < 1), "lie strictly between 0 and 1")
+    return jnp.log(value) - jnp.log1p(-value)
+
+
+def softplus_inverse(value: ArrayLike) -> jax.Array:
+    """Raw parameter whose softplus is `value`: ``v + log(-expm1(-v))``.
+
+    This form neither overflows for a large value nor cancels for a small one, unlike
+    ``log(expm1(v))``, which is infinite in float32 from 89 on.
+
+    Args:
+        value: any shape, greater than 0.
+
+    Returns:
+        An array of the same shape; integer input becomes floating.
+
+    Raises:
+        ValueError: a concrete value is not positive and finite. Traced values give NaN instead.
+
+    Example:
+        >>> float(softplus_inverse(100.0))
+        100.0
+    """
+    value = _floating("value", value)
+    _require("value", value, (value > 0) & jnp.isfinite(value), "be greater than 0 and finite")
+    return value + jnp.log(-jnp.expm1(-value))
+
+
+class _Numpy(NamedTuple):
+    """The same pair of functions on NumPy arrays, for values known before any computation."""
+
+    constrain: Callable[[np.ndarray], np.ndarray]
+    invert: Callable[[np.ndarray], np.ndarray]
+    inside: Callable[[np.ndarray], np.ndarray]
+    inside_constant: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """A domain for a parameter, with the map that keeps it there.
+
+    Attributes:
+        name: ``"sigmoid"``, ``"softplus"`` or ``"none"``.
+        rule: what a learnable value must satisfy, as error messages say it.
+        constant_rule: what a value that is never trained must satisfy.
+        constrain: raw array to constrained array.
+        invert: constrained array to raw array.
+
+    Example:
+        >>> DECAY.constrain(jnp.zeros(2)).tolist()
+        [0.5, 0.5]
+    """
+
+    name: str
+    rule: str
+    constant_rule: str
+    constrain: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
+    invert: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
+    _numpy: _Numpy = dataclasses.field(repr=False)
+
+    def check(self, name: str, value: np.ndarray, dtype: Any, learnable: bool = True) -> None:
+        """Raise ``ValueError`` unless `value` is legal, also after rounding to `dtype`.
+
+        Args:
+            name: what to call the value in the error.
+            value: float64, any shape.
+            dtype: what the parameter will be stored as. 1 - 1e-9 is a decay, but float32 rounds
+                it to 1, so it can't be kept in float32.
+            learnable: whether the value must survive the way to its raw parameter and back.
+        """
+        bad = value[~np.isfinite(value)]
+        if bad.size:
+            raise ValueError(f"`{name}` must be finite; got {bad[0]}.")
+        inside = self._numpy.inside if learnable else self._numpy.inside_constant
+        rule = self.rule if learnable else self.constant_rule
+        bad = value[~inside(value)]
+        if bad.size:
+            raise ValueError(f"`{name}` must {rule}; got {float(bad[0])!r}.")
+        with np.errstate(all="ignore"):
+            stored = value.astype(dtype)
+            if learnable:
+                raw = self._numpy.invert(value).astype(dtype)
+                stored = self._numpy.constrain(raw).astype(dtype)
+            stored = stored.astype(np.float64)
+        bad = value[~(inside(stored) & np.isfinite(stored))]
+        if bad.size:
+            raise ValueError(
+                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, which "
+                f"that type rounds to the end of its range. Use a wider `param_dtype`."
+            )
+
+    def raw(self, value: np.ndarray) -> np.ndarray:
+        """Raw values of legal NumPy `value`, computed in float64."""
+        return self._numpy.invert(value.astype(np.float64))
+
+
+DECAY = Constraint(
+    "sigmoid",
+    "lie strictly between 0 and 1",
+    "lie between 0 and 1",
+    jax.nn.sigmoid,
+    sigmoid_inverse,
+    _Numpy(
+        lambda raw: 1 / (1 + np.exp(-raw)),
+        lambda v: np.log(v) - np.log1p(-v),
+        lambda v: (v > 0) & (v < 1),
+        lambda v: (v >= 0) & (v <= 1),
+    ),
+)
+"""Decays: ``sigmoid(raw)``, in (0, 1)."""
+
+THRESHOLD = Constraint(
+    "softplus",
+    "be greater than 0",
+    "be greater than 0",
+    jax.nn.softplus,
+    softplus_inverse,
+    _Numpy(
+        lambda raw: np.log1p(np.exp(-np.abs(raw))) + np.maximum(raw, 0),
+        lambda v: v + np.log(-np.expm1(-v)),
+        lambda v: v > 0,
+        lambda v: v > 0,
+    ),
+)
+"""Thresholds: ``softplus(raw)``, greater than 0."""
+
+UNBOUNDED = Constraint(
+    "none",
+    "be finite",
+    "be finite",
+    operator.pos,
+    operator.pos,
+    _Numpy(operator.pos, operator.pos, np.isfinite, np.isfinite),
+)
+"""Scales, weights and biases: the raw parameter itself, of any sign."""
+
+
+def _time_scale(
+    rule: str, inside: Callable[[jax.Array], jax.Array]
+) -> Callable[[Callable[[jax.Array], jax.Array]], Callable[[ArrayLike], jax.Array]]:
+    """Make `convert` check its only argument, named as in its own signature."""
+
+    def wrap(convert: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayLike], jax.Array]:
+        name = convert.__code__.co_varnames[0]
+
+        @functools.wraps(convert)
+        def checked(value: ArrayLike) -> jax.Array:
+            array = _floating(name, value)
+            _require(name, array, inside(array), rule)
+            return convert(array)
+
+        checked.__annotations__ = {name: ArrayLike, "return": jax.Array}
+        return checked
+
+    return wrap
+
+
+_positive = _time_scale("be greater than 0", lambda v: v > 0)
+_unit = _time_scale("lie strictly between 0 and 1", lambda v: (v > 0) & (v < 1))
+
+
+@_positive
+def halflife_to_decay(halflife: jax.Array) -> jax.Array:
+    """Decay with which a trace halves in `halflife` steps: ``0.5 ** (1 / halflife)``.
+
+    Args:
+        halflife: steps, greater than 0, any shape.
+
+    Raises:
+        ValueError: a concrete `halflife` is not positive.
+
+    Example:
+        >>> float(halflife_to_decay(1.0))
+        0.5
+    """
+    return jnp.exp2(-1 / halflife)
+
+
+@_unit
+def decay_to_halflife(decay: jax.Array) -> jax.Array:
+    """Steps in which a trace with this `decay` halves: ``-1 / log2(decay)``.
+
+    Args:
+        decay: strictly between 0 and 1, any shape.
+
+    Raises:
+        ValueError: a concrete `decay` lies outside (0, 1).
+
+    Example:
+        >>> float(decay_to_halflife(0.5))
+        1.0
+    """
+    return -1 / jnp.log2(decay)
+
+
+@_positive
+def time_constant_to_decay(time_constant: jax.Array) -> jax.Array:
+    """Decay with which a trace falls to 1/e in `time_constant` steps: ``exp(-1 / tau)``.
+
+    Args:
+        time_constant: tau in steps (a time in seconds divided by the step), greater than 0,
+            any shape.
+
+    Raises:
+        ValueError: a concrete `time_constant` is not positive.
+
+    Example:
+        >>> round(float(time_constant_to_decay(10.0)), 4)
+        0.9048
+    """
+    return jnp.exp(-1 / time_constant)
+
+
+@_unit
+def decay_to_time_constant(decay: jax.Array) -> jax.Array:
+    """Steps in which a trace with this `decay` falls to 1/e: ``-1 / log(decay)``.
+
+    Args:
+        decay: strictly between 0 and 1, any shape.
+
+    Raises:
+        ValueError: a concrete `decay` lies outside (0, 1).
+
+    Example:
+        >>> round(float(decay_to_time_constant(0.9)), 3)
+        9.491
+    """
+    return -1 / jnp.log(decay)
+
+
+@_time_scale("be greater than 1", lambda v: v > 1)
+def timesteps_to_decay(timesteps: jax.Array) -> jax.Array:
+    """Decay of an average over about `timesteps` steps: ``1 - 1 / timesteps``.
+
+    Args:
+        timesteps: greater than 1, any shape.
+
+    Raises:
+        ValueError: a concrete `timesteps` is not greater than 1.
+
+    Example:
+        >>> float(timesteps_to_decay(4.0))
+        0.75
+    """
+    return 1 - 1 / timesteps
+
+
+@_unit
+def decay_to_timesteps(decay: jax.Array) -> jax.Array:
+    """Number of steps that an average with this `decay` spans: ``1 / (1 - decay)``.
+
+    Args:
+        decay: strictly between 0 and 1, any shape.
+
+    Raises:
+        ValueError: a concrete `decay` lies outside (0, 1).
+
+    Example:
+        >>> float(decay_to_timesteps(0.75))
+        4.0
+    """
+    return 1 / (1 - decay)

@@ -1,0 +1,107 @@
+"""The update of a layer as lines of text, in execution order; for docstrings and documentation.
+
+The lines are Python: a test executes them against the reference vectors.
+"""
+
+from __future__ import annotations
+
+from tracetorch_jax.functional.spec import Spec, Trace, channel_names
+
+
+def _update(trace: Trace, decay: str, state: str, inputs: tuple[str, ...]) -> list[str]:
+    lines = []
+    names = zip(
+        channel_names(decay, trace.dual), channel_names(state, trace.dual), trace.averages, inputs,
+        strict=True,
+    )  # fmt: skip
+    for a, s, averages, x in names:
+        bracketed = f"({x})" if averages and " " in x else x
+        lines.append(f"{s} = {a} * {s} + " + (f"(1 - {a}) * {bracketed}" if averages else x))
+    if trace.dual:
+        lines.append(f"{state} = " + " + ".join(channel_names(state, True)))
+    return lines
+
+
+def _parts(signal: str, dual: bool) -> tuple[str, ...]:
+    return (f"pos({signal})", f"neg({signal})") if dual else (signal,)
+
+
+def _delta(spec: Spec, drive: str) -> tuple[str, ...]:
+    """What is added to each channel of the membrane."""
+    dual = spec.membrane.dual
+    terms = [[part] for part in _parts(drive, dual)]
+    if spec.recurrence:
+        weights = channel_names("rec_weight", spec.rec_weight == "dual") if spec.rec_weight else ()
+        parts = _parts("rec", dual or spec.rec_weight == "dual")
+        weights *= len(parts) // len(weights) if weights else 1
+        weighted = [
+            f"{weight} * {part}" for weight, part in zip(weights, parts, strict=True)
+        ] if weights else list(parts)  # fmt: skip
+        for channel, found in zip(terms, _per_channel(weighted, dual), strict=True):
+            channel += found
+    if spec.bias:
+        for channel, part in zip(terms, _parts("bias", dual), strict=True):
+            channel.append(part)
+    return tuple(" + ".join(channel) for channel in terms)
+
+
+def _per_channel(parts: list[str], dual: bool) -> list[list[str]]:
+    return [[part] for part in parts] if dual else [parts]
+
+
+def equations(spec: Spec) -> list[str]:
+    """Lines of the update that `spec` describes.
+
+    ``pos(v)`` and ``neg(v)`` are the positive and negative part of ``v``, ``spike(u)`` is 1 where
+    ``u > 0`` and else 0. Every name is a parameter, a state, the input ``x`` or the output ``out``.
+
+    Args:
+        spec: any layer's.
+
+    Example:
+        >>> for line in equations(Spec(membrane=Trace(ema=False), positive="spike")):
+        ...     print(line)
+        mem = beta * mem + x
+        out = spike(mem - threshold)
+        mem = mem - threshold * out
+    """
+    lines, drive = [], "x"
+    if spec.synapse:
+        lines += _update(spec.synapse, "alpha", "syn", _parts("x", spec.synapse.dual))
+        drive = "syn"
+    if spec.recurrence:
+        dual = spec.recurrence.dual
+        lines += _update(spec.recurrence, "gamma", "rec", _parts("prev_output", dual))
+    lines += _update(spec.membrane, "beta", "mem", _delta(spec, drive))
+    lines += _firing(spec)
+    if spec.recurrence:
+        lines.append("prev_output = out")
+    return lines
+
+
+def _firing(spec: Spec) -> list[str]:
+    if not spec.emits:
+        return ["out = mem"]
+    pos, neg = spec.thresholds
+    scales = {None: ("", ""), "single": ("scale * ",) * 2}.get(
+        spec.scale, ("pos_scale * ", "neg_scale * ")
+    )
+    lines = []
+    alone = spec.positive == "spike" and spec.negative is None and spec.scale is None
+    p = "out" if alone else "p"
+    if spec.positive:
+        lines.append(f"{p} = spike(mem - {pos})" if pos else "p = pos(mem)")
+    if spec.negative:
+        lines.append(f"q = spike(-mem - {neg})" if neg else "q = -neg(mem)")
+    if not alone:
+        out = (f"{scales[0]}p" if spec.positive else "") + (
+            f" - {scales[1]}q" if spec.negative else ""
+        )
+        lines.append(f"out = {out.strip()}")
+    reset = (f" - {pos} * {p}" if pos else "") + (f" + {neg} * q" if neg else "")
+    if not reset:
+        return lines
+    if not spec.membrane.dual:
+        return [*lines, f"mem = mem{reset}"]
+    half = reset.replace(" - ", " - 0.5 * ").replace(" + ", " + 0.5 * ")
+    return [*lines, f"pos_mem = pos_mem{half}", f"neg_mem = neg_mem{half}"]

@@ -1,0 +1,368 @@
+"""One time step of each feature, and of the layer that they make up.
+
+Every function here is pure and elementwise: ``step(params, state, x) -> (state, out)``, where
+`params` maps names to *constrained* values that broadcast against `x`, and `state` maps names to
+arrays of the shape of `x`. Branches are on static arguments only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax import spikes
+from tracetorch_jax.functional.spec import Spec, Trace, channel_names
+from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
+
+Params = Mapping[str, jax.Array]
+State = dict[str, jax.Array]
+
+DEFAULT_SPIKE = spikes.atan(2.0)
+
+
+def _channels(x: jax.Array, dual: bool, zero_split: ZeroSplit) -> tuple[jax.Array, ...]:
+    return split(x, zero_split) if dual else (x,)
+
+
+def _advance(
+    trace: Trace,
+    names: tuple[str, str],
+    params: Params,
+    state: Mapping[str, jax.Array],
+    x: tuple[jax.Array, ...],
+) -> tuple[State, jax.Array]:
+    """Advance every channel of a trace; `names` are those of its decay and of its state."""
+    decays, states = (channel_names(name, trace.dual) for name in names)
+    new = {
+        name: (ema if averages else leak)(params[decay], state[name], value)
+        for name, decay, averages, value in zip(states, decays, trace.averages, x, strict=True)
+    }
+    return new, sum_channels(new.values())
+
+
+def sum_channels(channels: Any) -> jax.Array:
+    """The true signal behind its channels: their sum.
+
+    Example:
+        >>> float(sum_channels((jnp.array(2.0), jnp.array(-0.5))))
+        1.5
+    """
+    first, *rest = channels
+    return first + rest[0] if rest else first
+
+
+def synapse(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    x: jax.Array,
+    *,
+    trace: Trace = Trace(),  # noqa: B008
+    zero_split: ZeroSplit = "half",
+) -> tuple[State, jax.Array]:
+    """Smooth the input.
+
+        syn = alpha * syn + (1 - alpha) * x
+
+    Args:
+        params: ``alpha``, or ``pos_alpha`` and ``neg_alpha`` of a dual trace.
+        state: ``syn``, or ``pos_syn`` and ``neg_syn``.
+        x: input; a dual trace averages its positive and its negative part apart.
+        trace: dual or not, averaging or summing.
+        zero_split: see `split`.
+
+    Returns:
+        The new state, and the (summed) trace.
+
+    Example:
+        >>> synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
+        ({'syn': 3.0}, 3.0)
+    """
+    return _advance(trace, ("alpha", "syn"), params, state, _channels(x, trace.dual, zero_split))
+
+
+def recurrence(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    out_tm1: jax.Array,
+    *,
+    trace: Trace = Trace(),  # noqa: B008
+    zero_split: ZeroSplit = "half",
+) -> tuple[State, jax.Array]:
+    """Trace the layer's own output of the step before.
+
+        rec = gamma * rec + (1 - gamma) * out_tm1
+
+    Args:
+        params: ``gamma``, or ``pos_gamma`` and ``neg_gamma`` of a dual trace.
+        state: ``rec``, or ``pos_rec`` and ``neg_rec``.
+        out_tm1: output emitted at the previous step.
+        trace: dual or not, averaging or summing.
+        zero_split: see `split`.
+
+    Returns:
+        The new state, and the (summed) trace.
+
+    Example:
+        >>> recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
+        ({'rec': 0.25}, 0.25)
+    """
+    x = _channels(out_tm1, trace.dual, zero_split)
+    return _advance(trace, ("gamma", "rec"), params, state, x)
+
+
+def membrane(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    delta: tuple[jax.Array, ...],
+    *,
+    trace: Trace = Trace(ema=False),  # noqa: B008
+) -> tuple[State, jax.Array]:
+    """Integrate what reaches the membrane.
+
+        mem = beta * mem + delta                      # a leaky sum, if the layer fires
+        mem = beta * mem + (1 - beta) * delta         # an average, if it does not
+
+    Args:
+        params: ``beta``, or ``pos_beta`` and ``neg_beta`` of a dual trace.
+        state: ``mem``, or ``pos_mem`` and ``neg_mem``.
+        delta: one addend for each channel.
+        trace: dual or not, averaging or summing.
+
+    Returns:
+        The new state, before any reset, and the (summed) membrane.
+
+    Example:
+        >>> membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
+        ({'mem': 2.0}, 2.0)
+    """
+    return _advance(trace, ("beta", "mem"), params, state, delta)
+
+
+def fire(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    mem: jax.Array,
+    *,
+    spec: Spec,
+    spike: spikes.Spike | tuple[spikes.Spike, spikes.Spike] = DEFAULT_SPIKE,
+    draw: jax.Array | None = None,
+) -> tuple[State, jax.Array]:
+    """Emit what the membrane calls for and take the thresholds back.
+
+        p = spike(mem - pos_threshold)
+        q = spike(-mem - neg_threshold)
+        out = pos_scale * p - neg_scale * q
+        mem = mem - (pos_threshold * p - neg_threshold * q)
+
+    A binary layer has p alone. In a dual layer half of the reset comes off each channel, whichever
+    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
+
+    Args:
+        params: the thresholds and scales that `spec` names.
+        state: ``mem``, or ``pos_mem`` and ``neg_mem``, before the reset.
+        mem: the (summed) membrane.
+        spec: which sides emit, and what.
+        spike: spike function, or one for each side.
+        draw: uniform in [0, 1), of the shape of `mem`; for stochastic spike functions only.
+
+    Returns:
+        The state after the reset, and the output.
+
+    Example:
+        >>> spec = Spec(membrane=Trace(ema=False), positive="spike")
+        >>> state, out = fire({"threshold": 1.0}, {"mem": jnp.array(1.25)}, 1.25, spec=spec)
+        >>> float(state["mem"]), float(out)
+        (0.25, 1.0)
+    """
+    draws = (None, None) if draw is None else (draw, 1 - draw)
+    functions = spike if isinstance(spike, tuple) else (spike, spike)
+    scales = {
+        None: (None, None),
+        "single": ("scale", "scale"),
+        "dual": ("pos_scale", "neg_scale"),
+    }[spec.scale]
+
+    outs, resets = [], []
+    sides = zip(
+        (1, -1), (spec.positive, spec.negative), spec.thresholds, scales, functions, draws,
+        strict=True,
+    )  # fmt: skip
+    for sign, emission, threshold, scale, function, side_draw in sides:
+        if emission is None:
+            continue
+        if emission == "passthrough":
+            emitted = sign * split(mem, spec.zero_split)[0 if sign > 0 else 1]
+        else:
+            above = (mem if sign > 0 else -mem) - params[threshold]
+            emitted = _spikes(function, above, side_draw)
+            resets.append((sign, params[threshold] * emitted))
+        outs.append((sign, emitted if scale is None else params[scale] * emitted))
+
+    out = _signed_sum(outs)
+    if not resets:
+        return dict(state), out
+    reset = _signed_sum(resets)
+    if spec.membrane.dual:
+        reset = 0.5 * reset
+    return {name: value - reset for name, value in state.items()}, out
+
+
+def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
+    out = spike(u, draw) if is_stochastic(spike) else spike(u)
+    if jnp.shape(out) != jnp.shape(u):
+        raise ValueError(
+            f"`spike` must return an array of the shape of its input, {jnp.shape(u)}; "
+            f"got {jnp.shape(out)} from {spike!r}."
+        )
+    return out.astype(u.dtype)
+
+
+def _signed_sum(terms: list[tuple[int, jax.Array]]) -> jax.Array:
+    """``+a``, ``-b`` or ``a - b``."""
+    (sign, total), *rest = terms
+    total = total if sign > 0 else -total
+    return total - rest[0][1] if rest else total
+
+
+def is_stochastic(spike: Any) -> bool:
+    """Whether a spike function, or one of a pair, needs random draws."""
+    if isinstance(spike, tuple):
+        return any(map(is_stochastic, spike))
+    return bool(getattr(spike, "stochastic", False))
+
+
+def step(
+    spec: Spec,
+    params: Params,
+    state: Mapping[str, jax.Array],
+    x: jax.Array,
+    *,
+    spike: spikes.Spike | tuple[spikes.Spike, spikes.Spike] = DEFAULT_SPIKE,
+    key: jax.Array | None = None,
+) -> tuple[State, jax.Array]:
+    """Advance a layer by one time step.
+
+    In order: the synaptic trace smooths the input, the recurrent trace takes in the output of the
+    step before, the membrane integrates both, and what it fires is emitted and taken back from it.
+    ``spec.parameters`` and ``spec.states`` list what is read and written.
+
+    Args:
+        spec: which features the layer has.
+        params: constrained values by name; each broadcasts against `x`.
+        state: states by name, each of the shape of `x`.
+        x: input, ``[..., N]``.
+        spike: spike function, or a pair for the positive and the negative side.
+        key: PRNG key of this step, for stochastic spike functions.
+
+    Returns:
+        The new state, and the output, of the shape of `x`.
+
+    Raises:
+        KeyError: a parameter or state is missing.
+        ValueError: a stochastic spike function without a `key`, or one on one side only.
+
+    Example:
+        >>> spec = Spec(membrane=Trace(ema=False), positive="spike")
+        >>> params = {"beta": jnp.array(0.5), "threshold": jnp.array(1.0)}
+        >>> state, out = step(spec, params, {"mem": jnp.zeros(2)}, jnp.array([0.5, 1.5]))
+        >>> state["mem"].tolist(), out.tolist()
+        ([0.5, 0.5], [0.0, 1.0])
+    """
+    x = jnp.asarray(x)
+    params = {name: _align(value, x.ndim) for name, value in params.items()}
+    halves = spec.zero_split
+    new: State = {}
+
+    drive = x
+    if spec.synapse:
+        syn, drive = synapse(params, state, x, trace=spec.synapse, zero_split=halves)
+        new |= syn
+    delta = _channels(drive, spec.membrane.dual, halves)
+
+    if spec.recurrence:
+        rec, feedback = recurrence(
+            params, state, state["prev_output"], trace=spec.recurrence, zero_split=halves
+        )
+        new |= rec
+        delta = _add_feedback(spec, params, delta, feedback)
+    if spec.bias:
+        parts = _channels(params["bias"], spec.membrane.dual, halves)
+        delta = tuple(d + b for d, b in zip(delta, parts, strict=True))
+
+    mem, out = membrane(params, state, delta, trace=spec.membrane)
+    if spec.emits:
+        draw = None
+        if spec.fires and is_stochastic(spike):
+            draw = _draw(spike, key, x.shape)
+        mem, out = fire(params, mem, out, spec=spec, spike=spike, draw=draw)
+    new |= mem
+    if spec.recurrence:
+        new["prev_output"] = out
+    return new, out
+
+
+def _align(value: jax.Array, ndim: int) -> jax.Array:
+    """Give a vector the rank of what it multiplies; axes are counted from the end."""
+    value = jnp.asarray(value)
+    if not 0 < value.ndim < ndim:
+        return value
+    return value.reshape((1,) * (ndim - value.ndim) + value.shape)
+
+
+def _add_feedback(
+    spec: Spec, params: Params, delta: tuple[jax.Array, ...], rec: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Add the weighted recurrent trace to each channel of what the membrane integrates."""
+    by_sign = spec.membrane.dual or spec.rec_weight == "dual"
+    parts = _channels(rec, by_sign, spec.zero_split)
+    if spec.rec_weight:
+        names = channel_names("rec_weight", spec.rec_weight == "dual")
+        weights = [params[name] for name in names]
+        weights *= len(parts) // len(weights)
+        parts = tuple(w * part for w, part in zip(weights, parts, strict=True))
+    if not spec.membrane.dual:
+        parts = (sum_channels(parts),)
+    return tuple(d + part for d, part in zip(delta, parts, strict=True))
+
+
+def _draw(spike: Any, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    if isinstance(spike, tuple) and not all(map(is_stochastic, spike)):
+        raise ValueError(
+            "`spike` must be stochastic for both signs or for neither, so that one draw decides "
+            f"both; got {spike!r}."
+        )
+    if key is None:
+        raise ValueError(f"`key` is needed to draw the spikes of {spike!r}; got None.")
+    return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerStep:
+    """A layer's step as one hashable function, to hand to `unroll`.
+
+    Attributes:
+        spec: which features the layer has.
+        spike: spike function, or a pair.
+
+    Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
+    the step's PRNG key.
+
+    Example:
+        >>> layer = LayerStep(Spec())
+        >>> layer({"beta": jnp.array(0.5)}, {"mem": jnp.zeros(1)}, jnp.ones(1))[1].tolist()
+        [0.5]
+    """
+
+    spec: Spec
+    spike: Any = DEFAULT_SPIKE
+
+    def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
+        """Advance by one step."""
+        key = None
+        if is_stochastic(self.spike):
+            x, key = x
+        return step(self.spec, params, state, x, spike=self.spike, key=key)

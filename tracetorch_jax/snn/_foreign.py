@@ -1,0 +1,75 @@
+"""Running cells that are not trace layers, such as Flax's own, over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax.functional.scan import ENGINES, valid_steps
+
+
+def unroll_any_cell(
+    cell: nn.RNNCellBase,
+    carry: Any,
+    xs: jax.Array,
+    *,
+    seq_lengths: jax.Array | None = None,
+    engine: str = "auto",
+    unroll: int = 1,
+    checkpoint_every: Any = None,
+) -> tuple[Any, jax.Array]:
+    """Advance any `flax.linen.RNNCellBase` over the leading axis of `xs` with `flax.linen.scan`.
+
+    Args:
+        cell: the cell, bound.
+        carry: its carry before the first step; None for a fresh one.
+        xs: ``[T, ...]``.
+        seq_lengths: see `functional.unroll`.
+        engine: ``"auto"`` or ``"scan"``.
+        unroll: steps per iteration of the compiled loop.
+        checkpoint_every: must be None: wrap the cell in `flax.linen.remat` instead.
+
+    Returns:
+        The last carry, and the outputs ``[T, ...]``.
+    """
+    if engine not in ENGINES:
+        known = ", ".join(map(repr, ENGINES))
+        raise ValueError(f"`engine` must be one of {known}; got {engine!r}.")
+    if checkpoint_every is not None:
+        raise ValueError(
+            f"`checkpoint_every` is for trace layers; {type(cell).__name__} is none. Wrap it in "
+            f"flax.linen.remat instead; got {checkpoint_every!r}."
+        )
+    if carry is None:
+        carry = cell.initialize_carry(jax.random.key(0), xs.shape[1:])
+    valid = None
+    if seq_lengths is not None:
+        step = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+        valid = valid_steps(seq_lengths, xs.shape[0], [step])
+        xs = jnp.where(_expand(valid, xs.ndim), xs, jnp.zeros_like(xs))
+
+    def body(cell: nn.RNNCellBase, carry: Any, inputs: Any) -> tuple[Any, Any]:
+        x, alive = inputs
+        new, y = cell(carry, x)
+        if alive is not None:
+            new = jax.tree.map(
+                lambda new, old: jnp.where(_expand(alive, new.ndim), new, old), new, carry
+            )
+            y = jnp.where(_expand(alive, y.ndim), y, jnp.zeros_like(y))
+        return new, y
+
+    scan = nn.scan(
+        body,
+        variable_broadcast="params",
+        variable_axes={"intermediates": 0},
+        split_rngs={"params": False, "dropout": True, "spike": True},
+        unroll=unroll,
+    )
+    return scan(cell, carry, (xs, valid))
+
+
+def _expand(mask: jax.Array, ndim: int) -> jax.Array:
+    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
