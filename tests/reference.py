@@ -48,12 +48,16 @@ class Case:
         return options
 
     def build(self, family=snn, **kwargs):
-        """The layer with the case's parameters."""
-        given = self.info["params"] == "given"
-        values = self.group("param/") if given else {}
-        values = {name: jnp.asarray(v) if v.ndim == 0 else v for name, v in values.items()}
+        """The layer with the case's parameters as values."""
+        values = self.group("param/") if self.info["params"] == "given" else {}
         layer = getattr(family, self.layer)
         return layer(self.info["num_neurons"], **self.options(), **values, **kwargs)
+
+    def build_default(self, family=snn, **kwargs):
+        """The layer with parameters of the case's ranks, to be run with its raw parameters."""
+        ranks = {f"{name}_rank": rank for name, rank in self.info["ranks"].items()}
+        layer = getattr(family, self.layer)
+        return layer(self.info["num_neurons"], **self.options(), **ranks, **kwargs)
 
 
 @functools.cache
@@ -78,61 +82,169 @@ def assert_close(got, want, tolerance, what):
     assert error <= tolerance, f"{what}: error {error:.3g}"
 
 
-def run_unroll(layer, raw, carry, xs, **options):
-    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
-    return model.apply({"params": {"cell": raw}}, xs, carry)
+# Each way of running a layer is one function to the last carry, the outputs and the gradients. All
+# take and give NumPy arrays, so that nothing but the layer itself has to be compiled.
 
 
-def run_rnn(layer, raw, carry, xs):
+PADDED = (20, 3, 5)  # [T, B, N]: cases of this kind share one program
+
+
+def _weighted(run, raw, carry, xs, weights):
+    """Run, and gradients of ``sum(weights * out)``."""
+    (last, out), pullback = jax.vjp(run, raw, carry, xs)
+    zeros = jax.tree.map(jnp.zeros_like, last)
+    return last, out, pullback((zeros, weights))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def through_unroll(layer, raw, carry, xs, weights, lengths=None):
+    model = snn.Unroll(layer, time_major=True, return_carry=True)
+    run = lambda raw, carry, xs: model.apply(  # noqa: E731
+        {"params": {"cell": raw}}, xs, carry, seq_lengths=lengths
+    )
+    return _weighted(run, raw, carry, xs, weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def through_rnn(layer, raw, carry, xs, weights, lengths=None):
     model = nn.RNN(layer, time_major=True, return_carry=True)
-    return model.apply({"params": {"cell": raw}}, xs, initial_carry=carry)
+    run = lambda raw, carry, xs: model.apply(  # noqa: E731
+        {"params": {"cell": raw}}, xs, initial_carry=carry, seq_lengths=lengths
+    )
+    return _weighted(run, raw, carry, xs, weights)
 
 
-@functools.lru_cache(maxsize=1)
-def _jitted_step(layer):
-    return jax.jit(lambda raw, carry, x: layer.apply({"params": raw}, carry, x))
+@functools.partial(jax.jit, static_argnums=0)
+def one_step(layer, raw, carry, x):
+    return layer.apply({"params": raw}, carry, x)
 
 
-def run_steps(layer, raw, carry, xs, record=None):
-    """One call per step; `record` collects the carries."""
-    carry = layer.initialize_carry(None, xs.shape[1:]) if carry is None else carry
-    step, ys = _jitted_step(layer), []
+@functools.partial(jax.jit, static_argnums=0)
+def one_step_back(layer, raw, carry, x, cotangent):
+    run = lambda raw, carry, x: layer.apply({"params": raw}, carry, x)  # noqa: E731
+    return jax.vjp(run, raw, carry, x)[1](cotangent)
+
+
+def carries_of(layer, raw, carry, xs):
+    """Carries before the first and after every step, and the outputs, one call per step."""
+    carries, ys = [carry], []
     for x in xs:
-        carry, y = step(raw, carry, x)
-        ys.append(y)
-        if record is not None:
-            record.append(carry)
-    return carry, jnp.stack(ys)
+        carry, y = one_step(layer, raw, carry, x)
+        carries.append(carry)
+        ys.append(np.asarray(y))
+    return carries, np.stack(ys)
 
 
-WAYS = {"cell": run_steps, "unroll": run_unroll, "rnn": run_rnn}
+def through_cell(layer, raw, carry, xs, weights, lengths=None):
+    """One call per step, and backpropagation through time by hand.
+
+    The first result holds the carries after every step rather than the last one.
+    """
+    steps = len(xs) if lengths is None else lengths[0]
+    xs, weights = xs[:steps], weights[:steps]
+    carries, out = carries_of(layer, raw, carry, xs)
+    d_carry = {name: np.zeros_like(state) for name, state in carry.items()}
+    d_raw = {name: np.zeros_like(value) for name, value in raw.items()}
+    d_xs = []
+    for t in reversed(range(len(xs))):
+        d_step, d_carry, d_x = one_step_back(layer, raw, carries[t], xs[t], (d_carry, weights[t]))
+        d_raw = {name: d_raw[name] + np.asarray(d_step[name]) for name in d_raw}
+        d_xs.append(np.asarray(d_x))
+    return carries[1:], out, (d_raw, d_carry, np.stack(d_xs[::-1]))
 
 
-def check_case(case, way, dtype, family=snn):
-    """Compare output, last states and every gradient with the reference."""
+WAYS = {"cell": through_cell, "unroll": through_unroll, "rnn": through_rnn}
+
+
+def arguments(case, dtype, family=snn):
+    """The layer of a case and what it is run on.
+
+    Vectors of parameters under the same spike function are padded to one size, with sequence
+    lengths that say where the case itself ends: one program then serves them all.
+    """
+    raw = {f"raw_{name}": v.astype(dtype) for name, v in case.group("raw/").items()}
+    zeros = {name: np.zeros_like(v[0]) for name, v in case.group("state/").items()}
+    carry = {name: v.astype(dtype) for name, v in (zeros | case.group("init/")).items()}
+    xs, weights = case["x"].astype(dtype), case["w"].astype(dtype)
+    info, lengths = case.info, ()
+    alpha = (info["surrogate"] or {"alpha": 2.0})["alpha"]
+    if info["dim"] == -1 and set(info["ranks"].values()) == {1} and alpha == 2.0:
+        lengths = (np.full(PADDED[1], info["T"], np.int32),)
+        raw = {name: pad(v, PADDED[2:]) for name, v in raw.items()}
+        carry = {name: pad(v, PADDED[1:]) for name, v in carry.items()}
+        xs, weights = pad(xs, PADDED), pad(weights, PADDED)
+        info = info | {"num_neurons": PADDED[2]}
+    layer = dataclasses.replace(case, info=info).build_default(family, param_dtype=jnp.dtype(dtype))
+    return layer, raw, carry, xs, weights, *lengths
+
+
+def pad(array, shape):
+    """Append zeros up to a shape."""
+    return np.pad(array, [(0, new - old) for new, old in zip(shape, array.shape, strict=True)])
+
+
+def crop(tree, *shape):
+    """Undo `pad`."""
+    return jax.tree.map(lambda a: np.asarray(a)[tuple(map(slice, shape[: np.ndim(a)]))], tree)
+
+
+def check_case(case, way, dtype):
+    """Compare output, states and every gradient with the reference."""
     value_tol, grad_tol = TOLERANCE[dtype]
-    cast = functools.partial(jax.tree.map, lambda a: jnp.asarray(a, dtype))
-    layer = case.build(family, param_dtype=jnp.dtype(dtype))
-    raw = cast({f"raw_{name}": v for name, v in case.group("raw/").items()})
-    xs, weights = cast(case["x"]), cast(case["w"])
-    carry = cast(case.group("init/"))
-    if not carry:
-        carry = layer.initialize_carry(None, xs.shape[1:])
+    carries, out, gradients = WAYS[way](*arguments(case, dtype))
+    step = case["x"].shape[1:]
+    out, (d_raw, d_carry, d_xs) = crop(out, len(case["x"]), *step), gradients
+    d_raw, d_xs = crop(d_raw, case.info["num_neurons"]), crop(d_xs, len(case["x"]), *step)
+    carries, d_carry = crop(carries, *step), crop(d_carry, *step)
 
-    def forward(raw, carry, xs):
-        return WAYS[way](layer, raw, carry, xs)
-
-    (last, out), pullback = jax.vjp(forward, raw, carry, xs)
-    label = f"{case.layer}/{case.name} through {way} of {family.__name__} in {dtype}"
+    label = f"{case.layer}/{case.name} through {way} in {dtype}"
     assert_close(out, case["out"], value_tol, f"{label}: out")
     for name, states in case.group("state/").items():
-        assert_close(last[name], states[-1], value_tol, f"{label}: {name}")
-    assert set(last) == set(case.group("state/"))
-
-    zeros = jax.tree.map(jnp.zeros_like, last)
-    d_raw, d_carry, d_xs = pullback((zeros, weights))
+        if isinstance(carries, list):
+            got = np.stack([carry[name] for carry in carries])
+            assert_close(got, states, value_tol, f"{label}: {name} after every step")
+        else:
+            assert set(carries) == set(case.group("state/"))
+            assert_close(carries[name], states[-1], value_tol, f"{label}: last {name}")
     assert_close(d_xs, case["grad/x"], grad_tol, f"{label}: grad x")
     for name, want in case.group("grad/raw/").items():
         assert_close(d_raw[f"raw_{name}"], want, grad_tol, f"{label}: grad {name}")
     for name, want in case.group("grad/init/").items():
         assert_close(d_carry[name], want, grad_tol, f"{label}: grad of initial {name}")
+
+
+def scrambled(name, num_neurons=3, *, family=snn, seed=0, **kwargs):
+    """A layer and parameters in which every part of it is at work."""
+    layer = getattr(family, name)(num_neurons, **kwargs)
+    rng = np.random.default_rng(seed)
+    params = {}
+    for p in layer.describe():
+        low, high = {"sigmoid": (0.2, 0.95), "softplus": (0.2, 0.6), "none": (0.3, 1.2)}[
+            p.constraint.name
+        ]
+        value = rng.uniform(low, high, p.shape)
+        params[p.raw_name] = jnp.asarray(p.constraint.raw(value), layer.param_dtype)
+    return layer, {"params": params}
+
+
+def inputs(*shape, seed=1, dtype=np.float32):
+    """Normal input in which a fifth is exactly 0."""
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=shape) * (rng.random(shape) > 0.2), dtype)
+
+
+def under(variables, name="cell"):
+    """A cell's variables as those of a module that holds it."""
+    return {collection: {name: tree} for collection, tree in variables.items()}
+
+
+def assert_trees_close(got, want, tolerance=1e-5):
+    jax.tree.map(lambda a, b: assert_close(a, b, tolerance, "tree"), got, want)
+
+
+def value_and_grads(run, *args):
+    """Result of `run`, and the gradients of a fixed random weighting of it."""
+    out, pullback = jax.vjp(run, *args)
+    leaves, treedef = jax.tree.flatten(out)
+    weights = [inputs(*leaf.shape, seed=7 + i, dtype=leaf.dtype) for i, leaf in enumerate(leaves)]
+    return out, pullback(jax.tree.unflatten(treedef, weights))

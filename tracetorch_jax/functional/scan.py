@@ -175,7 +175,7 @@ def valid_steps(seq_lengths: Any, length: int, examples: list[Any]) -> jax.Array
         if bad:
             raise ValueError(f"`seq_lengths` must lie between 0 and T = {length}; got {bad[0]}.")
     steps = jnp.arange(length, dtype=lengths.dtype).reshape((length,) + (1,) * lengths.ndim)
-    return steps < lengths
+    return steps < lengths.reshape((1, *lengths.shape))
 
 
 def _at_least_one(name: str, value: Any) -> int:

@@ -38,20 +38,20 @@ class Sequential(nn.RNNCellBase):
     random (Dropout) or measured over the batch (BatchNorm in training averages over time as well
     when it sees the whole sequence, leaving out the padding).
 
-    The carry is a dict from the name of each cell in the stack (``layers_0``, ``layers_1``, ... as
-    in ``params``) to its own carry.
+    The carry is a dict from the name of each cell in the stack (``layers_0``, ``layers_1``, ...
+    by position, as the parameters of a stack on its own are named) to its own carry.
 
     Args:
         layers: cells (trace layers, `Sequential`, any other `flax.linen.RNNCellBase`), modules and
             functions of one array.
         feature_axes: number of axes of one step's tensor that are not batch axes. By default that
-            of the first layer that tells: a cell, a Dense (1), a Conv (its kernel's axes and the
-            channels); else 1.
+            of the first layer that tells: a cell, a Dense (1), an Embed (0), a Conv (its kernel's
+            axes and the channels); else 1.
 
     Raises:
         TypeError: `layers` holds something that cannot be called, or a module that runs over time
             (`Unroll`, `flax.linen.RNN`, `flax.linen.Bidirectional`): put its cell there instead.
-        ValueError: `layers` is empty, or `feature_axes` is less than 1.
+        ValueError: `layers` is empty, or `feature_axes` is negative.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -92,8 +92,8 @@ class Sequential(nn.RNNCellBase):
             if not callable(layer):
                 raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
         axes = self.feature_axes
-        if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 1):
-            raise ValueError(f"`feature_axes` must be an integer of at least 1; got {axes!r}.")
+        if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 0):
+            raise ValueError(f"`feature_axes` must be an integer of at least 0; got {axes!r}.")
         super().__post_init__()
 
     @property
@@ -107,6 +107,8 @@ class Sequential(nn.RNNCellBase):
             if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
                 size = layer.kernel_size
                 return 2 if isinstance(size, int) else len(size) + 1
+            if isinstance(layer, nn.Embed):
+                return 0
             if isinstance(layer, nn.Dense):
                 return 1
         return 1
@@ -229,6 +231,8 @@ def _output(layer: Any, carry: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeSt
         return x
     if not isinstance(layer, nn.Module):
         return jax.eval_shape(layer, x)
+    if isinstance(layer, nn.Embed):
+        x = jax.ShapeDtypeStruct(x.shape, jnp.int32)
     unbound = layer.clone(parent=None)
     inputs = (carry, x) if _is_cell(layer) else (x,)
     keys = {name: jax.random.key(0) for name in ("params", "dropout", "spike")}

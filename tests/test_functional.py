@@ -1,0 +1,324 @@
+"""Constraints, time scales, splits, and `unroll` of any step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from tracetorch_jax import functional, snn, spikes
+
+PAIRS = {
+    "halflife": (functional.halflife_to_decay, functional.decay_to_halflife),
+    "time_constant": (functional.time_constant_to_decay, functional.decay_to_time_constant),
+    "timesteps": (functional.timesteps_to_decay, functional.decay_to_timesteps),
+}
+
+
+class TestConstraints:
+    def test_inverses_match_tracetorch(self, x64):
+        z = np.load(reference.DATA / "functional.npz")
+        for name, constraint in {
+            "decay": functional.DECAY,
+            "threshold": functional.THRESHOLD,
+        }.items():
+            value, raw = z[name], z[f"{name}_raw"]
+            np.testing.assert_allclose(constraint.invert(value), raw, rtol=1e-9)
+            np.testing.assert_allclose(constraint.raw(value), raw, rtol=1e-9)
+            np.testing.assert_allclose(constraint.constrain(raw), value, rtol=1e-8)
+
+    @pytest.mark.parametrize("value", [1e-6, 1e-3, 0.5, 1.0, 20.0, 88.0, 89.0, 100.0, 1e4])
+    def test_thresholds_survive_float32(self, value):
+        raw = functional.softplus_inverse(jnp.float32(value))
+        assert float(jax.nn.softplus(raw)) == pytest.approx(value, rel=1e-5)
+        layer = snn.LIB(1, threshold=value)
+        variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 1)))
+        got = layer.apply(variables, method="parameters")["threshold"]
+        assert float(got[0]) == pytest.approx(value, rel=1e-6)
+
+    @pytest.mark.parametrize("value", [1e-6, 1e-3, 0.5, 0.999, 0.99999])
+    def test_decays_survive_float32(self, value):
+        raw = functional.sigmoid_inverse(jnp.float32(value))
+        assert float(jax.nn.sigmoid(raw)) == pytest.approx(value, rel=1e-6)
+
+    @pytest.mark.parametrize("function", [functional.sigmoid_inverse, functional.softplus_inverse])
+    def test_outside_the_domain(self, function):
+        for bad in (0.0, -1.0, [0.5, -2.0], float("nan")):
+            with pytest.raises(ValueError, match="`value` must"):
+                function(bad)
+        with pytest.raises(TypeError, match="must be real"):
+            function(1j)
+        assert np.isnan(jax.jit(function)(-1.0))
+
+    def test_a_value_that_its_type_cannot_hold_is_refused(self):
+        with pytest.raises(ValueError, match="`beta` must .* float32; got 0.999999999"):
+            snn.LI(2, beta=1 - 1e-9)
+        with pytest.raises(ValueError, match="bfloat16"):
+            snn.LI(2, beta=0.9999, param_dtype=jnp.bfloat16)
+        snn.LI(2, beta=0.9999)
+
+
+class TestTimeScales:
+    @pytest.mark.parametrize("name", ["halflife", "timesteps"])
+    def test_match_tracetorch(self, name, x64):
+        z = np.load(reference.DATA / "functional.npz")
+        there, back = PAIRS[name]
+        np.testing.assert_allclose(there(z[name]), z[f"{name}_to_decay"], rtol=1e-12)
+        np.testing.assert_allclose(back(z[f"{name}_to_decay"]), z[name], rtol=1e-9)
+
+    @pytest.mark.parametrize("name", PAIRS)
+    def test_round_trip_of_floats_and_arrays(self, name, x64):
+        there, back = PAIRS[name]
+        for value in (2, 3.5, np.array([1.5, 10.0, 1000.0]), jnp.ones((2, 2)) * 7):
+            np.testing.assert_allclose(back(there(value)), value, rtol=1e-9)
+
+    def test_mean_what_they_say(self, x64):
+        trace = lambda decay, steps: decay**steps  # noqa: E731
+        assert trace(functional.halflife_to_decay(7.0), 7) == pytest.approx(0.5)
+        assert trace(functional.time_constant_to_decay(7.0), 7) == pytest.approx(np.exp(-1))
+        assert functional.timesteps_to_decay(10.0) == pytest.approx(0.9)
+
+    @pytest.mark.parametrize("name", PAIRS)
+    def test_out_of_range(self, name):
+        there, back = PAIRS[name]
+        for bad in (0.0, -3.0, [4.0, float("nan")]):
+            with pytest.raises(ValueError, match=f"`{name}` must"):
+                there(bad)
+        for bad in (0.0, 1.0, 1.5):
+            with pytest.raises(ValueError, match="`decay` must lie strictly"):
+                back(bad)
+
+
+class TestSplit:
+    @pytest.mark.parametrize("rule", ["half", "both"])
+    def test_parts_sum_to_the_signal(self, rule):
+        x = reference.inputs(50)
+        pos, neg = functional.split(x, rule)
+        np.testing.assert_array_equal(pos, np.maximum(x, 0))
+        np.testing.assert_array_equal(neg, np.minimum(x, 0))
+
+    @pytest.mark.parametrize(("rule", "at_zero"), [("half", 0.5), ("both", 1.0)])
+    def test_gradient_at_zero_is_the_rules(self, rule, at_zero):
+        for part, slopes in ((0, (0, at_zero, 1)), (1, (1, at_zero, 0))):
+            for x, slope in zip((-2.0, 0.0, 3.0), slopes, strict=True):
+                assert jax.grad(lambda v, p=part: functional.split(v, rule)[p])(x) == slope
+
+    def test_extremes_stay_exact(self):
+        for x in (3e38, -3e38, 1e-30):
+            pos, neg = functional.split(jnp.float32(x))
+            assert float(pos + neg) == np.float32(x)
+
+    def test_unknown_rule(self):
+        with pytest.raises(ValueError, match='`zero_split` must be "half" or "both"; got \'all\''):
+            functional.split(1.0, "all")
+
+
+class TestSpec:
+    @pytest.mark.parametrize("name", reference.LAYERS)
+    def test_names_follow_the_reference(self, name):
+        spec = snn.ALL_LAYERS[name](1).spec
+        import json
+
+        meta = json.loads(str(np.load(reference.DATA / f"{name}.npz")["meta"]))
+        assert list(spec.parameters) == meta["param_names"]
+        assert set(spec.states) == set(meta["state_names"])
+        assert {k: c.name for k, c in spec.parameters.items()} == meta["constraints"]
+        assert hash(spec) == hash(snn.ALL_LAYERS[name](5, dim=-2).spec)
+
+    def test_inconsistent_specs_are_refused(self):
+        for kwargs in (
+            {"rec_weight": "single"},
+            {"scale": "dual"},
+            {"positive": "spikes"},
+            {"zero_split": "none"},
+        ):
+            with pytest.raises(ValueError, match="`"):
+                functional.Spec(**kwargs)
+        with pytest.raises(ValueError, match="pair only for a dual"):
+            functional.Trace(ema=(True, False))
+
+    @pytest.mark.parametrize("name", reference.LAYERS)
+    def test_step_is_the_cell(self, name):
+        layer, variables = reference.scrambled(name)
+        carry, x = layer.initialize_carry(None, (2, 3)), reference.inputs(2, 3)
+        params = layer.apply(variables, method="parameters")
+        got = functional.step(layer.spec, params, carry, x)
+        want = layer.apply(variables, carry, x)
+        reference.assert_trees_close(got, want, 1e-6)
+
+    def test_stochastic_step_needs_a_key_and_both_sides(self):
+        spec = snn.LIT(1).spec
+        params = {k: jnp.array(0.5) for k in spec.parameters}
+        state = {"mem": jnp.zeros(2)}
+        with pytest.raises(ValueError, match="`key` is needed"):
+            functional.step(spec, params, state, jnp.ones(2), spike=spikes.bernoulli())
+        with pytest.raises(ValueError, match="both signs or for neither"):
+            functional.step(
+                spec, params, state, jnp.ones(2), spike=(spikes.bernoulli(), spikes.atan())
+            )
+
+
+def adaptive(params, state, x):
+    """A user's own step: a threshold that rises with every spike."""
+    mem = params["decay"] * state["mem"] + x
+    out = spikes.atan()(mem - 1 - state["rise"])
+    return {"mem": mem - out, "rise": 0.9 * state["rise"] + params["jump"] * out}, (out, mem)
+
+
+def mixing(params, state, x):
+    """A step that mixes neurons."""
+    state = jnp.tanh(state @ params["w"] + x["in"])
+    return state, state
+
+
+class TestUnroll:
+    params = {"decay": jnp.array([0.8, 0.9, 0.5]), "jump": jnp.array(0.3)}  # noqa: RUF012
+    state = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}  # noqa: RUF012
+
+    def plain(self, params, state, xs):
+        full = jax.tree.map(lambda p: jnp.broadcast_to(p, (2, 3)), params)
+        return jax.lax.scan(lambda s, x: adaptive(full, s, x), state, xs)
+
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"unroll": 3}, *({"checkpoint_every": k} for k in (1, 3, 5, 11, 50, "sqrt"))],
+        ids=str,
+    )
+    def test_a_users_step_gives_values_and_gradients_of_plain_scan(self, options):
+        xs = reference.inputs(11, 2, 3) * 2
+        want = reference.value_and_grads(self.plain, self.params, self.state, xs)
+        got = reference.value_and_grads(
+            lambda *args: functional.unroll(adaptive, *args, elementwise=True, **options),
+            self.params, self.state, xs,
+        )  # fmt: skip
+        assert got[0][1][0].sum() > 0
+        reference.assert_trees_close(got, want, 1e-5)
+
+    @pytest.mark.parametrize("every", [None, 2])
+    def test_a_step_that_mixes_neurons(self, every):
+        params, xs = {"w": reference.inputs(3, 3)}, {"in": reference.inputs(5, 2, 3)}
+        want = reference.value_and_grads(
+            lambda p, s, xs: jax.lax.scan(lambda s, x: mixing(p, s, x), s, xs),
+            params, jnp.zeros((2, 3)), xs,
+        )  # fmt: skip
+        got = reference.value_and_grads(
+            lambda *args: functional.unroll(mixing, *args, checkpoint_every=every),
+            params, jnp.zeros((2, 3)), xs,
+        )  # fmt: skip
+        reference.assert_trees_close(got, want, 1e-5)
+
+    def test_padding_changes_nothing(self):
+        xs, lengths = reference.inputs(6, 2, 3) * 2, jnp.array([6, 4])
+        dirty = xs.at[4:, 1].set(jnp.nan)
+
+        def run(params, xs):
+            return functional.unroll(
+                adaptive, params, self.state, xs, elementwise=True, seq_lengths=lengths
+            )
+
+        (state, ys), (d_params, d_xs) = reference.value_and_grads(run, self.params, dirty)
+        for b, length in enumerate([6, 4]):
+            one = jax.tree.map(lambda s: s[:1], self.state)
+            last, out = functional.unroll(
+                adaptive, self.params, one, xs[:length, b : b + 1], elementwise=True
+            )
+            reference.assert_trees_close(jax.tree.map(lambda s, b=b: s[b : b + 1], state), last, 0)
+            got = jax.tree.map(lambda y, b=b, n=length: y[:n, b : b + 1], ys)
+            reference.assert_trees_close(got, out, 0)
+        assert all(float(jnp.abs(y[4:, 1]).max()) == 0 for y in ys)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(d_params))
+        assert float(jnp.abs(d_xs[4:, 1]).max()) == 0
+
+    def test_gradient_stores_one_state_per_step(self):
+        """Temporary memory of a gradient: the states, and not the step's inner values."""
+        xs = jnp.zeros((200, 8, 128))
+
+        def temporary(layer):
+            layer, variables = reference.scrambled(layer, 128)
+            run = lambda v, xs: snn.Unroll(layer, time_major=True).apply(v, xs).sum()  # noqa: E731
+            compiled = jax.jit(jax.grad(run, (0, 1))).lower(reference.under(variables), xs).compile()
+            return compiled.memory_analysis().temp_size_in_bytes / xs.nbytes
+
+        for layer, states in {"LIB": 1, "SLIB": 2, "SRLIT": 4}.items():
+            assert temporary(layer) < states + 0.6, layer
+
+    def test_inference_stores_nothing(self):
+        layer, variables = reference.scrambled("SRLIT", 128)
+        xs = jnp.zeros((200, 8, 128))
+        run = jax.jit(snn.Unroll(layer, time_major=True).apply)
+        compiled = run.lower(reference.under(variables), xs).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * xs.nbytes
+
+    def test_checkpointing_bounds_memory(self):
+        xs = jnp.zeros((400, 8, 64))
+        layer, variables = reference.scrambled("SRLIT", 64)
+
+        def temporary(every):
+            model = snn.Unroll(layer, time_major=True, checkpoint_every=every)
+            run = lambda v, xs: (model.apply(v, xs) ** 2).sum()  # noqa: E731
+            compiled = jax.jit(jax.grad(run)).lower(reference.under(variables), xs).compile()
+            return compiled.memory_analysis().temp_size_in_bytes
+
+        assert temporary("sqrt") < 0.5 * temporary(None)
+
+    @pytest.mark.parametrize("name", reference.LAYERS)
+    def test_parameter_gradients_are_reduced_after_the_loop(self, name):
+        """No step of the backward loop sums over the batch."""
+        layer, variables = reference.scrambled(name)
+        run = lambda v, xs: snn.Unroll(layer).apply(v, xs).sum()  # noqa: E731
+        jaxpr = jax.make_jaxpr(jax.grad(run))(reference.under(variables), jnp.ones((2, 4, 3)))
+        loops = []
+
+        def walk(jaxpr, inside):
+            for eqn in jaxpr.eqns:
+                loops.extend([eqn] * (eqn.primitive.name == "scan"))
+                assert not (inside and "reduce" in eqn.primitive.name), eqn
+                for value in jax.tree.leaves(list(eqn.params.values())):
+                    inner = getattr(value, "jaxpr", value)
+                    if hasattr(inner, "eqns"):
+                        walk(inner, inside or eqn.primitive.name == "scan")
+
+        walk(jaxpr.jaxpr, False)
+        assert len(loops) >= 2
+
+    def test_random_keys_can_be_scanned(self):
+        def step(params, state, x):
+            x, key = x
+            return state + x + jax.random.uniform(key, x.shape), state
+
+        keys = jax.random.split(jax.random.key(0), 5)
+        for every in (None, 2):
+            state, _ = functional.unroll(
+                step, None, jnp.zeros(3), (jnp.ones((5, 3)), keys), checkpoint_every=every
+            )
+            want = 5 + sum(jax.random.uniform(key, (3,)) for key in keys)
+            np.testing.assert_allclose(state, want, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("change", "error", "words"),
+        [
+            ({"engine": "warp"}, ValueError, "`engine` must be one of 'auto', 'scan'; got 'warp'"),
+            ({"unroll": 0}, ValueError, "`unroll` must be an integer of at least 1; got 0"),
+            ({"unroll": 1.5}, TypeError, "`unroll` must be an integer; got 1.5"),
+            ({"checkpoint_every": -2}, ValueError, "`checkpoint_every` must .* got -2"),
+            ({"checkpoint_every": "log"}, TypeError, "`checkpoint_every` must .* got 'log'"),
+            ({"seq_lengths": jnp.array([1.0, 2.0])}, TypeError, "`seq_lengths` must be integers"),
+            ({"seq_lengths": jnp.array([1, 2, 3])}, ValueError, "`seq_lengths` must have one"),
+            ({"seq_lengths": jnp.array([1, 9])}, ValueError, "between 0 and T = 5; got 9"),
+            ({"seq_lengths": jnp.array([[1, 2]])}, ValueError, "must be a vector"),
+            ({"xs": ()}, ValueError, "`xs` must hold arrays"),
+            ({"xs": jnp.array(1.0)}, ValueError, "`xs` must hold arrays"),
+            ({"xs": (jnp.ones((5, 2, 3)), jnp.ones((4, 2, 3)))}, ValueError, "agree"),
+            ({"params": {"decay": jnp.ones(4), "jump": jnp.ones(())}}, ValueError, "broadcast"),
+            ({"state": {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros(3)}}, ValueError, "one shape"),
+            ({"step": 3}, TypeError, "`step` must be a function"),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_bad_input(self, change, error, words):
+        arguments = {
+            "step": adaptive, "params": self.params, "state": self.state,
+            "xs": jnp.ones((5, 2, 3)), "elementwise": True,
+        }  # fmt: skip
+        with pytest.raises(error, match=words):
+            functional.unroll(**(arguments | change))

@@ -1,0 +1,250 @@
+"""Spike functions: what they emit, and the derivative they train with."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from scipy import integrate, special
+
+from tracetorch_jax import snn, spikes
+
+GRID = np.concatenate([np.linspace(-3, 3, 61), [0.0, -0.0, 1e-12, -1e-12, 50.0, -50.0]])
+
+
+def heaviside(u):
+    return (u > 0).astype(u.dtype)
+
+
+def logistic(u):
+    return special.expit(u)
+
+
+# name: (function, forward, derivative), written out from their documentation
+FUNCTIONS = {
+    "atan": (spikes.atan(1.5), heaviside, lambda u: 0.75 / (1 + (np.pi / 2 * 1.5 * u) ** 2)),
+    "sigmoid": (
+        spikes.sigmoid(5.0),
+        heaviside,
+        lambda u: 5 * logistic(5 * u) * logistic(-5 * u),
+    ),
+    "fast_sigmoid": (spikes.fast_sigmoid(10.0), heaviside, lambda u: (1 + 10 * abs(u)) ** -2.0),
+    "triangular": (
+        spikes.triangular(2.0),
+        heaviside,
+        lambda u: np.maximum(0, 1 - abs(u) / 2) / 2,
+    ),
+    "gaussian": (
+        spikes.gaussian(0.7),
+        heaviside,
+        lambda u: np.exp(-0.5 * (u / 0.7) ** 2) / (0.7 * np.sqrt(2 * np.pi)),
+    ),
+    "straight_through": (spikes.straight_through(2.0), heaviside, lambda u: (abs(u) <= 1) / 2),
+    "smooth": (
+        spikes.smooth(3.0),
+        lambda u: logistic(3 * u),
+        lambda u: 3 * logistic(3 * u) * logistic(-3 * u),
+    ),
+}
+SINGLE = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+@SINGLE
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_forward_and_derivative_follow_their_formulas(name, dtype, x64):
+    function, forward, derivative = FUNCTIONS[name]
+    u = jnp.asarray(GRID, dtype)
+    exact = np.asarray(u, np.float64)
+    tolerance = {"float64": 1e-14, "float32": 1e-6, "bfloat16": 3e-2}[dtype]
+    out, pullback = jax.vjp(function, u)
+    assert out.dtype == function.derivative(u).dtype == u.dtype
+    np.testing.assert_allclose(np.asarray(out, np.float64), forward(exact), atol=tolerance)
+    np.testing.assert_array_equal(out, function.forward(u))
+    cotangent = jnp.linspace(-1, 1, u.size).astype(dtype)
+    (gradient,) = pullback(cotangent)
+    np.testing.assert_array_equal(gradient, cotangent * function.derivative(u))
+    np.testing.assert_allclose(
+        np.asarray(function.derivative(u), np.float64), derivative(exact), atol=tolerance, rtol=tolerance
+    )
+
+
+def test_no_spike_at_the_threshold_itself():
+    for function, forward, _ in FUNCTIONS.values():
+        if forward is heaviside:
+            assert function(jnp.zeros(())) == 0
+
+
+@pytest.mark.parametrize("kind", ["atan", "sigmoid"])
+def test_surrogates_match_tracetorch(kind, x64):
+    z = np.load(reference.DATA / "functional.npz")
+    settings = [k.split("/")[1] for k in z.files if k.startswith(kind) and k.endswith("/forward")]
+    assert len(settings) >= 3
+    for setting in settings:
+        function = getattr(spikes, kind)(float(setting))
+        u = jnp.asarray(z["u"])
+        np.testing.assert_array_equal(function(u), z[f"{kind}/{setting}/forward"])
+        derivative = z[f"{kind}/{setting}/derivative"]
+        np.testing.assert_allclose(function.derivative(u), derivative, atol=1e-14, rtol=1e-10)
+
+
+@SINGLE
+def test_probability_is_the_scaled_integral_of_the_derivative(name, x64):
+    function = FUNCTIONS[name][0]
+    total = integrate.quad(lambda u: float(function.derivative(u)), -np.inf, np.inf, points=None)[0]
+    for u in (-0.8, 0.0, 0.3, 1.7):
+        below = 0.5 * total + integrate.quad(lambda v: float(function.derivative(v)), 0, u)[0]
+        assert float(function.probability(u)) == pytest.approx(below / total, abs=1e-5)
+    assert 0 <= float(function.probability(-50.0)) < 0.01
+    assert 0.99 < float(function.probability(50.0)) <= 1
+
+
+@SINGLE
+def test_equal_by_value_and_shared_by_jit(name):
+    function = FUNCTIONS[name][0]
+    twin = type(function)(*dataclasses.astuple(function))
+    other = type(function)(dataclasses.astuple(function)[0] * 2)
+    assert function == twin and hash(function) == hash(twin) and function != other
+    traced = []
+    run = jax.jit(lambda f, u: (traced.append(f), f(u))[1], static_argnums=0)
+    run(function, jnp.ones(3)), run(twin, jnp.ones(3))
+    assert len(traced) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(function, dataclasses.fields(function)[0].name, 3.0)
+
+
+@SINGLE
+@pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), "2", True, None, [2.0]])
+def test_bad_steepness_is_refused(name, bad):
+    function = FUNCTIONS[name][0]
+    field = dataclasses.fields(function)[0].name
+    with pytest.raises((ValueError, TypeError), match=f"`{field}`"):
+        type(function)(bad)
+
+
+@SINGLE
+def test_integers_are_refused(name):
+    with pytest.raises(TypeError, match="`u` must be a real floating-point array; got dtype int32"):
+        FUNCTIONS[name][0](jnp.arange(3))
+
+
+def test_higher_derivatives_and_vmap():
+    function = spikes.smooth(2.0)
+    second = jax.grad(jax.grad(function))(0.4)
+    s = logistic(0.8)
+    assert float(second) == pytest.approx(4 * s * (1 - s) * (1 - 2 * s), rel=1e-4)
+    u = reference.inputs(4, 3)
+    np.testing.assert_array_equal(jax.vmap(function)(u), function(u))
+
+
+def test_a_users_custom_vjp_function_takes_their_place():
+    @jax.custom_vjp
+    def mine(u):
+        return (u > 0).astype(u.dtype)
+
+    mine.defvjp(lambda u: (mine(u), u), lambda u, g: (g * 0.25,))
+
+    @dataclasses.dataclass(frozen=True)
+    class quarter(spikes.SpikeFunction):
+        def derivative(self, u):
+            return jnp.full_like(u, 0.25)
+
+    xs = reference.inputs(2, 6, 3)
+    results = []
+    for spike in (mine, quarter()):
+        layer, variables = reference.scrambled("SRLITS", spike=spike)
+        model = snn.Unroll(layer)
+        results.append(
+            reference.value_and_grads(lambda v, x, m=model: m.apply(reference.under(v), x), variables, xs)
+        )
+    reference.assert_trees_close(*results, 0)
+
+
+def test_spikes_of_another_shape_are_refused():
+    layer, variables = reference.scrambled("LIB", spike=lambda u: u.sum())
+    with pytest.raises(ValueError, match="`spike` must return an array of the shape"):
+        layer.apply(variables, None, jnp.ones((2, 3)))
+
+
+class TestBernoulli:
+    def layer(self, name="LIT", n=3, **kwargs):
+        return reference.scrambled(name, n, spike=spikes.bernoulli(spikes.sigmoid(4.0)), **kwargs)
+
+    def test_rate_is_the_probability(self):
+        function = spikes.bernoulli(spikes.atan(2.0))
+        draws = jax.random.uniform(jax.random.key(0), (20_000,))
+        for u in (-1.0, 0.0, 0.4):
+            rate = float(function(jnp.full(draws.shape, u), draws).mean())
+            assert rate == pytest.approx(float(function.probability(u)), abs=0.02)
+
+    def test_gradient_is_that_of_the_expected_spike(self):
+        function = spikes.bernoulli(spikes.gaussian(0.5))
+        u = jnp.linspace(-1, 1, 9)
+        gradient = jax.grad(lambda u: function(u, jnp.full(9, 0.5)).sum())(u)
+        expected = jax.grad(lambda u: function.probability(u).sum())(u)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("engine", ["Unroll", "RNN"])
+    def test_draws_differ_by_step_and_sequence_and_repeat_with_the_seed(self, engine):
+        import flax.linen as nn
+
+        layer, variables = self.layer("LIB", 64)
+        model = (
+            snn.Unroll(layer)
+            if engine == "Unroll"
+            else nn.RNN(layer, split_rngs={"params": False, "spike": True})
+        )
+        run = lambda seed: model.apply(  # noqa: E731
+            reference.under(variables), jnp.full((2, 5, 64), 0.1), rngs={"spike": jax.random.key(seed)}
+        )
+        ys = np.asarray(run(0))
+        flat = ys.reshape(-1, 64)
+        assert len(np.unique(flat, axis=0)) == len(flat)
+        np.testing.assert_array_equal(ys, run(0))
+        assert not np.array_equal(ys, run(1))
+
+    def test_no_stream_is_an_error(self):
+        import flax
+
+        layer, variables = self.layer()
+        with pytest.raises(flax.errors.InvalidRngError, match="spike"):
+            layer.apply(variables, None, jnp.ones((2, 3)))
+
+    @pytest.mark.parametrize("surrogate", [f for n, (f, _, _) in FUNCTIONS.items()])
+    @pytest.mark.parametrize("threshold", [1e-3, 0.2])
+    def test_one_draw_keeps_the_signs_apart(self, surrogate, threshold):
+        function = spikes.bernoulli(surrogate)
+        m = jnp.linspace(-1, 1, 101)[:, None] * jnp.ones((1, 2000))
+        draw = jax.random.uniform(jax.random.key(1), m.shape)
+        p, q = function(m - threshold, draw), function(-m - threshold, 1 - draw)
+        assert p.sum() > 0 and q.sum() > 0
+        assert float((p * q).sum()) == 0
+
+    def test_needs_a_surrogate_with_a_probability(self):
+        class plain(spikes.SpikeFunction):
+            def derivative(self, u):
+                return u
+
+        for bad in (plain(), "atan", lambda u: u, spikes.bernoulli()):
+            with pytest.raises(TypeError, match="`surrogate` must be a SpikeFunction"):
+                spikes.bernoulli(bad)
+
+    def test_draw_of_another_shape_is_refused(self):
+        with pytest.raises(ValueError, match="`draw` must have the shape"):
+            spikes.bernoulli()(jnp.ones(3), jnp.ones(1))
+
+    def test_equal_by_value(self):
+        assert spikes.bernoulli(spikes.atan(2)) == spikes.bernoulli(spikes.atan(2.0))
+        assert hash(spikes.bernoulli()) == hash(spikes.bernoulli(spikes.atan(2.0)))
+
+    def test_trains_through_every_firing_layer(self):
+        for name in reference.FIRING:
+            layer, variables = self.layer(name)
+            model = snn.Unroll(layer)
+            run = lambda v, m=model: m.apply(  # noqa: E731
+                reference.under(v), reference.inputs(2, 4, 3), rngs={"spike": jax.random.key(0)}
+            ).sum()
+            gradients = jax.grad(run)(variables)
+            assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients)), name
+            assert any((g != 0).any() for g in jax.tree.leaves(gradients)), name
