@@ -9,13 +9,23 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Compilation dominates the suite, so most tests compile quickly rather than well.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimised():
+    """Compile as users do: with all optimisations."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture
 def x64():
-    """Run a test with 64-bit types, compiled quickly rather than well."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    """Run a test with 64-bit types."""
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

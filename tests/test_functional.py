@@ -229,27 +229,28 @@ class TestUnroll:
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(d_params))
         assert float(jnp.abs(d_xs[4:, 1]).max()) == 0
 
-    def test_gradient_stores_one_state_per_step(self):
+    def test_gradient_stores_one_state_per_step(self, optimised):
         """Temporary memory of a gradient: the states, and not the step's inner values."""
         xs = jnp.zeros((200, 8, 128))
 
         def temporary(layer):
             layer, variables = reference.scrambled(layer, 128)
-            run = lambda v, xs: snn.Unroll(layer, time_major=True).apply(v, xs).sum()  # noqa: E731
-            compiled = jax.jit(jax.grad(run, (0, 1))).lower(reference.under(variables), xs).compile()
+            run = snn.Unroll(layer, time_major=True).apply
+            gradient = jax.jit(lambda v, xs, cotangent: jax.vjp(run, v, xs)[1](cotangent))
+            compiled = gradient.lower(reference.under(variables), xs, xs).compile()
             return compiled.memory_analysis().temp_size_in_bytes / xs.nbytes
 
-        for layer, states in {"LIB": 1, "SLIB": 2, "SRLIT": 4}.items():
-            assert temporary(layer) < states + 0.6, layer
+        for layer, states in {"LIB": 1, "SLIB": 2, "SRLIT": 4, "DSRLITS": 7}.items():
+            assert states - 0.5 < temporary(layer) < states + 0.5, layer
 
-    def test_inference_stores_nothing(self):
+    def test_inference_stores_nothing(self, optimised):
         layer, variables = reference.scrambled("SRLIT", 128)
         xs = jnp.zeros((200, 8, 128))
         run = jax.jit(snn.Unroll(layer, time_major=True).apply)
         compiled = run.lower(reference.under(variables), xs).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * xs.nbytes
 
-    def test_checkpointing_bounds_memory(self):
+    def test_checkpointing_bounds_memory(self, optimised):
         xs = jnp.zeros((400, 8, 64))
         layer, variables = reference.scrambled("SRLIT", 64)
 

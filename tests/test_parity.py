@@ -30,7 +30,7 @@ def test_matches_tracetorch_in_float64(layer, x64):
 
 
 @pytest.mark.parametrize("layer", reference.LAYERS)
-def test_matches_tracetorch_in_float32(layer):
+def test_matches_tracetorch_in_float32(layer, optimised):
     check_every_way(layer, "float32")
 
 

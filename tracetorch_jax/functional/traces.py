@@ -61,10 +61,9 @@ def split(x: jax.Array, zero_split: ZeroSplit = "half") -> tuple[jax.Array, jax.
         >>> positive.tolist(), negative.tolist()
         ([0.0, 0.0, 3.0], [-2.0, 0.0, 0.0])
     """
+    zero = jnp.zeros_like(x)
     if zero_split == "half":
-        half, magnitude = 0.5 * x, 0.5 * jnp.abs(x)
-        return half + magnitude, half - magnitude
+        return jnp.maximum(x, zero), jnp.minimum(x, zero)  # a tie shares its gradient evenly
     if zero_split == "both":
-        zero = jnp.zeros_like(x)
         return jnp.where(x >= 0, x, zero), jnp.where(x <= 0, x, zero)
     raise ValueError(f'`zero_split` must be "half" or "both"; got {zero_split!r}.')

@@ -1,0 +1,303 @@
+"""Step by step, Unroll, nn.RNN and chunks are one computation; parameters have one place."""
+
+import logging
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from tracetorch_jax import snn
+
+EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+
+
+def by_steps(layer, variables, xs, carry=None):
+    """[B, T, N] one step at a time."""
+    carry = layer.initialize_carry(None, xs[:, 0].shape) if carry is None else carry
+    ys = []
+    for t in range(xs.shape[1]):
+        carry, y = layer.apply(variables, carry, xs[:, t])
+        ys.append(y)
+    return carry, jnp.stack(ys, 1)
+
+
+def by_unroll(layer, variables, xs, carry=None, **options):
+    model = snn.Unroll(layer, return_carry=True, **options)
+    return model.apply(reference.under(variables), xs, carry)
+
+
+def by_rnn(layer, variables, xs):
+    return nn.RNN(layer, return_carry=True).apply(reference.under(variables), xs)
+
+
+def by_chunks(layer, variables, xs):
+    carry, first = by_unroll(layer, variables, xs[:, :2])
+    carry, rest = by_unroll(layer, variables, xs[:, 2:], carry)
+    return carry, jnp.concatenate([first, rest], 1)
+
+
+@EVERY_LAYER
+def test_every_way_over_a_sequence_agrees(name):
+    """Values and gradients: steps, Unroll with each option, nn.RNN, and chunks."""
+    layer, variables = reference.scrambled(name)
+    xs = reference.inputs(2, 5, 3) * 1.5
+
+    @jax.jit
+    def everything(variables, xs):
+        ways = [
+            by_steps,
+            by_unroll,
+            by_rnn,
+            by_chunks,
+            lambda *args: by_unroll(*args, unroll=2),
+            lambda *args: by_unroll(*args, checkpoint_every=2),
+        ]
+        return [
+            reference.value_and_grads(lambda v, xs, way=way: way(layer, v, xs), variables, xs)
+            for way in ways
+        ]
+
+    first, *others = everything(variables, xs)
+    (_, ys), (d_variables, _) = first
+    if name in reference.FIRING:
+        assert float(jnp.abs(ys).sum()) > 0
+    for parameter, gradient in d_variables["params"].items():
+        # A binary layer has no negative output, so its negative recurrent half is never at work.
+        idle = name.endswith("B") and parameter in ("raw_neg_gamma", "raw_neg_rec_weight")
+        assert (float(jnp.abs(gradient).sum()) > 0) != idle, parameter
+    for other in others:
+        reference.assert_trees_close(other, first, 2e-5)
+
+
+@EVERY_LAYER
+def test_parameters_have_one_place(name):
+    layer, xs = snn.ALL_LAYERS[name](3), jnp.ones((2, 4, 3))
+    key = jax.random.key(0)
+    want = nn.RNN(layer).init(key, xs)
+    for options in (
+        {}, {"engine": "scan"}, {"unroll": 2}, {"checkpoint_every": 2}, {"reverse": True},
+    ):  # fmt: skip
+        got = snn.Unroll(layer, **options).init(key, xs)
+        assert jax.tree.structure(got) == jax.tree.structure(want)
+    time_major = snn.Unroll(layer, time_major=True).init(key, jnp.ones((4, 2, 3)))
+    remat = snn.Unroll(nn.remat(type(layer))(3)).init(key, xs)
+    for got in (time_major, remat):
+        reference.assert_trees_close(got, want, 0)
+    assert set(want["params"]["cell"]) == {f"raw_{p}" for p in layer.spec.parameters}
+
+
+@EVERY_LAYER
+def test_no_state_survives_a_call(name):
+    layer, variables = reference.scrambled(name)
+    xs = reference.inputs(2, 4, 3)
+    first = by_unroll(layer, variables, xs)
+    by_unroll(layer, variables, xs * 5)
+    reference.assert_trees_close(by_unroll(layer, variables, xs), first, 0)
+
+
+@EVERY_LAYER
+def test_time_major_is_a_transpose(name):
+    layer, variables = reference.scrambled(name)
+    xs = reference.inputs(2, 4, 3)
+    want = snn.Unroll(layer).apply(reference.under(variables), xs)
+    got = snn.Unroll(layer, time_major=True).apply(
+        reference.under(variables), jnp.swapaxes(xs, 0, 1)
+    )
+    np.testing.assert_array_equal(jnp.swapaxes(got, 0, 1), want)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("keep_order", [False, True])
+@pytest.mark.parametrize("lengths", [None, [5, 2, 1]])
+def test_options_mean_what_they_mean_in_flax(reverse, keep_order, lengths):
+    layer, variables = reference.scrambled("SRLITS")
+    xs = reference.inputs(3, 5, 3)
+    options = {"reverse": reverse, "keep_order": keep_order, "return_carry": True}
+    lengths = None if lengths is None else jnp.array(lengths)
+    with jax.numpy_rank_promotion("allow"):  # Flax's own reversal relies on it
+        want = nn.RNN(layer, **options).apply(
+            reference.under(variables), xs, seq_lengths=lengths
+        )
+    got = snn.Unroll(layer, **options).apply(reference.under(variables), xs, seq_lengths=lengths)
+    called = snn.Unroll(layer).apply(
+        reference.under(variables), xs, seq_lengths=lengths, **options
+    )
+    reference.assert_trees_close(called, got, 0)
+    reference.assert_trees_close(got[0], want[0], 1e-6)
+    for b, n in enumerate([5, 5, 5] if lengths is None else lengths):
+        np.testing.assert_allclose(got[1][b, :n], want[1][b, :n], atol=1e-6)
+        assert float(jnp.abs(got[1][b, n:]).sum()) == 0
+
+
+@EVERY_LAYER
+def test_padding_changes_neither_values_nor_gradients(name):
+    layer, variables = reference.scrambled(name)
+    xs, lengths = reference.inputs(3, 5, 3), jnp.array([5, 2, 0])
+    inside = (jnp.arange(5)[None] < lengths[:, None])[..., None]
+
+    @jax.jit
+    def run(variables, xs):
+        return reference.value_and_grads(
+            lambda v, xs: snn.Unroll(layer, return_carry=True).apply(
+                reference.under(v), xs, seq_lengths=lengths
+            ),
+            variables, xs,
+        )  # fmt: skip
+
+    clean = run(variables, jnp.where(inside, xs, 0.0))
+    dirty = run(variables, jnp.where(inside, xs, jnp.nan))
+    reference.assert_trees_close(dirty, clean, 0)
+    (carry, ys), (_, d_xs) = dirty
+    assert float(jnp.abs(jnp.where(inside, 0.0, ys)).max()) == 0
+    assert float(jnp.abs(jnp.where(inside, 0.0, d_xs)).max()) == 0
+    for state in carry.values():
+        assert float(jnp.abs(state[2]).max()) == 0
+    short, _ = by_unroll(layer, variables, xs[1:2, :2])
+    reference.assert_trees_close(jax.tree.map(lambda s: s[1:2], carry), short, 1e-6)
+
+
+@EVERY_LAYER
+def test_empty_and_single(name):
+    layer, variables = reference.scrambled(name)
+    model = snn.Unroll(layer, return_carry=True)
+    for shape in ((2, 0, 3), (0, 4, 3), (0, 3), (2, 1, 3)):
+        carry, ys = model.apply(reference.under(variables), jnp.ones(shape))
+        assert ys.shape == shape
+        batch = shape[:1] if len(shape) == 3 else ()
+        assert all(state.shape == (*batch, 3) for state in carry.values())
+    _, one = model.apply(reference.under(variables), jnp.ones((2, 1, 3)))
+    np.testing.assert_allclose(
+        one[:, 0], layer.apply(variables, None, jnp.ones((2, 3)))[1], atol=1e-6
+    )
+
+
+@EVERY_LAYER
+def test_without_a_batch_axis(name):
+    layer, variables = reference.scrambled(name)
+    xs = reference.inputs(2, 4, 3)
+    carry, ys = by_unroll(layer, variables, xs)
+    for b in range(2):
+        carry_b, ys_b = by_unroll(layer, variables, xs[b])
+        np.testing.assert_allclose(ys_b, ys[b], atol=1e-6)
+        reference.assert_trees_close(carry_b, jax.tree.map(lambda s, b=b: s[b], carry), 1e-6)
+    short = snn.Unroll(layer).apply(
+        reference.under(variables), xs[0], seq_lengths=jnp.array(2)
+    )
+    np.testing.assert_allclose(short[:2], ys[0, :2], atol=1e-6)
+    assert float(jnp.abs(short[2:]).sum()) == 0
+
+
+@pytest.mark.parametrize(("dim", "step"), [(-3, (3, 2, 4)), (-4, (3, 2, 2, 2)), (-2, (3, 5))])
+@pytest.mark.parametrize("name", ["LI", "DSRLITS"])
+def test_other_axes_for_the_neurons(name, dim, step):
+    """`dim` gives what moving the axis to the end gives, and compiles to no transpose."""
+    layer, variables = reference.scrambled(name, dim=dim)
+    last, _ = reference.scrambled(name)
+    xs = reference.inputs(2, 4, *step)
+    got = snn.Unroll(layer, time_major=True).apply(reference.under(variables), xs)
+    want = snn.Unroll(last, time_major=True).apply(
+        reference.under(variables), jnp.moveaxis(xs, dim, -1)
+    )
+    np.testing.assert_allclose(got, jnp.moveaxis(want, -1, dim), atol=1e-6)
+    batch_major = snn.Unroll(layer).apply(reference.under(variables), jnp.swapaxes(xs, 0, 1))
+    np.testing.assert_allclose(jnp.swapaxes(batch_major, 0, 1), got, atol=1e-6)
+
+    run = snn.Unroll(layer, time_major=True).apply
+    jaxpr = jax.make_jaxpr(run)(reference.under(variables), xs)
+    assert "transpose" not in str(jaxpr)
+    step_jaxpr = jax.make_jaxpr(layer.apply)(variables, None, xs[0])
+    assert "transpose" not in str(step_jaxpr)
+
+
+def test_channels_last_images():
+    """[B, T, H, W, C] with the neurons at the end: time is the second axis."""
+    layer, variables = reference.scrambled("LIB")
+    xs = reference.inputs(2, 6, 4, 5, 3)
+    got = snn.Unroll(layer).apply(reference.under(variables), xs)
+    want = snn.Unroll(layer, time_major=True).apply(
+        reference.under(variables), jnp.swapaxes(xs, 0, 1)
+    )
+    np.testing.assert_array_equal(got, jnp.swapaxes(want, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["LIB", "DSRLITS"])
+def test_compiles_once_and_independently_of_time(name):
+    layer, variables = reference.scrambled(name)
+    traced = []
+
+    @jax.jit
+    def run(variables, xs):
+        traced.append(xs.shape)
+        return snn.Unroll(layer).apply(reference.under(variables), xs)
+
+    for seed in range(3):
+        run(variables, reference.inputs(2, 4, 3, seed=seed))
+    assert len(traced) == 1
+    sizes = {
+        len(run.lower(variables, jnp.ones((2, steps, 3))).as_text().splitlines())
+        for steps in (10, 1000)
+    }
+    assert len(sizes) == 1
+
+
+def test_calls_outside_jit_share_a_program():
+    """A second eager call, by an equal layer with other parameters, compiles nothing."""
+    xs = jnp.ones((2, 4, 3))
+
+    def call(seed):
+        layer, variables = reference.scrambled("SLIB", seed=seed)
+        return snn.Unroll(layer).apply(reference.under(variables), xs)
+
+    call(0)
+    messages, logger = [], logging.getLogger("jax")
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles(True):
+            call(1)
+            assert not [message for message in messages if "Compiling" in message]
+            jax.jit(lambda x: x + 1)(xs)
+            assert [message for message in messages if "Compiling" in message]
+    finally:
+        logger.removeHandler(handler)
+
+
+class TestUnrollErrors:
+    @pytest.mark.parametrize(
+        ("cell", "kwargs", "error", "words"),
+        [
+            (nn.Dense(3), {}, TypeError, "`cell` must be a cell"),
+            (3, {}, TypeError, "`cell` must be a cell"),
+            (snn.LI(3), {"engine": "fast"}, ValueError, "`engine` must be one of 'auto'"),
+        ],
+    )
+    def test_constructor(self, cell, kwargs, error, words):
+        with pytest.raises(error, match=words):
+            snn.Unroll(cell, **kwargs)
+
+    def test_time_is_needed(self):
+        with pytest.raises(ValueError, match="`xs` must have a time axis"):
+            snn.Unroll(snn.LI(3)).init(jax.random.key(0), jnp.ones(3))
+        with pytest.raises(ValueError, match="`xs` must have a time axis"):
+            snn.Unroll(snn.LI(3, dim=-3)).init(jax.random.key(0), jnp.ones((3, 4, 4)))
+
+    @pytest.mark.parametrize(
+        ("lengths", "error", "words"),
+        [
+            (jnp.array([1, 2, 3]), ValueError, r"shape \(2,\); got shape \(3,\)"),
+            (jnp.array([[1], [2]]), ValueError, r"got shape \(2, 1\)"),
+            (jnp.array(2), ValueError, r"got shape \(\)"),
+            (jnp.array([1.0, 2.0]), TypeError, "must be integers; got dtype float32"),
+            (jnp.array([1, 5]), ValueError, "between 0 and T = 4; got 5"),
+            (jnp.array([-1, 2]), ValueError, "between 0 and T = 4; got -1"),
+        ],
+        ids=str,
+    )
+    def test_seq_lengths(self, lengths, error, words):
+        for cell in (snn.LI(3), nn.GRUCell(3), snn.Sequential([nn.Dense(3), snn.LI(3)])):
+            with pytest.raises(error, match=words):
+                snn.Unroll(cell).init(jax.random.key(0), jnp.ones((2, 4, 3)), seq_lengths=lengths)
