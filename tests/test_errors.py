@@ -155,8 +155,10 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
             step(carry | {state: jnp.zeros(shape)}, x)
     with pytest.raises(ValueError, match=rf"`carry\['{state}'\]` must be float32.*got bfloat16"):
         step(carry | {state: jnp.zeros((2, N), jnp.bfloat16)}, x)
-    with pytest.raises(TypeError, match="`carry` must be a dict.*cell\\(carry, x\\)"):
+    with pytest.raises(TypeError, match="`x` must be an array; got dict.*cell\\(carry, x\\)"):
         step(x, carry)
+    with pytest.raises(TypeError, match="`carry` must be a dict.*cell\\(carry, x\\)"):
+        step(x, x)
     with pytest.raises(TypeError, match="`carry` must be a dict"):
         step(tuple(carry.values()), x)
 

@@ -101,7 +101,7 @@ def _scan(
     step: Step, params: Any, state: Any, xs: Any, valid: Any, *, unroll: int, every: int | None
 ) -> tuple[Any, Any]:
     if valid is not None:
-        xs = jax.tree.map(lambda x: _mask(valid, x), xs)
+        xs = jax.tree.map(lambda x: mask_steps(valid, x), xs)
 
     # The policy of `jax.checkpoint`, keep the inputs and nothing else, is what makes a gradient
     # store one state per step. In a loop there is nothing for XLA to merge the second computation
@@ -112,7 +112,7 @@ def _scan(
         new, out = step(params, state, x)
         if alive is not None:
             new = jax.tree.map(
-                lambda new, old: jnp.where(_expand(alive, new.ndim), new, old), new, state
+                lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, state
             )
         return new, out
 
@@ -120,7 +120,7 @@ def _scan(
     inputs = (xs, valid)
     state, ys = scan(state, inputs) if every is None else _chunked(scan, state, inputs, every)
     if valid is not None:
-        ys = jax.tree.map(lambda y: _mask(valid, y), ys)
+        ys = jax.tree.map(lambda y: mask_steps(valid, y), ys)
     return state, ys
 
 
@@ -226,12 +226,13 @@ def _broadcast(param: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         ) from None
 
 
-def _expand(mask: jax.Array, ndim: int) -> jax.Array:
+def expand_mask(mask: jax.Array, ndim: int) -> jax.Array:
+    """Give a mask of leading axes the rank of what it masks."""
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
 
 
-def _mask(valid: jax.Array, x: jax.Array) -> jax.Array:
+def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:
     """Zero what lies beyond each sequence's end; leave what is not a real number (keys) alone."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
-    return jnp.where(_expand(valid, x.ndim), x, jnp.zeros_like(x))
+    return jnp.where(expand_mask(valid, x.ndim), x, jnp.zeros_like(x))

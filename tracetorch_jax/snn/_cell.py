@@ -228,6 +228,11 @@ class TraceCell(nn.RNNCellBase):
     @nn.nowrap
     def _prepare(self, name: str, x: Any, leading: int = 0) -> tuple[jax.Array, Any, Any]:
         """Check an input; return it with the dtypes of computation and of output."""
+        if isinstance(x, (Mapping, str)) or x is None:
+            raise TypeError(
+                f"`{name}` must be an array; got {type(x).__name__}. A cell is called as "
+                f"cell(carry, x)."
+            )
         x = jnp.asarray(x)
         if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
             jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_

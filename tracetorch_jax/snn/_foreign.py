@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax.functional.scan import ENGINES, valid_steps
+from tracetorch_jax.functional.scan import ENGINES, expand_mask, mask_steps, valid_steps
 
 
 def unroll_any_cell(
@@ -49,16 +49,16 @@ def unroll_any_cell(
     if seq_lengths is not None:
         step = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
         valid = valid_steps(seq_lengths, xs.shape[0], [step])
-        xs = jnp.where(_expand(valid, xs.ndim), xs, jnp.zeros_like(xs))
+        xs = mask_steps(valid, xs)
 
     def body(cell: nn.RNNCellBase, carry: Any, inputs: Any) -> tuple[Any, Any]:
         x, alive = inputs
         new, y = cell(carry, x)
         if alive is not None:
             new = jax.tree.map(
-                lambda new, old: jnp.where(_expand(alive, new.ndim), new, old), new, carry
+                lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, carry
             )
-            y = jnp.where(_expand(alive, y.ndim), y, jnp.zeros_like(y))
+            y = mask_steps(alive, y)
         return new, y
 
     scan = nn.scan(
@@ -69,7 +69,3 @@ def unroll_any_cell(
         unroll=unroll,
     )
     return scan(cell, carry, (xs, valid))
-
-
-def _expand(mask: jax.Array, ndim: int) -> jax.Array:
-    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax.functional.scan import valid_steps
+from tracetorch_jax.functional.scan import mask_steps, valid_steps
 from tracetorch_jax.snn._cell import TraceCell, check_names
 from tracetorch_jax.snn._foreign import unroll_any_cell
 
@@ -193,6 +193,7 @@ class Sequential(nn.RNNCellBase):
         if seq_lengths is not None:
             step = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
             valid = valid_steps(seq_lengths, xs.shape[0], [step])
+            xs = mask_steps(valid, xs)
         new = {}
         for i, layer in enumerate(self.layers):
             name = f"layers_{i}"

@@ -55,7 +55,7 @@ class Decay(Weight):
         rank: as `Weight`'s.
         learnable: as `Weight`'s.
         ema: whether the trace averages or sums what it takes in. By default synaptic and recurrent
-            traces average, and the membrane does unless the layer fires.
+            traces average, and the membrane does unless there is a threshold.
 
     Raises:
         TypeError: an argument of the wrong kind.
