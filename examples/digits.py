@@ -29,6 +29,8 @@ from tracetorch_jax import functional, snn
 
 matplotlib.use("Agg")  # works without a display
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.colors import ListedColormap  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 
 CLASSES = 10
 HOLD = {"image": 16, "rows": 3}  # steps for which the image, or one of its rows, is shown
@@ -183,74 +185,89 @@ def watch(cell, variables, xs):
         if layer.spec.fires:
             own = {"params": variables["params"][name]}
             values = layer.apply(own, method="parameters")
-            layers[name] = spikes[name], membranes[name], np.asarray(values["pos_threshold"])
+            thresholds = {sign: np.asarray(values[f"{sign}_threshold"]) for sign in ("pos", "neg")}
+            layers[name] = spikes[name], membranes[name], thresholds
     return readout, carry, layers
 
 
-def draw(path, xs, label, readout, logits, layers, curve):
+def draw(path, xs, label, readout, logits, layers, curve, shown=64):
     """Picture of one test image going through the network, and of how it was trained."""
     figure, axes = plt.subplot_mosaic(
         [
-            ["input", "input", "curve"],
-            ["spikes 0", "spikes 0", "membranes 0"],
-            ["spikes 1", "spikes 1", "membranes 1"],
-            ["readout", "readout", "evidence"],
+            ["input", "curve"],
+            ["spikes 0", "membranes 0"],
+            ["spikes 1", "membranes 1"],
+            ["readout", "evidence"],
         ],
-        figsize=(12, 11),
+        figsize=(12, 12),
+        width_ratios=(1.3, 1),
         layout="constrained",
     )
     steps = np.arange(1, len(xs) + 1)
     limits = (0.5, len(xs) + 0.5)
+    guess = int(logits.argmax())
 
     ax = axes["input"]
-    picture = ax.imshow(xs.T, aspect="auto", cmap="gray_r", extent=(*limits, xs.shape[1], 0))
-    ax.set(title=f"input: a test image of a {label}", xlabel="step", ylabel="pixel")
-    figure.colorbar(picture, ax=ax, label="grey value")
+    if xs.shape[1] == 64:
+        ax.imshow(xs[0].reshape(8, 8), cmap="gray_r")
+        ax.set(title=f"input: a test image of a {label}, at every step", xticks=[], yticks=[])
+    else:
+        ax.imshow(xs.T, aspect="auto", cmap="gray_r", extent=(*limits, 8, 0))
+        ax.set(title=f"input: a test image of a {label}, row by row", xlabel="step", ylabel="pixel")
 
     ax = axes["curve"]
     epochs = np.arange(1, len(curve) + 1)
     losses, accuracies = np.transpose(curve)
-    ax.semilogy(epochs, losses, color="black", label="loss")
+    ax.semilogy(epochs, losses, color="black")
     ax.set(title="training", xlabel="epoch", ylabel="loss (cross-entropy)")
     right = ax.twinx()
-    right.plot(epochs, accuracies, color="tab:green", label="accuracy")
+    right.plot(epochs, accuracies, color="tab:green")
     right.set_ylim(0, 1.02)
     right.set_ylabel("training accuracy", color="tab:green")
     right.tick_params(axis="y", colors="tab:green")
 
     for i, (spikes, membranes, thresholds) in enumerate(layers.values()):
         ax = axes[f"spikes {i}"]
-        for side, color, name in ((spikes > 0, POSITIVE, "+"), (spikes < 0, NEGATIVE, "\N{MINUS SIGN}")):
-            at, neuron = np.nonzero(side)
-            rate = side.mean()
-            ax.scatter(at + 1, neuron, s=5, marker="s", color=color, label=f"{name}  {rate:.1%}")
-        ax.set(title=f"spikes of hidden layer {i + 1}", xlabel="step", ylabel="neuron", xlim=limits)
-        ax.legend(title="sign, rate", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        signs = np.sign(spikes.T[:shown])
+        colors = ListedColormap([NEGATIVE, "white", POSITIVE])
+        extent = (*limits, len(signs), 0)
+        ax.imshow(signs, aspect="auto", cmap=colors, vmin=-1, vmax=1, extent=extent)
+        ax.set(xlabel="step", ylabel="neuron")
+        rates = ((POSITIVE, "+", spikes > 0), (NEGATIVE, "\N{MINUS SIGN}", spikes < 0))
+        ax.set_title(f"hidden layer {i + 1}: spikes of {len(signs)} neurons", loc="left")
+        ax.legend(
+            handles=[Patch(color=c, label=f"{sign} {fired.mean():.1%}") for c, sign, fired in rates],
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderpad=0,
+        )  # fmt: skip
 
         ax = axes[f"membranes {i}"]
-        busiest = np.argsort(-np.abs(spikes).sum(axis=0))[:3]
-        for neuron, color in zip(busiest, ("tab:purple", "tab:orange", "tab:cyan"), strict=True):
+        liveliest = np.argsort(-np.sign(spikes).std(axis=0))[:3]
+        for neuron, color in zip(liveliest, ("tab:purple", "tab:orange", "tab:cyan"), strict=True):
             ax.plot(steps, membranes[:, neuron], marker=".", color=color, label=f"neuron {neuron}")
-            ax.axhline(thresholds[neuron], color=color, linestyle=":", linewidth=1)
+            for sign in ("pos", "neg"):
+                level = thresholds[sign][neuron] * (1 if sign == "pos" else -1)
+                ax.axhline(level, color=color, linestyle=":", linewidth=1)
         ax.set(
-            title="membranes after reset (dotted: + threshold)",
+            title="membranes after reset, and thresholds (dotted)",
             xlabel="step", ylabel="membrane", xlim=limits,
         )  # fmt: skip
-        ax.legend(fontsize="small")
+        ax.legend(fontsize="small", loc="best")
 
     ax = axes["readout"]
-    guess = int(logits.argmax())
     for digit in range(CLASSES):
         strong = digit in (label, guess)
+        color = f"C{digit}"
         ax.plot(
-            steps, readout[:, digit], color=f"C{digit}", label=str(digit),
+            steps, readout[:, digit], color=color,
             linewidth=2.5 if strong else 1, alpha=1 if strong else 0.5,
         )  # fmt: skip
-    ax.set(title="readout: membranes of the classes", xlabel="step", ylabel="membrane", xlim=limits)
-    ax.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+        ax.annotate(f" {digit}", (steps[-1], readout[-1, digit]), color=color, va="center")
+    ax.set(title="readout: membranes of the classes", xlabel="step", ylabel="membrane")
+    ax.set_xlim(limits[0], limits[1] + 0.03 * len(xs))
 
     ax = axes["evidence"]
     ax.bar(np.arange(CLASSES), logits, color=[f"C{digit}" for digit in range(CLASSES)])
+    ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title=f"evidence: it is a {guess}", xlabel="class", xticks=np.arange(CLASSES))
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -273,7 +290,7 @@ def stream(path, xs, label, mode):
         )
     )
     print(f"\nreloaded {path}; test image of a {label} as a stream, one step at a time:")
-    for step in range(0, len(xs), HOLD[mode]) if mode == "rows" else range(0, len(xs), 3):
+    for step in range(0, len(xs), 3):
         guess, mem = readout[step].argmax(), readout[step].max()
         print(f"  step {step + 1:2d}: strongest class {guess} (membrane {mem:6.2f})")
     print(f"  verdict: {logits.argmax()}")

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from tracetorch_jax._dtypes import wider
+
 __all__ = [
     "Spike",
     "SpikeFunction",
@@ -368,7 +370,7 @@ class bernoulli:
     def probability(self, u: ArrayLike) -> jax.Array:
         """Chance of a spike at `u`, at least in float32."""
         u = _real(u)
-        return self.surrogate.probability(u.astype(jnp.promote_types(u.dtype, jnp.float32)))
+        return self.surrogate.probability(u.astype(wider(u.dtype, jnp.float32)))
 
     def forward(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
         """1 where ``draw < probability(u)``, else 0, in the dtype of `u`."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import functional
+from tracetorch_jax._dtypes import wider
 from tracetorch_jax._parameters import Parameter, check_dim, check_dtype, check_num_neurons
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import is_stochastic
@@ -245,7 +246,7 @@ class TraceCell(nn.RNNCellBase):
         param_dtype = jnp.dtype(self.param_dtype)
         if not floating:
             return x, param_dtype, param_dtype
-        return x, jnp.promote_types(x.dtype, param_dtype), x.dtype
+        return x, wider(x.dtype, param_dtype), x.dtype
 
     @nn.nowrap
     def _check_shape(

@@ -1,0 +1,135 @@
+"""The package as a user meets it: importing, naming, README and example."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import flax
+import jax
+import pytest
+
+import tracetorch_jax
+from tracetorch_jax import snn
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "tracetorch_jax").rglob("*.py"))
+README = (ROOT / "README.md").read_text()
+
+
+def run(*args, **kwargs):
+    return subprocess.run(
+        [sys.executable, *args], check=True, capture_output=True, text=True, **kwargs
+    ).stdout
+
+
+def test_importing_is_fast():
+    """Less than 0.1 s on top of jax and flax."""
+    code = (
+        "import time, jax, flax.linen; start = time.perf_counter(); import tracetorch_jax;"
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run("-c", code)) for _ in range(3)) < 0.1
+
+
+def test_importing_needs_nothing_but_the_declared_dependencies():
+    code = (
+        "import sys\n"
+        "for name in ('optax', 'chex', 'matplotlib', 'scipy', 'sklearn', 'tqdm'):\n"
+        "    assert name not in sys.modules\n"
+        "import jax, flax.linen\n"
+        "before = set(sys.modules)\n"
+        "import tracetorch_jax\n"
+        "print(*{m.split('.')[0] for m in set(sys.modules) - before})"
+    )
+    assert set(run("-c", code).split()) <= {"tracetorch_jax"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_public_names_of_jax_and_flax(path):
+    """No module and no attribute with an underscore is taken from either."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        for name in names:
+            if re.match(r"(jax|jnp|nn|flax|lax)\.", name):
+                assert not re.search(r"\._(?!_)", name), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "functional" in p.parts or p.stem == "spikes"])
+def test_the_mathematics_knows_no_framework(path):
+    assert "flax" not in re.sub(r'""".*?"""', "", path.read_text(), flags=re.S).replace("Flax", "")
+
+
+def test_public_names_are_listed_and_documented():
+    for module in (tracetorch_jax.functional, tracetorch_jax.spikes, snn, snn.flex):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, (module.__name__, name)
+    assert list(snn.ALL_LAYERS) == [n for n in snn.ALL_LAYERS if n in snn.__all__]
+    assert len(snn.ALL_LAYERS) == 28
+
+
+@pytest.mark.parametrize("name", snn.ALL_LAYERS)
+def test_names_say_what_layers_are_made_of(name):
+    """D, S, R before LI; B, T, TS after it; and the bases agree."""
+    dual, synaptic, recurrent, fires = re.fullmatch("(D?)(S?)(R?)LI(B|TS|T|)", name).groups()
+    spec = snn.ALL_LAYERS[name](1).spec
+    assert bool(spec.synapse) == bool(synaptic)
+    assert bool(spec.recurrence) == bool(recurrent)
+    assert {t.dual for t in (spec.membrane, spec.synapse, spec.recurrence) if t} == {bool(dual)}
+    assert (bool(spec.positive), bool(spec.negative)) == {
+        "": (False, False), "B": (True, False), "T": (True, True), "TS": (True, True),
+    }[fires]  # fmt: skip
+    assert bool(spec.scale) == (fires == "TS")
+    assert spec.membrane.ema is (not fires)
+    bases = {base.__name__ for base in snn.ALL_LAYERS[name].__bases__} - {"Layer"}
+    assert bases == {
+        {"": "Potential", "B": "Binary", "T": "Ternary", "TS": "ScaledTernary"}[fires],
+        "DualMembrane" if dual else "Membrane",
+        *([f"{'Dual' if dual else ''}Synapse"] if synaptic else []),
+        *([f"{'Dual' if dual else ''}Recurrence"] if recurrent else []),
+    }
+
+
+def test_readme_names_every_layer():
+    for name in snn.ALL_LAYERS:
+        assert re.search(rf"\b{name}\b", README), name
+
+
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
+
+
+@pytest.mark.parametrize("i", range(len(BLOCKS)))
+def test_readme_code_runs(i, tmp_path, monkeypatch):
+    """Each block by itself, as it would be typed into a fresh session."""
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(BLOCKS[i], f"README block {i}", "exec"), {"__name__": "readme"})
+
+
+def test_readme_has_code():
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("mode", ["image", "rows"])
+def test_the_example_runs(mode, tmp_path):
+    out = run(str(ROOT / "examples" / "digits.py"), "--smoke", "--mode", mode, "--out", str(tmp_path))
+    assert re.search(r"^test accuracy 0\.\d{3}$", out.strip().splitlines()[-1])
+    assert "greatest difference from the whole sequence" in out
+    assert (tmp_path / f"digits-{mode}.png").stat().st_size > 20_000
+    assert (tmp_path / f"digits-{mode}.msgpack").exists()
+
+
+def test_versions_are_what_is_declared():
+    declared = (ROOT / "pyproject.toml").read_text()
+    for module in (jax, flax):
+        low = re.search(rf'"{module.__name__}>=([\d.]+)"', declared).group(1)
+        number = lambda text: tuple(map(int, re.findall(r"\d+", text)[:3]))  # noqa: E731
+        assert number(module.__version__) >= number(low)
