@@ -28,9 +28,9 @@ from tqdm import tqdm
 from tracetorch_jax import functional, snn
 
 matplotlib.use("Agg")  # works without a display
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.colors import ListedColormap  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 
 CLASSES = 10
 HOLD = {"image": 16, "rows": 3}  # steps for which the image, or one of its rows, is shown
@@ -236,7 +236,7 @@ def draw(path, xs, label, readout, logits, layers, curve, shown=64):
         rates = ((POSITIVE, "+", spikes > 0), (NEGATIVE, "\N{MINUS SIGN}", spikes < 0))
         ax.set_title(f"hidden layer {i + 1}: spikes of {len(signs)} neurons", loc="left")
         ax.legend(
-            handles=[Patch(color=c, label=f"{sign} {fired.mean():.1%}") for c, sign, fired in rates],
+            handles=[Patch(color=c, label=f"{sign} {on.mean():.1%}") for c, sign, on in rates],
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderpad=0,
         )  # fmt: skip
 

@@ -129,7 +129,9 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
         return jax.eval_shape(layer.apply, variables, carry, x)
 
     for size in (1, N + 1, 0):
-        words = rf"must have num_neurons = 3 at axis -1 for {label}; got {size} in shape \(2, {size}\)"
+        words = (
+            rf"must have num_neurons = 3 at axis -1 for {label}; got {size} in shape \(2, {size}\)"
+        )
         with pytest.raises(ValueError, match=f"`x` {words}"):
             step(None, jnp.ones((2, size)))
         with pytest.raises(ValueError, match=f"`input_shape` {words}"):
@@ -146,12 +148,16 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
         step(None, jnp.ones((2, N), jnp.complex64))
 
     missing = {k: v for k, v in carry.items() if k != state}
-    with pytest.raises(ValueError, match=rf"`carry` of {label} must hold exactly .* lacks \['{state}'\]"):
+    with pytest.raises(
+        ValueError, match=rf"`carry` of {label} must hold exactly .* lacks \['{state}'\]"
+    ):
         step(missing, x)
     with pytest.raises(ValueError, match=r"it has unknown \['ghost'\]"):
         step(carry | {"ghost": carry[state]}, x)
     for shape in ((1, N), (2, 1), (N,), (3, N), ()):
-        with pytest.raises(ValueError, match=rf"`carry\['{state}'\]` must have the shape of one step"):
+        with pytest.raises(
+            ValueError, match=rf"`carry\['{state}'\]` must have the shape of one step"
+        ):
             step(carry | {state: jnp.zeros(shape)}, x)
     with pytest.raises(ValueError, match=rf"`carry\['{state}'\]` must be float32.*got bfloat16"):
         step(carry | {state: jnp.zeros((2, N), jnp.bfloat16)}, x)
@@ -180,8 +186,12 @@ def test_initializers_outside_the_domain_are_refused(name):
         layer = snn.ALL_LAYERS[name](N, **{parameter: jax.nn.initializers.constant(-2.0)})
         with pytest.raises(ValueError, match=f"`{parameter}` must .*; got -2"):
             layer.init(jax.random.key(0), None, jnp.ones((1, N)))
-        layer = snn.ALL_LAYERS[name](N, **{parameter: lambda key, shape, dtype: jnp.ones(N + 1) / 2})
-        with pytest.raises(ValueError, match=rf"`{parameter}`: its initializer must return shape \(3,\)"):
+        layer = snn.ALL_LAYERS[name](
+            N, **{parameter: lambda key, shape, dtype: jnp.ones(N + 1) / 2}
+        )
+        with pytest.raises(
+            ValueError, match=rf"`{parameter}`: its initializer must return shape \(3,\)"
+        ):
             layer.init(jax.random.key(0), None, jnp.ones((1, N)))
 
 

@@ -35,7 +35,11 @@ def test_transformations(name):
     np.testing.assert_allclose(stepped, want[:, 0], atol=1e-6)
 
     scanned = nn.scan(
-        type(layer), variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
+        type(layer),
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=1,
+        out_axes=1,
     )(3)
     _, ys = scanned.apply(variables, layer.initialize_carry(None, (2, 3)), xs)
     np.testing.assert_allclose(ys, want, atol=1e-6)
@@ -49,9 +53,9 @@ def test_transformations(name):
 def test_a_population_of_parameters(name):
     """nn.vmap makes independent layers; jax.vmap runs stacked parameters."""
     layer = snn.ALL_LAYERS[name]
-    many = nn.vmap(
-        layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, 0)
-    )(3)
+    many = nn.vmap(layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=(0, 0))(
+        3
+    )
     carry = jax.tree.map(lambda s: jnp.stack([s] * 4), layer(3).initialize_carry(None, (2, 3)))
     xs = reference.inputs(4, 2, 3)
     variables = many.init(KEY, carry, xs)
@@ -121,7 +125,9 @@ def test_constants_are_out_of_sight_of_the_optimiser(name):
     xs = reference.inputs(2, 4, 3)
     want = snn.Unroll(learnable).apply(reference.under(variables), xs)
     for frozen in (names[:1], names):
-        kwargs = {f: np.asarray(values[f]) for f in frozen} | {f"{f}_learnable": False for f in frozen}
+        kwargs = {f: np.asarray(values[f]) for f in frozen} | {
+            f"{f}_learnable": False for f in frozen
+        }
         layer = snn.ALL_LAYERS[name](3, **kwargs)
         created = layer.init(KEY, None, xs[:, 0])
         kept = {f"raw_{p}" for p in names if p not in frozen}
@@ -308,7 +314,14 @@ class TestSequential:
         flatten = lambda x: x.reshape(x.shape[0], -1)  # noqa: E731
         pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
         if channels_last:
-            layers = [nn.Conv(4, (3, 3)), snn.LIB(4, threshold=0.1), pool, flatten, nn.Dense(2), snn.LI(2)]
+            layers = [
+                nn.Conv(4, (3, 3)),
+                snn.LIB(4, threshold=0.1),
+                pool,
+                flatten,
+                nn.Dense(2),
+                snn.LI(2),
+            ]
             xs = reference.inputs(2, 3, 4, 6, 1)
         else:
             layers = [snn.SLIB(2, dim=-3, threshold=0.1), flatten, nn.Dense(2), snn.LI(2)]
@@ -382,7 +395,9 @@ class TestSequential:
         reference.assert_trees_close(got, clean, 1e-6)
 
     def test_dropout_differs_per_step(self):
-        model = snn.Unroll(snn.Sequential([nn.Dropout(0.5, deterministic=False), snn.LI(50, beta=1e-6)]))
+        model = snn.Unroll(
+            snn.Sequential([nn.Dropout(0.5, deterministic=False), snn.LI(50, beta=1e-6)])
+        )
         ys = model.apply(
             model.init({"params": KEY, "dropout": KEY}, jnp.ones((1, 4, 50))),
             jnp.ones((1, 4, 50)), rngs={"dropout": KEY},
@@ -390,7 +405,9 @@ class TestSequential:
         assert len(np.unique(np.asarray(ys[0]).round(3), axis=0)) == 4
 
     def test_a_stochastic_stack(self):
-        model = snn.Unroll(snn.Sequential([nn.Dense(8), snn.LIB(8, spike=spikes.bernoulli()), nn.Dense(2)]))
+        model = snn.Unroll(
+            snn.Sequential([nn.Dense(8), snn.LIB(8, spike=spikes.bernoulli()), nn.Dense(2)])
+        )
         xs = jnp.full((2, 5, 3), 0.1)
         variables = model.init({"params": KEY, "spike": KEY}, xs)
         one = model.apply(variables, xs, rngs={"spike": KEY})

@@ -1,4 +1,4 @@
-"""LeakyIntegrator: its 28 counterparts are the named layers; what lies beyond them means what it says."""
+"""LeakyIntegrator: its 28 counterparts are the named layers, and what lies beyond them."""
 
 import inspect
 
@@ -41,13 +41,19 @@ def test_counterparts_have_the_named_layers_interface(name):
     named, flexible = snn.ALL_LAYERS[name](3, **kwargs), getattr(flex, name)(3, **kwargs)
     x = jnp.ones((2, 3))
     for variables in zip(
-        *(jax.tree.leaves_with_path(layer.init(jax.random.key(0), None, x)) for layer in (named, flexible)),
+        *(
+            jax.tree.leaves_with_path(layer.init(jax.random.key(0), None, x))
+            for layer in (named, flexible)
+        ),
         strict=True,
     ):
         (path, leaf), (other_path, other_leaf) = variables
         assert path == other_path
         np.testing.assert_array_equal(leaf, other_leaf)
-    assert named.initialize_carry(None, (2, 3)).keys() == flexible.initialize_carry(None, (2, 3)).keys()
+    assert (
+        named.initialize_carry(None, (2, 3)).keys()
+        == flexible.initialize_carry(None, (2, 3)).keys()
+    )
     frozen = getattr(flex, name)(3, **{f"{p}_learnable": False for p in named.spec.parameters})
     assert "params" not in frozen.init(jax.random.key(0), None, x)
 
@@ -63,9 +69,7 @@ def trace(xs, *, emit=None, **options):
 
 class TestBeyondTheNamedLayers:
     def test_only_a_negative_threshold(self):
-        ys, carry, variables = trace(
-            [-1.5, 2.0], pos_beta=Decay(0.5), neg_threshold=Threshold(1.0)
-        )
+        ys, carry, variables = trace([-1.5, 2.0], pos_beta=Decay(0.5), neg_threshold=Threshold(1.0))
         assert set(variables["params"]) == {"raw_beta", "raw_neg_threshold"}
         np.testing.assert_allclose(ys, [-1.0, 0.0])
         assert carry["mem"] == pytest.approx(0.5 * -0.5 + 2.0)
@@ -179,13 +183,14 @@ class TestBeyondTheNamedLayers:
         np.testing.assert_allclose(ys, [2.0, -1.0])
 
     def test_bias_is_added_to_what_the_membrane_integrates(self):
-        _, carry, variables = trace(
-            [1.0, 1.0], pos_beta=Decay(0.5, ema=False), bias=Weight(-0.25)
-        )
+        _, carry, variables = trace([1.0, 1.0], pos_beta=Decay(0.5, ema=False), bias=Weight(-0.25))
         assert float(variables["params"]["raw_bias"][0]) == -0.25
         assert carry["mem"] == pytest.approx(0.75 * 1.5)
         _, carry, _ = trace(
-            [1.0], pos_beta=Decay(0.5, ema=False), neg_beta=Decay(0.5, ema=False), bias=Weight(-0.25)
+            [1.0],
+            pos_beta=Decay(0.5, ema=False),
+            neg_beta=Decay(0.5, ema=False),
+            bias=Weight(-0.25),
         )
         assert carry == pytest.approx({"pos_mem": 1.0, "neg_mem": -0.25})
 
@@ -204,8 +209,8 @@ class TestBeyondTheNamedLayers:
 
     def test_bias_and_every_parameter_get_gradients(self):
         layer = LeakyIntegrator(
-            3, pos_alpha=Decay(0.5), neg_alpha=Decay(0.6), pos_beta=Decay(0.9), pos_gamma=Decay(0.7),
-            neg_gamma=Decay(0.8), pos_threshold=Threshold(0.4), neg_threshold=Threshold(0.5),
+            3, pos_alpha=Decay(0.5), neg_alpha=Decay(0.6), pos_beta=Decay(0.9),
+            pos_gamma=Decay(0.7), neg_gamma=Decay(0.8), pos_threshold=Threshold(0.4), neg_threshold=Threshold(0.5),
             pos_scale=Weight(1.5), pos_rec_weight=Weight(0.3), neg_rec_weight=Weight(0.2),
             bias=Weight(0.1),
         )  # fmt: skip

@@ -63,7 +63,9 @@ def test_only_public_names_of_jax_and_flax(path):
                 assert not re.search(r"\._(?!_)", name), f"{path.name}: {name}"
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if "functional" in p.parts or p.stem == "spikes"])
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if "functional" in p.parts or p.stem == "spikes"]
+)
 def test_the_mathematics_knows_no_framework(path):
     assert "flax" not in re.sub(r'""".*?"""', "", path.read_text(), flags=re.S).replace("Flax", "")
 
@@ -120,7 +122,9 @@ def test_readme_has_code():
 
 @pytest.mark.parametrize("mode", ["image", "rows"])
 def test_the_example_runs(mode, tmp_path):
-    out = run(str(ROOT / "examples" / "digits.py"), "--smoke", "--mode", mode, "--out", str(tmp_path))
+    out = run(
+        str(ROOT / "examples" / "digits.py"), "--smoke", "--mode", mode, "--out", str(tmp_path)
+    )
     assert re.search(r"^test accuracy 0\.\d{3}$", out.strip().splitlines()[-1])
     assert "greatest difference from the whole sequence" in out
     assert (tmp_path / f"digits-{mode}.png").stat().st_size > 20_000

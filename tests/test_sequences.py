@@ -118,13 +118,9 @@ def test_options_mean_what_they_mean_in_flax(reverse, keep_order, lengths):
     options = {"reverse": reverse, "keep_order": keep_order, "return_carry": True}
     lengths = None if lengths is None else jnp.array(lengths)
     with jax.numpy_rank_promotion("allow"):  # Flax's own reversal relies on it
-        want = nn.RNN(layer, **options).apply(
-            reference.under(variables), xs, seq_lengths=lengths
-        )
+        want = nn.RNN(layer, **options).apply(reference.under(variables), xs, seq_lengths=lengths)
     got = snn.Unroll(layer, **options).apply(reference.under(variables), xs, seq_lengths=lengths)
-    called = snn.Unroll(layer).apply(
-        reference.under(variables), xs, seq_lengths=lengths, **options
-    )
+    called = snn.Unroll(layer).apply(reference.under(variables), xs, seq_lengths=lengths, **options)
     reference.assert_trees_close(called, got, 0)
     reference.assert_trees_close(got[0], want[0], 1e-6)
     for b, n in enumerate([5, 5, 5] if lengths is None else lengths):
@@ -183,9 +179,7 @@ def test_without_a_batch_axis(name):
         carry_b, ys_b = by_unroll(layer, variables, xs[b])
         np.testing.assert_allclose(ys_b, ys[b], atol=1e-6)
         reference.assert_trees_close(carry_b, jax.tree.map(lambda s, b=b: s[b], carry), 1e-6)
-    short = snn.Unroll(layer).apply(
-        reference.under(variables), xs[0], seq_lengths=jnp.array(2)
-    )
+    short = snn.Unroll(layer).apply(reference.under(variables), xs[0], seq_lengths=jnp.array(2))
     np.testing.assert_allclose(short[:2], ys[0, :2], atol=1e-6)
     assert float(jnp.abs(short[2:]).sum()) == 0
 

@@ -66,7 +66,10 @@ def test_forward_and_derivative_follow_their_formulas(name, dtype, x64):
     (gradient,) = pullback(cotangent)
     np.testing.assert_array_equal(gradient, cotangent * function.derivative(u))
     np.testing.assert_allclose(
-        np.asarray(function.derivative(u), np.float64), derivative(exact), atol=tolerance, rtol=tolerance
+        np.asarray(function.derivative(u), np.float64),
+        derivative(exact),
+        atol=tolerance,
+        rtol=tolerance,
     )
 
 
@@ -156,7 +159,9 @@ def test_a_users_custom_vjp_function_takes_their_place():
         layer, variables = reference.scrambled("SRLITS", spike=spike)
         model = snn.Unroll(layer)
         results.append(
-            reference.value_and_grads(lambda v, x, m=model: m.apply(reference.under(v), x), variables, xs)
+            reference.value_and_grads(
+                lambda v, x, m=model: m.apply(reference.under(v), x), variables, xs
+            )
         )
     reference.assert_trees_close(*results, 0)
 
@@ -196,7 +201,9 @@ class TestBernoulli:
             else nn.RNN(layer, split_rngs={"params": False, "spike": True})
         )
         run = lambda seed: model.apply(  # noqa: E731
-            reference.under(variables), jnp.full((2, 5, 64), 0.1), rngs={"spike": jax.random.key(seed)}
+            reference.under(variables),
+            jnp.full((2, 5, 64), 0.1),
+            rngs={"spike": jax.random.key(seed)},
         )
         ys = np.asarray(run(0))
         flat = ys.reshape(-1, 64)

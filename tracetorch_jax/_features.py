@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Iterable
 
 from tracetorch_jax import spikes
+from tracetorch_jax._parameters import Rank, Value
 from tracetorch_jax.functional.spec import Arity, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
-from tracetorch_jax._parameters import Rank, Value
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -141,18 +141,14 @@ class DualRecurrence:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Potential:
-    """
-    ema: True for a membrane that averages its input, False for a plain leaky sum.
-    """
+    """ema: True for a membrane that averages its input, False for a plain leaky sum."""
 
     ema: bool = True
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Firing:
-    """
-    spike: spike function, from `tracetorch_jax.spikes` or your own.
-    """
+    """spike: spike function, from `tracetorch_jax.spikes` or your own."""
 
     spike: spikes.Spike = spikes.atan(2.0)  # noqa: RUF009
 

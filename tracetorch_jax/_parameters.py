@@ -95,9 +95,7 @@ def freeze_value(name: str, value: Any) -> float | FrozenArray | Initializer:
         array = np.asarray(value)
     except ValueError:
         raise wrong from None
-    if not (
-        jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
-    ):
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise wrong
     if array.ndim > 1:
         raise ValueError(f"`{name}` must have 0 or 1 axes; got shape {array.shape}.")

@@ -45,7 +45,7 @@ __all__ = [
 class Spike(Protocol):
     """Anything that maps ``u`` to spikes of the same shape and dtype."""
 
-    def __call__(self, u: jax.Array, /) -> jax.Array: ...  # noqa: D102
+    def __call__(self, u: jax.Array, /) -> jax.Array: ...
 
 
 def _positive(name: str, value: Any) -> float:
@@ -146,10 +146,10 @@ class atan(SpikeFunction):
 
     alpha: float = 2.0
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         return (self.alpha / 2) / (1 + (math.pi / 2 * self.alpha * _real(u)) ** 2)
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         return 0.5 + jnp.arctan(math.pi / 2 * self.alpha * _real(u)) / math.pi
 
 
@@ -172,11 +172,11 @@ class sigmoid(SpikeFunction):
 
     slope: float = 25.0
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         u = self.slope * _real(u)
         return self.slope * jax.nn.sigmoid(u) * jax.nn.sigmoid(-u)
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         return jax.nn.sigmoid(self.slope * _real(u))
 
 
@@ -200,10 +200,10 @@ class fast_sigmoid(SpikeFunction):
 
     slope: float = 25.0
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         return 1 / (1 + self.slope * jnp.abs(_real(u))) ** 2
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         u = self.slope * _real(u)
         return 0.5 + 0.5 * u / (1 + jnp.abs(u))
 
@@ -228,10 +228,10 @@ class triangular(SpikeFunction):
 
     width: float = 1.0
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         return jax.nn.relu(1 - jnp.abs(_real(u)) / self.width) / self.width
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         u = jnp.clip(_real(u) / self.width, -1, 1)
         return 0.5 + u - 0.5 * u * jnp.abs(u)
 
@@ -256,11 +256,11 @@ class gaussian(SpikeFunction):
 
     width: float = 0.5
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         u = _real(u) / self.width
         return jnp.exp(-(u**2) / 2) / (self.width * math.sqrt(2 * math.pi))
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         return 0.5 + 0.5 * jax.lax.erf(_real(u) / (self.width * math.sqrt(2)))
 
 
@@ -285,11 +285,11 @@ class straight_through(SpikeFunction):
 
     width: float = 1.0
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         u = _real(u)
         return (jnp.abs(u) <= self.width / 2).astype(u.dtype) / self.width
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         return jnp.clip(0.5 + _real(u) / self.width, 0, 1)
 
 
@@ -315,14 +315,14 @@ class smooth(SpikeFunction):
 
     slope: float = 4.0
 
-    def forward(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def forward(self, u: ArrayLike) -> jax.Array:
         return jax.nn.sigmoid(self.slope * _real(u))
 
-    def derivative(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def derivative(self, u: ArrayLike) -> jax.Array:
         u = self.slope * _real(u)
         return self.slope * jax.nn.sigmoid(u) * jax.nn.sigmoid(-u)
 
-    def probability(self, u: ArrayLike) -> jax.Array:  # noqa: D102
+    def probability(self, u: ArrayLike) -> jax.Array:
         return self.forward(u)
 
 
@@ -353,7 +353,7 @@ class bernoulli:
         [0.0, 1.0]
     """
 
-    surrogate: SpikeFunction = atan(2.0)  # noqa: RUF009
+    surrogate: SpikeFunction = atan(2.0)
 
     stochastic: ClassVar[bool] = True
 

@@ -14,6 +14,7 @@ from tracetorch_jax.functional.constraints import (
     time_constant_to_decay,
     timesteps_to_decay,
 )
+from tracetorch_jax.functional.scan import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
 from tracetorch_jax.functional.steps import (
     LayerStep,
@@ -24,7 +25,6 @@ from tracetorch_jax.functional.steps import (
     synapse,
 )
 from tracetorch_jax.functional.traces import ema, leak, split
-from tracetorch_jax.functional.scan import unroll
 
 __all__ = [
     "DECAY",

@@ -140,8 +140,8 @@ class Constraint:
         bad = value[~(inside(stored) & np.isfinite(stored))]
         if bad.size:
             raise ValueError(
-                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, which "
-                f"that type rounds to the end of its range. Use a wider `param_dtype`."
+                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, "
+                f"which that type rounds to the end of its range. Use a wider `param_dtype`."
             )
 
     def raw(self, value: np.ndarray) -> np.ndarray:

@@ -132,9 +132,7 @@ def _chunked(scan: Callable[..., Any], state: Any, inputs: Any, every: int) -> t
     chunk = jax.checkpoint(scan, prevent_cse=False)
     if not whole:
         return chunk(state, tail)
-    head = jax.tree.map(
-        lambda x: x[:whole].reshape(whole // every, every, *x.shape[1:]), inputs
-    )
+    head = jax.tree.map(lambda x: x[:whole].reshape(whole // every, every, *x.shape[1:]), inputs)
     state, ys = jax.lax.scan(chunk, state, head)
     ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
     if whole < length:

@@ -84,7 +84,7 @@ class Spec:
         mappingproxy({'beta': ..., 'threshold': ...})
     """
 
-    membrane: Trace = Trace()  # noqa: RUF009
+    membrane: Trace = Trace()
     synapse: Trace | None = None
     recurrence: Trace | None = None
     rec_weight: Arity | None = None

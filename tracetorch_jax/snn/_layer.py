@@ -99,7 +99,8 @@ def _indent(text: str, by: int = 4) -> str:
 def _compose(cls: type, features: list[type]) -> str:
     """A layer's docstring: its own sentence, its equations, its features' arguments, an example."""
     spec = spec_of(
-        field.name for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        field.name
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
     )
     documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
     arguments = _COMMON_ARGS.format(features="\n".join(documented))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import flax.linen as nn
 import jax
@@ -222,7 +222,7 @@ class Sequential(nn.RNNCellBase):
         return carry
 
 
-def _is_cell(layer: Any) -> bool:
+def _is_cell(layer: Any) -> TypeGuard[nn.RNNCellBase]:
     return isinstance(layer, nn.RNNCellBase)
 
 

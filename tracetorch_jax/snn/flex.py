@@ -102,7 +102,7 @@ class Threshold(Weight):
             )
 
 
-_KINDS: dict[str, type[Weight]] = {
+_KINDS: dict[str, type] = {
     "alpha": Decay,
     "beta": Decay,
     "gamma": Decay,
@@ -252,7 +252,7 @@ class LeakyIntegrator(TraceCell):
         return label, getattr(self, label)
 
 
-def _options() -> list[tuple[str, type[Weight]]]:
+def _options() -> list[tuple[str, type]]:
     """Name and kind of every option that has a sign."""
     return [(name, kind) for root, kind in _KINDS.items() for name in channel_names(root, True)]
 
@@ -267,12 +267,13 @@ def _with_ema(trace: Trace | None, pos: Decay | None, neg: Decay | None) -> Any:
     """The trace with what its decays say of averaging, each for its own channel."""
     if trace is None:
         return None
-    given = [decay for decay in (pos, neg) if decay is not None]
-    flags = tuple(
+    flags = [
         default if decay.ema is None else decay.ema
-        for decay, default in zip(given, trace.averages, strict=True)
-    )
-    return dataclasses.replace(trace, ema=flags if trace.dual else flags[0])
+        for decay, default in zip(
+            (decay for decay in (pos, neg) if decay is not None), trace.averages, strict=True
+        )
+    ]
+    return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
 
 
 def _counterpart(layer: type[Layer]) -> Any:
@@ -284,7 +285,7 @@ def _counterpart(layer: type[Layer]) -> Any:
         named = layer(*args, **kwargs)
         spike = {"spike": named.spike_function}
         ema = {"ema": named.ema} if hasattr(named, "ema") else {}
-        options = {}
+        options: dict[str, Any] = {}
         for name in spec.parameters:
             root = name.removeprefix("pos_").removeprefix("neg_")
             extra = spike if root == "threshold" else ema if root == "beta" else {}
@@ -353,12 +354,10 @@ __all__ = [
     "DSRLIB",
     "DSRLIT",
     "DSRLITS",
-    "Decay",
     "LI",
     "LIB",
     "LIT",
     "LITS",
-    "LeakyIntegrator",
     "RLIB",
     "RLIT",
     "RLITS",
@@ -369,6 +368,8 @@ __all__ = [
     "SRLIB",
     "SRLIT",
     "SRLITS",
+    "Decay",
+    "LeakyIntegrator",
     "Threshold",
     "Weight",
 ]
