@@ -210,7 +210,8 @@ class TestBeyondTheNamedLayers:
     def test_bias_and_every_parameter_get_gradients(self):
         layer = LeakyIntegrator(
             3, pos_alpha=Decay(0.5), neg_alpha=Decay(0.6), pos_beta=Decay(0.9),
-            pos_gamma=Decay(0.7), neg_gamma=Decay(0.8), pos_threshold=Threshold(0.4), neg_threshold=Threshold(0.5),
+            pos_gamma=Decay(0.7), neg_gamma=Decay(0.8),
+            pos_threshold=Threshold(0.4), neg_threshold=Threshold(0.5),
             pos_scale=Weight(1.5), pos_rec_weight=Weight(0.3), neg_rec_weight=Weight(0.2),
             bias=Weight(0.1),
         )  # fmt: skip
