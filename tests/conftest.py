@@ -30,8 +30,11 @@ def x64():
 
 @pytest.fixture(autouse=True)
 def _free_programs():
-    """Drop compiled programs before they use up the memory maps that a process may have."""
+    """Drop compiled programs before they use up the memory maps that a process may have.
+
+    Well before, since Python's garbage collector slows down with every program that is kept.
+    """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 6_000:
         jax.clear_caches()

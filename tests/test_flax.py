@@ -295,6 +295,13 @@ class TestSequential:
             got = jax.jit(lambda *a, way=way: reference.value_and_grads(way, *a))(inner, xs)
             reference.assert_trees_close(got, want, 1e-4)
 
+    @pytest.mark.parametrize("shape", [(2, 0, 6), (0, 3, 6), (2, 1, 6), (4, 6)])
+    def test_empty_single_and_without_a_batch_axis(self, shape):
+        model = snn.Unroll(stack())
+        variables = model.init(KEY, jnp.ones((2, 5, 6)))
+        ys = model.apply(variables, jnp.ones(shape))
+        assert ys.shape == (*shape[:-1], 3) and np.isfinite(ys).all()
+
     def test_carry_shows_every_cell(self):
         carry = stack().initialize_carry(None, (2, 6))
         assert set(carry) == {"layers_1", "layers_4", "layers_5", "layers_7"}

@@ -335,7 +335,8 @@ class bernoulli:
 
     In a layer the draws come from the Flax rng stream ``"spike"`` and differ at every step and for
     every element. A ternary layer uses one draw for both signs, ``draw`` for the positive and
-    ``1 - draw`` for the negative spike, so the two never fire together.
+    ``1 - draw`` for the negative spike, so the two never fire together. (Under `jax.vmap` with one
+    key all mapped sequences share their draws; hand in batched sequences, or map over keys too.)
 
     Args:
         surrogate: a `SpikeFunction` with a `probability`: the integral of its derivative, scaled

@@ -174,7 +174,8 @@ def fire(
 
     Example:
         >>> spec = Spec(membrane=Trace(ema=False), positive="spike")
-        >>> state, out = fire({"threshold": 1.0}, {"mem": jnp.array(1.25)}, 1.25, spec=spec)
+        >>> mem = jnp.array(1.25)
+        >>> state, out = fire({"threshold": jnp.array(1.0)}, {"mem": mem}, mem, spec=spec)
         >>> float(state["mem"]), float(out)
         (0.25, 1.0)
     """

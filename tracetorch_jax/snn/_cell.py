@@ -94,10 +94,10 @@ class TraceCell(nn.RNNCellBase):
         Example:
             >>> import jax, jax.numpy as jnp
             >>> from tracetorch_jax import snn
-            >>> layer = snn.LIB(2, beta=0.75)
+            >>> layer = snn.LIB(2, beta=0.5)
             >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 2)))
             >>> layer.apply(variables, method="parameters")["beta"].tolist()
-            [0.75, 0.75]
+            [0.5, 0.5]
         """
         return {
             p.name: p.constraint.constrain(self._raw[p.name]) if p.learnable else p.constant()

@@ -43,9 +43,8 @@ class Layer(TraceCell):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        features = [base for base in cls.__mro__ if base.__module__.endswith("_features")]
-        if features:
-            cls.__doc__ = _compose(cls, features)
+        if cls.__module__ == "tracetorch_jax.snn._family":
+            cls.__doc__ = _compose(cls)
 
     @property
     def spec(self) -> Spec:
@@ -96,8 +95,9 @@ def _indent(text: str, by: int = 4) -> str:
     return "\n".join(pad + line if line else line for line in text.strip().splitlines())
 
 
-def _compose(cls: type, features: list[type]) -> str:
+def _compose(cls: type) -> str:
     """A layer's docstring: its own sentence, its equations, its features' arguments, an example."""
+    features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._features"]
     spec = spec_of(
         field.name
         for field in dataclasses.fields(cls)  # type: ignore[arg-type]
