@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -239,6 +240,7 @@ def under(variables, name="cell"):
 
 
 def assert_trees_close(got, want, tolerance=1e-5):
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
     jax.tree.map(lambda a, b: assert_close(a, b, tolerance, "tree"), got, want)
 
 

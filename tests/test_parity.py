@@ -34,6 +34,22 @@ def test_matches_tracetorch_in_float32(layer, optimised):
     check_every_way(layer, "float32")
 
 
+@pytest.mark.parametrize("layer", reference.DUAL)
+def test_outputs_and_states_do_not_depend_on_zero_split(layer, x64):
+    """The default rule, whose gradients differ from the reference on purpose."""
+    for case in reference.cases(layer):
+        module, raw, carry, xs, *_ = reference.arguments(case, "float64")
+        half = module.clone(zero_split="half")
+        assert half == module.clone(zero_split="half") != module
+        carries, out = reference.carries_of(half, raw, carry, xs[: case.info["T"]])
+        step = case["x"].shape[1:]
+        got = reference.crop(out, len(case["x"]), *step)
+        reference.assert_close(got, case["out"], 1e-10, f"{layer}: out")
+        for name, want in case.group("state/").items():
+            got = np.stack([reference.crop(c[name], *step) for c in carries[1:]])
+            reference.assert_close(got, want, 1e-10, f"{layer}: {name}")
+
+
 @pytest.mark.parametrize("layer", reference.LAYERS)
 @pytest.mark.parametrize("family", [snn, snn.flex], ids=["snn", "flex"])
 def test_starts_from_the_reference_parameters(layer, family, x64):
