@@ -206,6 +206,8 @@ class Sequential(nn.RNNCellBase):
                 new[name], xs = run(carry[name], xs, seq_lengths=seq_lengths, **options)
             else:
                 xs = _over_time(layer, xs, batched, valid)
+        if valid is not None:
+            xs = mask_steps(valid, xs)  # a bias, say, made something of the padding
         return new, xs
 
     @nn.nowrap

@@ -139,8 +139,6 @@ class Unroll(nn.Module):
                 key = jax.random.key(0) if init_key is None else init_key
                 initial_carry = self.cell.initialize_carry(key, xs.shape[1:])
             carry, ys = unroll_any_cell(self.cell, initial_carry, xs, **options)
-        if seq_lengths is not None:
-            ys = _zero_padding(ys, seq_lengths)
         if reverse and keep_order:
             ys = _flip(ys, seq_lengths)
         ys = jnp.moveaxis(ys, 0, time_axis)
@@ -160,26 +158,12 @@ class Unroll(nn.Module):
         return lengths
 
 
-def _positions(xs: jax.Array, seq_lengths: jax.Array) -> jax.Array:
-    """``[T, B, 1, ...]`` (or ``[T, 1, ...]``) step numbers, and lengths that broadcast to them."""
-    steps = jnp.arange(xs.shape[0], dtype=seq_lengths.dtype)
-    return steps.reshape((-1,) + (1,) * (xs.ndim - 1))
-
-
-def _lengths_like(xs: jax.Array, seq_lengths: jax.Array) -> jax.Array:
-    return seq_lengths.reshape((1, *seq_lengths.shape) + (1,) * (xs.ndim - 1 - seq_lengths.ndim))
-
-
 def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:
     """Reverse each sequence in time; padding stays where it is."""
     if seq_lengths is None:
         return jnp.flip(xs, 0)
-    steps, lengths = _positions(xs, seq_lengths), _lengths_like(xs, seq_lengths)
+    trailing = (1,) * (xs.ndim - 1 - seq_lengths.ndim)
+    lengths = seq_lengths.reshape((1, *seq_lengths.shape, *trailing))
+    steps = jnp.arange(xs.shape[0], dtype=lengths.dtype).reshape((-1,) + (1,) * (xs.ndim - 1))
     source = jnp.where(steps < lengths, lengths - 1 - steps, steps)
     return jnp.take_along_axis(xs, source, axis=0)
-
-
-def _zero_padding(ys: jax.Array, seq_lengths: jax.Array) -> jax.Array:
-    """Zero what an ordinary last layer (a Dense with a bias) made of the padding."""
-    inside = _positions(ys, seq_lengths) < _lengths_like(ys, seq_lengths)
-    return jnp.where(inside, ys, jnp.zeros_like(ys))
