@@ -25,12 +25,12 @@ def run(*args, **kwargs):
 
 
 def test_importing_is_fast():
-    """Less than 0.1 s on top of jax and flax."""
+    """Less than 0.1 s of processor time on top of jax and flax."""
     code = (
-        "import time, jax, flax.linen; start = time.perf_counter(); import tracetorch_jax;"
-        "print(time.perf_counter() - start)"
+        "import time, jax, flax.linen; start = time.process_time(); import tracetorch_jax;"
+        "print(time.process_time() - start)"
     )
-    assert min(float(run("-c", code)) for _ in range(3)) < 0.1
+    assert min(float(run("-c", code)) for _ in range(5)) < 0.1
 
 
 def test_importing_needs_nothing_but_the_declared_dependencies():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -303,7 +302,6 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], la
 
 def _checked_init(cls: type, init: Any) -> Any:
     """Let a constructor say what is wrong with its arguments in the words of this library."""
-    known = [name for name in inspect.signature(init).parameters if name != "self"]
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -313,6 +311,7 @@ def _checked_init(cls: type, init: Any) -> Any:
                     f"{cls.__name__} takes only `num_neurons` by position; write the others as "
                     f"name=value; got {len(args)} positional arguments."
                 )
+            known = [field.name for field in dataclasses.fields(cls)]
             unknown = [name for name in kwargs if name not in known]
             if unknown:
                 public = [name for name in known if name not in ("parent", "name")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from typing import Any
 
 import flax.linen as nn
@@ -278,15 +276,13 @@ def _with_ema(trace: Trace | None, pos: Decay | None, neg: Decay | None) -> Any:
 
 def _counterpart(layer: type[Layer]) -> Any:
     """A function with a named layer's arguments that gives it as a `LeakyIntegrator`."""
-    spec = spec_of(field.name for field in dataclasses.fields(layer))  # type: ignore[arg-type]
 
-    @functools.wraps(layer.__init__, assigned=(), updated=())
     def make(*args: Any, **kwargs: Any) -> LeakyIntegrator:
         named = layer(*args, **kwargs)
         spike = {"spike": named.spike_function}
         ema = {"ema": named.ema} if hasattr(named, "ema") else {}
         options: dict[str, Any] = {}
-        for name in spec.parameters:
+        for name in named.spec.parameters:
             root = name.removeprefix("pos_").removeprefix("neg_")
             extra = spike if root == "threshold" else ema if root == "beta" else {}
             option = _KINDS[root](
@@ -306,7 +302,7 @@ def _counterpart(layer: type[Layer]) -> Any:
     make.__doc__ = (
         f"`snn.{layer.__name__}` as a `LeakyIntegrator`: same arguments, parameters and program."
     )
-    make.__signature__ = inspect.signature(layer)  # type: ignore[attr-defined]
+    make.__wrapped__ = layer  # type: ignore[attr-defined]  # whose signature `inspect` shows
     return make
 
 
