@@ -206,6 +206,7 @@ def draw(path, xs, label, readout, logits, layers, curve, shown=64):
     steps = np.arange(1, len(xs) + 1)
     limits = (0.5, len(xs) + 0.5)
     guess = int(logits.argmax())
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False, "borderpad": 0}
 
     ax = axes["input"]
     if xs.shape[1] == 64:
@@ -237,21 +238,20 @@ def draw(path, xs, label, readout, logits, layers, curve, shown=64):
         ax.set_title(f"hidden layer {i + 1}: spikes of {len(signs)} neurons", loc="left")
         ax.legend(
             handles=[Patch(color=c, label=f"{sign} {on.mean():.1%}") for c, sign, on in rates],
-            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderpad=0,
-        )  # fmt: skip
+            **above,
+            ncols=2,
+        )
 
         ax = axes[f"membranes {i}"]
         liveliest = np.argsort(-np.sign(spikes).std(axis=0))[:3]
         for neuron, color in zip(liveliest, ("tab:purple", "tab:orange", "tab:cyan"), strict=True):
-            ax.plot(steps, membranes[:, neuron], marker=".", color=color, label=f"neuron {neuron}")
+            ax.plot(steps, membranes[:, neuron], marker=".", color=color, label=f"no. {neuron}")
             for sign in ("pos", "neg"):
                 level = thresholds[sign][neuron] * (1 if sign == "pos" else -1)
                 ax.axhline(level, color=color, linestyle=":", linewidth=1)
-        ax.set(
-            title="membranes after reset, and thresholds (dotted)",
-            xlabel="step", ylabel="membrane", xlim=limits,
-        )  # fmt: skip
-        ax.legend(fontsize="small", loc="best")
+        ax.set(xlabel="step", ylabel="membrane; threshold dotted", xlim=limits)
+        ax.set_title("three neurons", loc="left")
+        ax.legend(**above, ncols=3, fontsize="small", handlelength=1, columnspacing=1)
 
     ax = axes["readout"]
     for digit in range(CLASSES):
