@@ -1,5 +1,9 @@
 """The layers inside Flax's and JAX's own machinery."""
 
+import copy
+import pickle
+
+import chex
 import flax
 import flax.linen as nn
 import jax
@@ -301,6 +305,24 @@ class TestSequential:
         variables = model.init(KEY, jnp.ones((2, 5, 6)))
         ys = model.apply(variables, jnp.ones(shape))
         assert ys.shape == (*shape[:-1], 3) and np.isfinite(ys).all()
+
+    def test_is_a_value(self):
+        make = lambda beta: snn.Sequential([nn.Dense(3), snn.LIB(3, beta=[beta, 0.5, 0.6])])  # noqa: E731
+        assert make(0.4) == make(0.4) != make(0.3)
+        assert hash(make(0.4)) == hash(make(0.4))
+        assert hash(snn.Unroll(make(0.4))) == hash(snn.Unroll(make(0.4)))
+        assert copy.deepcopy(make(0.4)) == make(0.4)
+        layer = make(0.4).layers[1]
+        assert pickle.loads(pickle.dumps(layer)) == layer
+
+    @pytest.mark.parametrize("transform", [nn.remat, nn.jit])
+    def test_transformed_as_a_whole(self, transform):
+        xs = reference.inputs(2, 5, 3) * 2
+        make = lambda cls: cls(snn.Sequential([nn.Dense(4), snn.SLIB(4, threshold=0.2)]))  # noqa: E731
+        want, variables = make(snn.Unroll).init_with_output(KEY, xs)
+        model = make(transform(snn.Unroll))
+        chex.assert_trees_all_equal_shapes(model.init(KEY, xs), variables)
+        reference.assert_trees_close(model.apply(variables, xs), want, 1e-6)
 
     def test_carry_shows_every_cell(self):
         carry = stack().initialize_carry(None, (2, 6))

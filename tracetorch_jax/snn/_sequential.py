@@ -94,6 +94,7 @@ class Sequential(nn.RNNCellBase):
         axes = self.feature_axes
         if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 0):
             raise ValueError(f"`feature_axes` must be an integer of at least 0; got {axes!r}.")
+        object.__setattr__(self, "layers", tuple(self.layers))  # hashable, unlike a list
         super().__post_init__()
 
     @property
