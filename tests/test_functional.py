@@ -171,6 +171,13 @@ def mixing(params, state, x):
     return state, state
 
 
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, params, state, x):
+        return state, x
+
+
 class TestUnroll:
     params = {"decay": jnp.array([0.8, 0.9, 0.5]), "jump": jnp.array(0.3)}  # noqa: RUF012
     state = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}  # noqa: RUF012
@@ -282,6 +289,23 @@ class TestUnroll:
         walk(jaxpr.jaxpr, False)
         assert len(loops) >= 2
 
+    @pytest.mark.parametrize("every", [None, 2])
+    def test_gradients_reach_what_a_step_closes_over(self, every):
+        xs = reference.inputs(5, 3)
+
+        def last(w, unroll):
+            return unroll(lambda p, s, x: (w * s + x, s), None, jnp.zeros(3), xs)[0].sum()
+
+        def plain(step, params, state, xs):
+            return jax.lax.scan(lambda s, x: step(params, s, x), state, xs)
+
+        unroll = lambda *args: functional.unroll(*args, checkpoint_every=every)  # noqa: E731
+        want = jax.grad(last)(0.5, plain)
+        assert float(jax.grad(last)(0.5, unroll)) == pytest.approx(float(want), rel=1e-5)
+        assert float(jax.jit(jax.grad(lambda w: last(w, unroll)))(0.5)) == pytest.approx(
+            float(want), rel=1e-5
+        )
+
     def test_random_keys_can_be_scanned(self):
         def step(params, state, x):
             x, key = x
@@ -313,6 +337,7 @@ class TestUnroll:
             ({"params": {"decay": jnp.ones(4), "jump": jnp.ones(())}}, ValueError, "broadcast"),
             ({"state": {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros(3)}}, ValueError, "one shape"),
             ({"step": 3}, TypeError, "`step` must be a function"),
+            ({"step": Unhashable()}, TypeError, "`step` must be hashable"),
         ],
         ids=str,
     )  # fmt: skip

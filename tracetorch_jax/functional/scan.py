@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 import jax
@@ -62,7 +62,7 @@ def unroll(
         ValueError: unknown `engine`; `unroll` or `checkpoint_every` less than 1; no or differing
             T in `xs`; `seq_lengths` of the wrong shape or out of range; with `elementwise`,
             states that differ in shape or a parameter that does not broadcast.
-        TypeError: `seq_lengths` that are not integers.
+        TypeError: a `step` that is no hashable function, `seq_lengths` that are not integers.
 
     Example:
         >>> def count(params, state, x):
@@ -77,6 +77,8 @@ def unroll(
         raise ValueError(f"`engine` must be one of {known}; got {engine!r}.")
     if not callable(step):
         raise TypeError(f"`step` must be a function; got {step!r}.")
+    if not isinstance(step, Hashable):
+        raise TypeError(f"`step` must be hashable, like any function; got {step!r}.")
     unroll = _at_least_one("unroll", unroll)
     length = _length(xs)
     if checkpoint_every == "sqrt":
