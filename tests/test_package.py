@@ -25,10 +25,14 @@ def run(*args, **kwargs):
 
 
 def test_importing_is_fast():
-    """Less than 0.1 s of processor time on top of jax and flax."""
+    """Less than 0.1 s of processor time on top of jax and flax.
+
+    Without the garbage collector, whose next pass over all that jax and flax hold may or may not
+    fall into this import.
+    """
     code = (
-        "import time, jax, flax.linen; start = time.process_time(); import tracetorch_jax;"
-        "print(time.process_time() - start)"
+        "import gc, time, jax, flax.linen; gc.disable(); start = time.process_time();"
+        "import tracetorch_jax; print(time.process_time() - start)"
     )
     assert any(float(run("-c", code)) < 0.1 for _ in range(10))  # the other worker is busy too
 
