@@ -174,6 +174,9 @@ def mixing(params, state, x):
 class Unhashable:
     __hash__ = None
 
+    def __repr__(self):
+        return "Unhashable()"
+
     def __call__(self, params, state, x):
         return state, x
 
