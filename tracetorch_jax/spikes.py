@@ -294,7 +294,7 @@ class straight_through(SpikeFunction):
 
 
 @dataclasses.dataclass(frozen=True)
-class smooth(SpikeFunction):
+class smooth(sigmoid):
     """No spike at all: the sigmoid itself, whose gradient is exact.
 
         forward     s                          with s = 1 / (1 + exp(-slope * u))
@@ -316,14 +316,7 @@ class smooth(SpikeFunction):
     slope: float = 4.0
 
     def forward(self, u: ArrayLike) -> jax.Array:
-        return jax.nn.sigmoid(self.slope * _real(u))
-
-    def derivative(self, u: ArrayLike) -> jax.Array:
-        u = self.slope * _real(u)
-        return self.slope * jax.nn.sigmoid(u) * jax.nn.sigmoid(-u)
-
-    def probability(self, u: ArrayLike) -> jax.Array:
-        return self.forward(u)
+        return self.probability(u)
 
 
 @dataclasses.dataclass(frozen=True)

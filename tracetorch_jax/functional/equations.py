@@ -31,22 +31,17 @@ def _delta(spec: Spec, drive: str) -> tuple[str, ...]:
     dual = spec.membrane.dual
     terms = [[part] for part in _parts(drive, dual)]
     if spec.recurrence:
-        weights = channel_names("rec_weight", spec.rec_weight == "dual") if spec.rec_weight else ()
         parts = _parts("rec", dual or spec.rec_weight == "dual")
-        weights *= len(parts) // len(weights) if weights else 1
-        weighted = [
-            f"{weight} * {part}" for weight, part in zip(weights, parts, strict=True)
-        ] if weights else list(parts)  # fmt: skip
-        for channel, found in zip(terms, _per_channel(weighted, dual), strict=True):
+        if spec.rec_weight:
+            weights = channel_names("rec_weight", spec.rec_weight == "dual")
+            weights *= len(parts) // len(weights)
+            parts = tuple(f"{w} * {part}" for w, part in zip(weights, parts, strict=True))
+        for channel, found in zip(terms, zip(parts) if dual else (parts,), strict=True):
             channel += found
     if spec.bias:
         for channel, part in zip(terms, _parts("bias", dual), strict=True):
             channel.append(part)
     return tuple(" + ".join(channel) for channel in terms)
-
-
-def _per_channel(parts: list[str], dual: bool) -> list[list[str]]:
-    return [[part] for part in parts] if dual else [parts]
 
 
 def equations(spec: Spec) -> list[str]:
@@ -83,9 +78,7 @@ def _firing(spec: Spec) -> list[str]:
     if not spec.emits:
         return ["out = mem"]
     pos, neg = spec.thresholds
-    scales = {None: ("", ""), "single": ("scale * ",) * 2}.get(
-        spec.scale, ("pos_scale * ", "neg_scale * ")
-    )
+    scales = [f"{name} * " if name else "" for name in spec.scales]
     lines = []
     alone = spec.positive == "spike" and spec.negative is None and spec.scale is None
     p = "out" if alone else "p"

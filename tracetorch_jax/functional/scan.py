@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._checks import check_choice
+
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 Engine = Literal["auto", "scan"]
 
@@ -72,9 +74,7 @@ def unroll(
         >>> ys[:, 0].tolist()
         [1.0, 1.5, 1.75]
     """
-    if engine not in ENGINES:
-        known = ", ".join(map(repr, ENGINES))
-        raise ValueError(f"`engine` must be one of {known}; got {engine!r}.")
+    check_choice("engine", engine, ENGINES)
     if not callable(step):
         raise TypeError(f"`step` must be a function; got {step!r}.")
     if not isinstance(step, Hashable):
@@ -94,7 +94,8 @@ def unroll(
         params = jax.tree.map(functools.partial(_broadcast, shape=shape), params)
     valid = None
     if seq_lengths is not None:
-        valid = valid_steps(seq_lengths, length, jax.tree.leaves(state) + _slices(xs))
+        shapes = [leaf.shape for leaf in jax.tree.leaves(state)] + _step_shapes(xs)
+        valid = valid_steps(seq_lengths, length, shapes)
     return _scan(step, params, state, xs, valid, unroll=unroll, every=checkpoint_every)
 
 
@@ -113,9 +114,7 @@ def _scan(
         x, alive = inputs
         new, out = step(params, state, x)
         if alive is not None:
-            new = jax.tree.map(
-                lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, state
-            )
+            new = keep_ended(alive, new, state)
         return new, out
 
     scan = functools.partial(jax.lax.scan, body, unroll=unroll)
@@ -143,13 +142,13 @@ def _chunked(scan: Callable[..., Any], state: Any, inputs: Any, every: int) -> t
     return state, ys
 
 
-def valid_steps(seq_lengths: Any, length: int, examples: list[Any]) -> jax.Array:
+def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) -> jax.Array:
     """Boolean ``[T, B]``, or ``[T]`` for a scalar: which steps lie within each sequence.
 
     Args:
         seq_lengths: ``[B]`` integers, or a scalar.
         length: T.
-        examples: arrays or shapes of one step, with B as their leading axis.
+        shapes: of one step's tensors, with B as their leading axis.
 
     Raises:
         TypeError: not integers.
@@ -164,11 +163,11 @@ def valid_steps(seq_lengths: Any, length: int, examples: list[Any]) -> jax.Array
             f"got shape {lengths.shape}."
         )
     if lengths.ndim == 1:
-        for example in examples:
-            if example.shape[:1] != lengths.shape:
+        for shape in shapes:
+            if shape[:1] != lengths.shape:
                 raise ValueError(
                     f"`seq_lengths` must have one length for each sequence in the batch; got shape "
-                    f"{lengths.shape} for a step of shape {tuple(example.shape)}."
+                    f"{lengths.shape} for a step of shape {tuple(shape)}."
                 )
     if not isinstance(lengths, jax.core.Tracer) and lengths.size:
         bad = [int(n) for n in np.asarray(lengths).flat if not 0 <= n <= length]
@@ -198,13 +197,9 @@ def _length(xs: Any) -> int:
     return lengths.pop()
 
 
-def _slices(xs: Any) -> list[jax.ShapeDtypeStruct]:
+def _step_shapes(xs: Any) -> list[tuple[int, ...]]:
     """Shapes of one step of every real-valued array."""
-    return [
-        jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        for x in jax.tree.leaves(xs)
-        if jnp.issubdtype(x.dtype, jnp.inexact)
-    ]
+    return [x.shape[1:] for x in jax.tree.leaves(xs) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
 def _common_shape(state: Any) -> tuple[int, ...]:
@@ -229,6 +224,13 @@ def _broadcast(param: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def expand_mask(mask: jax.Array, ndim: int) -> jax.Array:
     """Give a mask of leading axes the rank of what it masks."""
     return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+
+
+def keep_ended(alive: jax.Array, new: Any, old: Any) -> Any:
+    """The new state of the sequences that go on, the old one of those that have ended."""
+    return jax.tree.map(
+        lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, old
+    )
 
 
 def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:

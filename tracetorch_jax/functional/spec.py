@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
 from tracetorch_jax.functional.traces import ZeroSplit
 
@@ -76,8 +77,8 @@ class Spec:
         zero_split: gradient of the sign splits at 0, see `functional.split`.
 
     Raises:
-        ValueError: a weight without a recurrent trace, a recurrent trace or a scale without
-            anything emitted, or an unknown word.
+        ValueError: a weight without a recurrent trace, a scale without anything emitted, or an
+            unknown word.
 
     Example:
         >>> Spec(membrane=Trace(ema=False), positive="spike").parameters
@@ -102,10 +103,7 @@ class Spec:
             "scale": ("single", "dual", None),
             "zero_split": ("half", "both"),
         }.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                known = ", ".join(map(repr, allowed))
-                raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
+            check_choice(name, getattr(self, name), allowed)
         if self.rec_weight and not self.recurrence:
             raise ValueError("`rec_weight` needs a recurrent trace: configure `gamma` too.")
         if self.scale and not self.emits:
@@ -129,6 +127,13 @@ class Spec:
             alone if self.positive == "spike" else None,
             "neg_threshold" if self.negative == "spike" else None,
         )
+
+    @property
+    def scales(self) -> tuple[str | None, str | None]:
+        """Name of the factor on what the positive and the negative side emit, None without one."""
+        if self.scale == "dual":
+            return "pos_scale", "neg_scale"
+        return (None, None) if self.scale is None else ("scale", "scale")
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, Constraint]:

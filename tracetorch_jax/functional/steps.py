@@ -181,15 +181,9 @@ def fire(
     """
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = spike if isinstance(spike, tuple) else (spike, spike)
-    scales = {
-        None: (None, None),
-        "single": ("scale", "scale"),
-        "dual": ("pos_scale", "neg_scale"),
-    }[spec.scale]
-
     outs, resets = [], []
     sides = zip(
-        (1, -1), (spec.positive, spec.negative), spec.thresholds, scales, functions, draws,
+        (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
         strict=True,
     )  # fmt: skip
     for sign, emission, threshold, scale, function, side_draw in sides:

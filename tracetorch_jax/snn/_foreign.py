@@ -6,9 +6,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from tracetorch_jax.functional.scan import ENGINES, expand_mask, mask_steps, valid_steps
+from tracetorch_jax._checks import check_choice
+from tracetorch_jax.functional.scan import ENGINES, keep_ended, mask_steps, valid_steps
 
 
 def unroll_any_cell(
@@ -20,6 +20,7 @@ def unroll_any_cell(
     engine: str = "auto",
     unroll: int = 1,
     checkpoint_every: Any = None,
+    init_key: jax.Array | None = None,
 ) -> tuple[Any, jax.Array]:
     """Advance any `flax.linen.RNNCellBase` over the leading axis of `xs` with `flax.linen.scan`.
 
@@ -31,33 +32,30 @@ def unroll_any_cell(
         engine: ``"auto"`` or ``"scan"``.
         unroll: steps per iteration of the compiled loop.
         checkpoint_every: must be None: wrap the cell in `flax.linen.remat` instead.
+        init_key: PRNG key of a fresh carry, ``jax.random.key(0)`` by default.
 
     Returns:
         The last carry, and the outputs ``[T, ...]``.
     """
-    if engine not in ENGINES:
-        known = ", ".join(map(repr, ENGINES))
-        raise ValueError(f"`engine` must be one of {known}; got {engine!r}.")
+    check_choice("engine", engine, ENGINES)
     if checkpoint_every is not None:
         raise ValueError(
             f"`checkpoint_every` is for trace layers; {type(cell).__name__} is none. Wrap it in "
             f"flax.linen.remat instead; got {checkpoint_every!r}."
         )
     if carry is None:
-        carry = cell.initialize_carry(jax.random.key(0), xs.shape[1:])
+        key = jax.random.key(0) if init_key is None else init_key
+        carry = cell.initialize_carry(key, xs.shape[1:])
     valid = None
     if seq_lengths is not None:
-        step = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
-        valid = valid_steps(seq_lengths, xs.shape[0], [step])
+        valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
         xs = mask_steps(valid, xs)
 
     def body(cell: nn.RNNCellBase, carry: Any, inputs: Any) -> tuple[Any, Any]:
         x, alive = inputs
         new, y = cell(carry, x)
         if alive is not None:
-            new = jax.tree.map(
-                lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, carry
-            )
+            new = keep_ended(alive, new, carry)
             y = mask_steps(alive, y)
         return new, y
 

@@ -95,13 +95,10 @@ def _indent(text: str, by: int = 4) -> str:
     return "\n".join(pad + line if line else line for line in text.strip().splitlines())
 
 
-def _compose(cls: type) -> str:
+def _compose(cls: type[Layer]) -> str:
     """A layer's docstring: its own sentence, its equations, its features' arguments, an example."""
     features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._features"]
-    spec = spec_of(
-        field.name
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
-    )
+    spec = spec_of(field.name for field in dataclasses.fields(cls))
     documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
     arguments = _COMMON_ARGS.format(features="\n".join(documented))
     upstream = f"{cls.__name__}EMA" if not spec.emits else cls.__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -11,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax.functional.scan import mask_steps, valid_steps
+from tracetorch_jax.functional.scan import expand_mask, mask_steps, valid_steps
 from tracetorch_jax.snn._cell import TraceCell, check_names
 from tracetorch_jax.snn._foreign import unroll_any_cell
 
@@ -103,7 +102,7 @@ class Sequential(nn.RNNCellBase):
         if self.feature_axes is not None:
             return self.feature_axes
         for layer in self.layers:
-            if isinstance(layer, nn.RNNCellBase):
+            if _is_cell(layer):
                 return layer.num_feature_axes
             if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
                 size = layer.kernel_size
@@ -117,11 +116,7 @@ class Sequential(nn.RNNCellBase):
     @nn.nowrap
     def cells(self) -> dict[str, nn.RNNCellBase]:
         """The cells of the stack by name."""
-        return {
-            f"layers_{i}": layer
-            for i, layer in enumerate(self.layers)
-            if isinstance(layer, nn.RNNCellBase)
-        }
+        return {f"layers_{i}": layer for i, layer in enumerate(self.layers) if _is_cell(layer)}
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Any:
@@ -192,19 +187,15 @@ class Sequential(nn.RNNCellBase):
         batched = xs.ndim - 1 > self.num_feature_axes
         valid = None
         if seq_lengths is not None:
-            step = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
-            valid = valid_steps(seq_lengths, xs.shape[0], [step])
+            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
             xs = mask_steps(valid, xs)
         new = {}
         for i, layer in enumerate(self.layers):
             name = f"layers_{i}"
             if _is_cell(layer):
-                run = (
-                    layer.unroll
-                    if isinstance(layer, (TraceCell, Sequential))
-                    else functools.partial(unroll_any_cell, layer)
+                new[name], xs = unroll_cell(
+                    layer, carry[name], xs, seq_lengths=seq_lengths, **options
                 )
-                new[name], xs = run(carry[name], xs, seq_lengths=seq_lengths, **options)
             else:
                 xs = _over_time(layer, xs, batched, valid)
         if valid is not None:
@@ -223,6 +214,32 @@ class Sequential(nn.RNNCellBase):
             )
         check_names("carry", carry, names, type(self).__name__)
         return carry
+
+
+def unroll_cell(
+    cell: nn.RNNCellBase,
+    carry: Any,
+    xs: jax.Array,
+    *,
+    init_key: jax.Array | None = None,
+    **options: Any,
+) -> tuple[Any, jax.Array]:
+    """Advance any cell over the leading axis of `xs`: by itself if it can, else with Flax's scan.
+
+    Args:
+        cell: the cell, bound.
+        carry: its carry before the first step; None for a fresh one.
+        xs: ``[T, ...]``.
+        init_key: PRNG key of a fresh carry, for cells that start from random ones.
+        **options: `seq_lengths`, `engine`, `unroll` and `checkpoint_every`, see
+            `functional.unroll`.
+
+    Returns:
+        The last carry, and the outputs ``[T, ...]``.
+    """
+    if isinstance(cell, (TraceCell, Sequential)):
+        return cell.unroll(carry, xs, **options)
+    return unroll_any_cell(cell, carry, xs, init_key=init_key, **options)
 
 
 def _is_cell(layer: Any) -> TypeGuard[nn.RNNCellBase]:
@@ -249,8 +266,7 @@ def _over_time(layer: Any, xs: jax.Array, batched: bool, valid: jax.Array | None
     if not isinstance(layer, nn.Module):
         return jax.vmap(layer)(xs)
     if isinstance(layer, nn.BatchNorm):
-        mask = None if valid is None else valid.reshape(valid.shape + (1,) * (xs.ndim - valid.ndim))
-        return layer(xs, mask=mask)
+        return layer(xs, mask=None if valid is None else expand_mask(valid, xs.ndim))
     if not batched or isinstance(layer, _ANY_LEADING_AXES):
         return _same_length(layer, layer(xs), xs.shape[:1])
     merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])

@@ -9,10 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.scan import ENGINES, Engine, valid_steps
-from tracetorch_jax.snn._cell import TraceCell
-from tracetorch_jax.snn._foreign import unroll_any_cell
-from tracetorch_jax.snn._sequential import Sequential
+from tracetorch_jax.snn._sequential import unroll_cell
 
 
 class Unroll(nn.Module):
@@ -67,9 +66,7 @@ class Unroll(nn.Module):
                 f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
                 f"got {self.cell!r}."
             )
-        if self.engine not in ENGINES:
-            known = ", ".join(map(repr, ENGINES))
-            raise ValueError(f"`engine` must be one of {known}; got {self.engine!r}.")
+        check_choice("engine", self.engine, ENGINES)
         super().__post_init__()
 
     def __call__(
@@ -126,19 +123,16 @@ class Unroll(nn.Module):
         if reverse:
             xs = _flip(xs, seq_lengths)
 
-        options: dict[str, Any] = {
-            "seq_lengths": seq_lengths,
-            "engine": self.engine,
-            "unroll": self.unroll,
-            "checkpoint_every": self.checkpoint_every,
-        }
-        if isinstance(self.cell, (TraceCell, Sequential)):
-            carry, ys = self.cell.unroll(initial_carry, xs, **options)
-        else:
-            if initial_carry is None:
-                key = jax.random.key(0) if init_key is None else init_key
-                initial_carry = self.cell.initialize_carry(key, xs.shape[1:])
-            carry, ys = unroll_any_cell(self.cell, initial_carry, xs, **options)
+        carry, ys = unroll_cell(
+            self.cell,
+            initial_carry,
+            xs,
+            init_key=init_key,
+            seq_lengths=seq_lengths,
+            engine=self.engine,
+            unroll=self.unroll,
+            checkpoint_every=self.checkpoint_every,
+        )
         if reverse and keep_order:
             ys = _flip(ys, seq_lengths)
         ys = jnp.moveaxis(ys, 0, time_axis)

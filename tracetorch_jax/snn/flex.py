@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -197,7 +198,6 @@ class LeakyIntegrator(TraceCell):
                 )
         if self.pos_beta is None and self.neg_beta is None:
             raise ValueError("`pos_beta` (or `neg_beta`) is needed: every layer has a membrane.")
-        object.__getattribute__(self, "spec")  # raises what is inconsistent
 
     @property
     def spec(self) -> Spec:
@@ -302,8 +302,7 @@ def _counterpart(layer: type[Layer]) -> Any:
     make.__doc__ = (
         f"`snn.{layer.__name__}` as a `LeakyIntegrator`: same arguments, parameters and program."
     )
-    make.__wrapped__ = layer  # type: ignore[attr-defined]  # whose signature `inspect` shows
-    return make
+    return functools.update_wrapper(make, layer, assigned=(), updated=())  # for its signature
 
 
 LI = _counterpart(_family.LI)
