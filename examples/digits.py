@@ -95,12 +95,12 @@ def evidence(readout, mode):
     return (readout if mode == "image" else readout[:, -HOLD[mode] :]).mean(axis=1)
 
 
-def train(mode, seed, *, width, epochs, batch=64, samples=None):
-    """Train a network.
+def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
+    """Train a network on what `load` gave.
 
     Returns its parameters, the loss and training accuracy of every epoch, and the test accuracy.
     """
-    train_x, test_x, train_y, test_y = load(mode, seed)
+    train_x, test_x, train_y, test_y = data
     train_x, train_y = train_x[:samples], train_y[:samples]
     learner = snn.Unroll(network(mode, width, training=True))
     model = snn.Unroll(network(mode, width))
@@ -318,19 +318,23 @@ def main():
         settings = {"width": 16, "epochs": 2, "samples": 128}
 
     if args.seeds:
-        results = [train(args.mode, seed, **settings)[-1] for seed in range(args.seeds)]
+        results = [
+            train(args.mode, seed, load(args.mode, seed), **settings)[-1]
+            for seed in range(args.seeds)
+        ]
         print("by seed:", " ".join(f"{result:.3f}" for result in results))
         print(f"test accuracy {np.mean(results):.3f} (mean of {len(results)} seeds)")
         return
 
+    data = load(args.mode, args.seed)
     start = time.perf_counter()
-    params, curve, accuracy = train(args.mode, args.seed, **settings)
+    params, curve, accuracy = train(args.mode, args.seed, data, **settings)
     print(f"trained in {time.perf_counter() - start:.0f} s")
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / f"digits-{args.mode}.msgpack"
     save(checkpoint, params, mode=args.mode, width=settings["width"])
 
-    _, test_x, _, test_y = load(args.mode, args.seed)
+    _, test_x, _, test_y = data
     readout, logits, layers = stream(checkpoint, test_x[0], int(test_y[0]), args.mode)
     picture = checkpoint.with_suffix(".png")
     draw(picture, test_x[0], int(test_y[0]), readout, logits, layers, curve)

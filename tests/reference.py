@@ -100,18 +100,20 @@ def _weighted(run, raw, carry, xs, weights):
 @functools.partial(jax.jit, static_argnums=0)
 def through_unroll(layer, raw, carry, xs, weights, lengths=None):
     model = snn.Unroll(layer, time_major=True, return_carry=True)
-    run = lambda raw, carry, xs: model.apply(  # noqa: E731
-        {"params": {"cell": raw}}, xs, carry, seq_lengths=lengths
-    )
+
+    def run(raw, carry, xs):
+        return model.apply({"params": {"cell": raw}}, xs, carry, seq_lengths=lengths)
+
     return _weighted(run, raw, carry, xs, weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def through_rnn(layer, raw, carry, xs, weights, lengths=None):
     model = nn.RNN(layer, time_major=True, return_carry=True)
-    run = lambda raw, carry, xs: model.apply(  # noqa: E731
-        {"params": {"cell": raw}}, xs, initial_carry=carry, seq_lengths=lengths
-    )
+
+    def run(raw, carry, xs):
+        return model.apply({"params": {"cell": raw}}, xs, initial_carry=carry, seq_lengths=lengths)
+
     return _weighted(run, raw, carry, xs, weights)
 
 
@@ -122,8 +124,7 @@ def one_step(layer, raw, carry, x):
 
 @functools.partial(jax.jit, static_argnums=0)
 def one_step_back(layer, raw, carry, x, cotangent):
-    run = lambda raw, carry, x: layer.apply({"params": raw}, carry, x)  # noqa: E731
-    return jax.vjp(run, raw, carry, x)[1](cotangent)
+    return jax.vjp(functools.partial(one_step, layer), raw, carry, x)[1](cotangent)
 
 
 def carries_of(layer, raw, carry, xs):
@@ -237,6 +238,11 @@ def inputs(*shape, seed=1, dtype=np.float32):
 def under(variables, name="cell"):
     """A cell's variables as those of a module that holds it."""
     return {collection: {name: tree} for collection, tree in variables.items()}
+
+
+def inner(variables, name="cell"):
+    """The variables of a cell that a module holds: the inverse of `under`."""
+    return {collection: tree[name] for collection, tree in variables.items()}
 
 
 def assert_trees_close(got, want, tolerance=1e-5):

@@ -73,7 +73,10 @@ def test_a_population_of_parameters(name):
 def test_layers_are_values(name):
     """Hashable and equal by value whatever they were given; usable as static arguments."""
     parameter = next(iter(snn.ALL_LAYERS[name](3).spec.parameters))
-    make = lambda value: snn.ALL_LAYERS[name](3, **{parameter: value})  # noqa: E731
+
+    def make(value):
+        return snn.ALL_LAYERS[name](3, **{parameter: value})
+
     array = np.array([0.2, 0.5, 0.7])
     same = [make(array), make(jnp.asarray(array)), make(list(array)), make(tuple(array))]
     assert same[0] == same[2] == same[3] and len(set(map(hash, (same[0], same[2], same[3])))) == 1
@@ -264,12 +267,20 @@ def stack():
     )
 
 
+def flatten(x):
+    return x.reshape(x.shape[0], -1)
+
+
+def pool(x):
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
 class TestSequential:
     def test_streaming_is_unrolling(self):
         """Values, carries and gradients of a deep stack: steps, Unroll, nn.RNN, chunks."""
         model, xs = stack(), reference.inputs(2, 5, 6) * 3
         variables = snn.Unroll(model).init(KEY, xs)
-        inner = {k: v["cell"] for k, v in variables.items()}
+        inner = reference.inner(variables)
 
         def steps(variables, xs):
             carry, ys = model.initialize_carry(None, (2, 6)), []
@@ -279,16 +290,16 @@ class TestSequential:
             return carry, jnp.stack(ys, 1)
 
         def unrolled(variables, xs):
-            cell = {k: {"cell": v} for k, v in variables.items()}
+            cell = reference.under(variables)
             return snn.Unroll(model, return_carry=True).apply(cell, xs)
 
         def rnn(variables, xs):
-            cell = {k: {"cell": v} for k, v in variables.items()}
+            cell = reference.under(variables)
             broadcast = ["params", "batch_stats"]
             return nn.RNN(model, return_carry=True, variable_broadcast=broadcast).apply(cell, xs)
 
         def chunks(variables, xs):
-            cell = {k: {"cell": v} for k, v in variables.items()}
+            cell = reference.under(variables)
             run = snn.Unroll(model, return_carry=True)
             carry, first = run.apply(cell, xs[:, :3])
             carry, rest = run.apply(cell, xs[:, 3:], carry)
@@ -307,7 +318,9 @@ class TestSequential:
         assert ys.shape == (*shape[:-1], 3) and np.isfinite(ys).all()
 
     def test_is_a_value(self):
-        make = lambda beta: snn.Sequential([nn.Dense(3), snn.LIB(3, beta=[beta, 0.5, 0.6])])  # noqa: E731
+        def make(beta):
+            return snn.Sequential([nn.Dense(3), snn.LIB(3, beta=[beta, 0.5, 0.6])])
+
         assert make(0.4) == make(0.4) != make(0.3)
         assert hash(make(0.4)) == hash(make(0.4))
         assert hash(snn.Unroll(make(0.4))) == hash(snn.Unroll(make(0.4)))
@@ -318,9 +331,9 @@ class TestSequential:
     @pytest.mark.parametrize("transform", [nn.remat, nn.jit])
     def test_transformed_as_a_whole(self, transform):
         xs = reference.inputs(2, 5, 3) * 2
-        make = lambda cls: cls(snn.Sequential([nn.Dense(4), snn.SLIB(4, threshold=0.2)]))  # noqa: E731
-        want, variables = make(snn.Unroll).init_with_output(KEY, xs)
-        model = make(transform(snn.Unroll))
+        cell = snn.Sequential([nn.Dense(4), snn.SLIB(4, threshold=0.2)])
+        want, variables = snn.Unroll(cell).init_with_output(KEY, xs)
+        model = transform(snn.Unroll)(cell)
         chex.assert_trees_all_equal_shapes(model.init(KEY, xs), variables)
         reference.assert_trees_close(model.apply(variables, xs), want, 1e-6)
 
@@ -340,8 +353,6 @@ class TestSequential:
 
     @pytest.mark.parametrize("channels_last", [True, False])
     def test_images(self, channels_last):
-        flatten = lambda x: x.reshape(x.shape[0], -1)  # noqa: E731
-        pool = lambda x: nn.max_pool(x, (2, 2), (2, 2))  # noqa: E731
         if channels_last:
             layers = [
                 nn.Conv(4, (3, 3)),
@@ -359,7 +370,7 @@ class TestSequential:
         assert model.num_feature_axes == 3
         ys, variables = snn.Unroll(model).init_with_output(KEY, xs)
         assert ys.shape == (2, 3, 2)
-        inner = {k: v["cell"] for k, v in variables.items()}
+        inner = reference.inner(variables)
         carry = model.initialize_carry(None, xs[:, 0].shape)
         for t in range(3):
             carry, y = model.apply(inner, carry, xs[:, t])
@@ -370,7 +381,7 @@ class TestSequential:
         model = snn.Sequential([nn.GroupNorm(2), snn.LI(4)])
         xs = reference.inputs(2, 5, 4)
         ys, variables = snn.Unroll(model).init_with_output(KEY, xs)
-        inner = {k: v["cell"] for k, v in variables.items()}
+        inner = reference.inner(variables)
         _, y = model.apply(inner, None, xs[:, 0])
         np.testing.assert_allclose(y, ys[:, 0], atol=1e-5)
 
@@ -379,7 +390,7 @@ class TestSequential:
         xs = jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 5)))
         ys, variables = snn.Unroll(model).init_with_output(KEY, xs)
         assert ys.shape == (2, 5, 11)
-        inner = {k: v["cell"] for k, v in variables.items()}
+        inner = reference.inner(variables)
         carry = model.initialize_carry(None, (2,))
         assert carry["layers_1"]["mem"].shape == (2, 4)
         for t in range(5):

@@ -202,7 +202,10 @@ class TestBeyondTheNamedLayers:
             neg_threshold=Threshold(1.0, spike=spikes.fast_sigmoid(1.0)),
         )
         variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 1)))
-        out = lambda x: layer.apply(variables, None, jnp.full((1, 1), x))[1].sum()  # noqa: E731
+
+        def out(x):
+            return layer.apply(variables, None, jnp.full((1, 1), x))[1].sum()
+
         # p' = 1 within half a unit of 1, q' = 1 / (1 + |u|)^2 with u = -x - 1; out' = p' + q'
         assert float(jax.grad(out)(0.8)) == pytest.approx(1 + 1 / 2.8**2, rel=1e-5)
         assert float(jax.grad(out)(-0.8)) == pytest.approx(1 / 1.2**2, rel=1e-5)

@@ -1,5 +1,7 @@
 """Constraints, time scales, splits, and `unroll` of any step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,9 +75,8 @@ class TestTimeScales:
             np.testing.assert_allclose(back(there(value)), value, rtol=1e-9)
 
     def test_mean_what_they_say(self, x64):
-        trace = lambda decay, steps: decay**steps  # noqa: E731
-        assert trace(functional.halflife_to_decay(7.0), 7) == pytest.approx(0.5)
-        assert trace(functional.time_constant_to_decay(7.0), 7) == pytest.approx(np.exp(-1))
+        assert functional.halflife_to_decay(7.0) ** 7 == pytest.approx(0.5)
+        assert functional.time_constant_to_decay(7.0) ** 7 == pytest.approx(np.exp(-1))
         assert functional.timesteps_to_decay(10.0) == pytest.approx(0.9)
 
     @pytest.mark.parametrize("name", PAIRS)
@@ -181,10 +182,11 @@ class Unhashable:
         return state, x
 
 
-class TestUnroll:
-    params = {"decay": jnp.array([0.8, 0.9, 0.5]), "jump": jnp.array(0.3)}  # noqa: RUF012
-    state = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}  # noqa: RUF012
+PARAMS = {"decay": jnp.array([0.8, 0.9, 0.5]), "jump": jnp.array(0.3)}
+STATE = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}
 
+
+class TestUnroll:
     def plain(self, params, state, xs):
         full = jax.tree.map(lambda p: jnp.broadcast_to(p, (2, 3)), params)
         return jax.lax.scan(lambda s, x: adaptive(full, s, x), state, xs)
@@ -196,10 +198,10 @@ class TestUnroll:
     )
     def test_a_users_step_gives_values_and_gradients_of_plain_scan(self, options):
         xs = reference.inputs(11, 2, 3) * 2
-        want = reference.value_and_grads(self.plain, self.params, self.state, xs)
+        want = reference.value_and_grads(self.plain, PARAMS, STATE, xs)
         got = reference.value_and_grads(
             lambda *args: functional.unroll(adaptive, *args, elementwise=True, **options),
-            self.params, self.state, xs,
+            PARAMS, STATE, xs,
         )  # fmt: skip
         assert got[0][1][0].sum() > 0
         reference.assert_trees_close(got, want, 1e-5)
@@ -223,14 +225,14 @@ class TestUnroll:
 
         def run(params, xs):
             return functional.unroll(
-                adaptive, params, self.state, xs, elementwise=True, seq_lengths=lengths
+                adaptive, params, STATE, xs, elementwise=True, seq_lengths=lengths
             )
 
-        (state, ys), (d_params, d_xs) = reference.value_and_grads(run, self.params, dirty)
+        (state, ys), (d_params, d_xs) = reference.value_and_grads(run, PARAMS, dirty)
         for b, length in enumerate([6, 4]):
-            one = jax.tree.map(lambda s: s[:1], self.state)
+            one = jax.tree.map(lambda s: s[:1], STATE)
             last, out = functional.unroll(
-                adaptive, self.params, one, xs[:length, b : b + 1], elementwise=True
+                adaptive, PARAMS, one, xs[:length, b : b + 1], elementwise=True
             )
             reference.assert_trees_close(jax.tree.map(lambda s, b=b: s[b : b + 1], state), last, 0)
             got = jax.tree.map(lambda y, b=b, n=length: y[:n, b : b + 1], ys)
@@ -266,7 +268,10 @@ class TestUnroll:
 
         def temporary(every):
             model = snn.Unroll(layer, time_major=True, checkpoint_every=every)
-            run = lambda v, xs: (model.apply(v, xs) ** 2).sum()  # noqa: E731
+
+            def run(v, xs):
+                return (model.apply(v, xs) ** 2).sum()
+
             compiled = jax.jit(jax.grad(run)).lower(reference.under(variables), xs).compile()
             return compiled.memory_analysis().temp_size_in_bytes
 
@@ -276,7 +281,10 @@ class TestUnroll:
     def test_parameter_gradients_are_reduced_after_the_loop(self, name):
         """No step of the backward loop sums over the batch."""
         layer, variables = reference.scrambled(name)
-        run = lambda v, xs: snn.Unroll(layer).apply(v, xs).sum()  # noqa: E731
+
+        def run(v, xs):
+            return snn.Unroll(layer).apply(v, xs).sum()
+
         jaxpr = jax.make_jaxpr(jax.grad(run))(reference.under(variables), jnp.ones((2, 4, 3)))
         loops = []
 
@@ -302,7 +310,7 @@ class TestUnroll:
         def plain(step, params, state, xs):
             return jax.lax.scan(lambda s, x: step(params, s, x), state, xs)
 
-        unroll = lambda *args: functional.unroll(*args, checkpoint_every=every)  # noqa: E731
+        unroll = functools.partial(functional.unroll, checkpoint_every=every)
         want = jax.grad(last)(0.5, plain)
         assert float(jax.grad(last)(0.5, unroll)) == pytest.approx(float(want), rel=1e-5)
         assert float(jax.jit(jax.grad(lambda w: last(w, unroll)))(0.5)) == pytest.approx(
@@ -346,7 +354,7 @@ class TestUnroll:
     )  # fmt: skip
     def test_bad_input(self, change, error, words):
         arguments = {
-            "step": adaptive, "params": self.params, "state": self.state,
+            "step": adaptive, "params": PARAMS, "state": STATE,
             "xs": jnp.ones((5, 2, 3)), "elementwise": True,
         }  # fmt: skip
         with pytest.raises(error, match=words):

@@ -135,9 +135,12 @@ def test_the_example_runs(mode, tmp_path):
     assert (tmp_path / f"digits-{mode}.msgpack").exists()
 
 
+def numbers_of(version):
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
 def test_versions_are_what_is_declared():
     declared = (ROOT / "pyproject.toml").read_text()
     for module in (jax, flax):
         low = re.search(rf'"{module.__name__}>=([\d.]+)"', declared).group(1)
-        number = lambda text: tuple(map(int, re.findall(r"\d+", text)[:3]))  # noqa: E731
-        assert number(module.__version__) >= number(low)
+        assert numbers_of(module.__version__) >= numbers_of(low)

@@ -1,6 +1,7 @@
 """Spike functions: what they emit, and the derivative they train with."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -200,11 +201,11 @@ class TestBernoulli:
             if engine == "Unroll"
             else nn.RNN(layer, split_rngs={"params": False, "spike": True})
         )
-        run = lambda seed: model.apply(  # noqa: E731
-            reference.under(variables),
-            jnp.full((2, 5, 64), 0.1),
-            rngs={"spike": jax.random.key(seed)},
-        )
+
+        def run(seed):
+            rngs = {"spike": jax.random.key(seed)}
+            return model.apply(reference.under(variables), jnp.full((2, 5, 64), 0.1), rngs=rngs)
+
         ys = np.asarray(run(0))
         flat = ys.reshape(-1, 64)
         assert len(np.unique(flat, axis=0)) == len(flat)
@@ -249,9 +250,10 @@ class TestBernoulli:
         for name in ("LIB", "SRLIT", "DSRLITS"):
             layer, variables = self.layer(name)
             model = snn.Unroll(layer)
-            run = lambda v, m=model: m.apply(  # noqa: E731
-                reference.under(v), reference.inputs(2, 4, 3), rngs={"spike": jax.random.key(0)}
-            ).sum()
-            gradients = jax.grad(run)(variables)
+            rngs = {"spike": jax.random.key(0)}
+            run = functools.partial(model.apply, rngs=rngs)
+            gradients = jax.grad(lambda v, run=run: run(v, reference.inputs(2, 4, 3)).sum())(
+                reference.under(variables)
+            )
             assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients)), name
             assert any((g != 0).any() for g in jax.tree.leaves(gradients)), name

@@ -24,8 +24,8 @@ Carry = dict[str, jax.Array]
 class TraceCell(nn.RNNCellBase):
     """Base of all layers: one step of a trace layer as a Flax cell.
 
-    A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and how its
-    parameters start (`describe`); everything else is here.
+    A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each
+    parameter was set to (`setting`); everything else is here.
     """
 
     num_neurons: int
@@ -70,11 +70,31 @@ class TraceCell(nn.RNNCellBase):
         """Bring the fields to their hashable form, checking their types."""
 
     @nn.nowrap
-    def describe(self) -> tuple[Parameter, ...]:
-        """Every parameter of the layer."""
+    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+        """Of a parameter: what its user calls it, its value, its rank, and if it is learnable."""
         raise NotImplementedError
 
     # Parameters.
+
+    @nn.nowrap
+    def describe(self) -> tuple[Parameter, ...]:
+        """Every parameter of the layer."""
+        described = []
+        for name, constraint in self.spec.parameters.items():
+            label, value, rank, learnable = self.setting(name)
+            described.append(
+                Parameter(
+                    name=name,
+                    label=label,
+                    constraint=constraint,
+                    value=value,
+                    rank=rank,
+                    learnable=learnable,
+                    num_neurons=self.num_neurons,
+                    dtype=self.param_dtype,
+                )
+            )
+        return tuple(described)
 
     def setup(self) -> None:
         """Create the raw parameters."""

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from tracetorch_jax._features import Firing, spec_of
-from tracetorch_jax._parameters import Parameter, check_flag, check_rank, freeze_value
+from tracetorch_jax._parameters import check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
@@ -74,20 +74,9 @@ class Layer(TraceCell):
             self._set(learnable, check_flag(learnable, getattr(self, learnable)))
 
     @nn.nowrap
-    def describe(self) -> tuple[Parameter, ...]:
-        return tuple(
-            Parameter(
-                name=name,
-                label=name,
-                constraint=constraint,
-                value=getattr(self, name),
-                rank=getattr(self, f"{name}_rank"),
-                learnable=getattr(self, f"{name}_learnable"),
-                num_neurons=self.num_neurons,
-                dtype=self.param_dtype,
-            )
-            for name, constraint in self.spec.parameters.items()
-        )
+    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+        rank, learnable = getattr(self, f"{name}_rank"), getattr(self, f"{name}_learnable")
+        return name, getattr(self, name), rank, learnable
 
 
 def _indent(text: str, by: int = 4) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from tracetorch_jax._features import spec_of
-from tracetorch_jax._parameters import Parameter, Rank, Value, check_flag, check_rank, freeze_value
+from tracetorch_jax._parameters import Rank, Value, check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
@@ -225,29 +225,12 @@ class LeakyIntegrator(TraceCell):
         return found[0] if len(set(found)) == 1 else tuple(found)
 
     @nn.nowrap
-    def describe(self) -> tuple[Parameter, ...]:
-        return tuple(
-            Parameter(
-                name=name,
-                label=label,
-                constraint=constraint,
-                value=option.value,  # type: ignore[arg-type]
-                rank=option.rank,
-                learnable=option.learnable,
-                num_neurons=self.num_neurons,
-                dtype=self.param_dtype,
-            )
-            for name, constraint in self.spec.parameters.items()
-            for label, option in [self._option(name)]
-        )
-
-    @nn.nowrap
-    def _option(self, name: str) -> tuple[str, Weight]:
-        """The option that configures a parameter, by the name its user knows."""
+    def setting(self, name: str) -> tuple[str, Any, int, bool]:
         label = name
         if name != "bias" and not name.startswith(POLARITIES):
             label = f"pos_{name}" if getattr(self, f"pos_{name}") is not None else f"neg_{name}"
-        return label, getattr(self, label)
+        option = getattr(self, label)
+        return label, option.value, option.rank, option.learnable
 
 
 def _options() -> list[tuple[str, type]]:
@@ -285,12 +268,8 @@ def _counterpart(layer: type[Layer]) -> Any:
         for name in named.spec.parameters:
             root = name.removeprefix("pos_").removeprefix("neg_")
             extra = spike if root == "threshold" else ema if root == "beta" else {}
-            option = _KINDS[root](
-                getattr(named, name),
-                rank=getattr(named, f"{name}_rank"),
-                learnable=getattr(named, f"{name}_learnable"),
-                **extra,
-            )
+            _, value, rank, learnable = named.setting(name)
+            option = _KINDS[root](value, rank=rank, learnable=learnable, **extra)
             options[name if name.startswith(POLARITIES) else f"pos_{name}"] = option
         for shared in ("dim", "dtype", "param_dtype", "zero_split", "name", "parent"):
             if hasattr(named, shared):
