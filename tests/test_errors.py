@@ -138,6 +138,9 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
             layer.initialize_carry(None, (2, size))
         with pytest.raises(ValueError, match="`xs` must have num_neurons = 3"):
             snn.Unroll(layer).init(jax.random.key(0), jnp.ones((2, 4, size)))
+    for lengths in (jnp.array([1, 2, 3]), jnp.array([[1], [2]]), jnp.array(2)):
+        with pytest.raises(ValueError, match=r"`seq_lengths` must have one length .* shape \(2,\)"):
+            snn.Unroll(layer).init(jax.random.key(0), jnp.ones((2, 4, N)), seq_lengths=lengths)
     with pytest.raises(ValueError, match="at axis -1"):
         step(None, jnp.ones((N, 2)))  # axes mixed up
     with pytest.raises(ValueError, match="must have an axis -1 in each step"):
