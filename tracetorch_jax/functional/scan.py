@@ -13,11 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._checks import check_choice
+from tracetorch_jax.functional.adjoint import scan_elementwise
+from tracetorch_jax.functional.linear import scan_parallel
+from tracetorch_jax.functional.sequences import (
+    in_chunks,
+    keep_ended,
+    length_of,
+    mask_steps,
+    out_of_chunks,
+    valid_steps,
+)
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
-Engine = Literal["auto", "scan"]
+Engine = Literal["auto", "scan", "fused", "parallel"]
 
-ENGINES = ("auto", "scan")
+ENGINES = ("auto", "scan", "fused", "parallel")
 
 
 def unroll(
@@ -34,9 +44,9 @@ def unroll(
 ) -> tuple[Any, Any]:
     """Run ``step(params, state, x) -> (state, out)`` over the leading axis of `xs`.
 
-    A gradient keeps the state before each step (with `checkpoint_every`, before each K-th) and
-    nothing else, and computes the rest of a step again when it walks backwards. Without a gradient
-    nothing is kept. What is compiled does not depend on T.
+    A gradient keeps the state before every K-th step and nothing else, and computes the rest again
+    when it walks backwards. Without a gradient nothing is kept. What is compiled does not depend
+    on T.
 
     Args:
         step: pure function. It is compiled once for each function object and set of shapes, so
@@ -47,23 +57,36 @@ def unroll(
         elementwise: promises that no step mixes the elements of a state, and that all arrays of
             the state have one shape, against which every parameter broadcasts. Gradients of
             parameters are then summed through time element by element and reduced to the
-            parameters' shapes once at the end, rather than at every step.
+            parameters' shapes once at the end, rather than at every step. What the step closes
+            over is constant: whatever needs a gradient belongs into `params`.
         seq_lengths: ``[B]`` integers in [0, T], where B is the leading axis of each step's
             tensors, or a scalar if they have no batch axis. Steps at or beyond a sequence's length
             leave its state as it is and give 0; what `xs` holds there (NaN included) influences
             neither values nor gradients.
-        engine: ``"scan"`` is `jax.lax.scan`; ``"auto"`` takes the fastest there is.
+        engine: how the loop is run. All engines give the same values and gradients to rounding,
+            and parameters and states know nothing of them.
+
+            - ``"scan"``: `jax.lax.scan`.
+            - ``"fused"``: one Pallas kernel in each direction, for elementwise steps with inputs of
+              the state's shape, on GPU and TPU. On CPU Pallas interprets it, which is slow and
+              meant for tests.
+            - ``"parallel"``: what depends on the input alone, for all steps at once: the LI
+              family, and the synaptic trace of any S layer, whose other traces are scanned.
+            - ``"auto"``: the fastest that is known, which is ``"scan"`` on every device so far;
+              the others have not been measured on an accelerator yet.
         unroll: steps per iteration of the compiled loop.
-        checkpoint_every: K, to keep one state per K steps and compute the rest again, or
-            ``"sqrt"`` for the square root of T.
+        checkpoint_every: K, to keep one state per K steps, or ``"sqrt"`` for about the square root
+            of T. By default 8 for elementwise steps on CPU, where that is faster than keeping all,
+            and 1 elsewhere.
 
     Returns:
         The state after the last step (or at each sequence's own end), and the outputs ``[T, ...]``.
 
     Raises:
-        ValueError: unknown `engine`; `unroll` or `checkpoint_every` less than 1; no or differing
-            T in `xs`; `seq_lengths` of the wrong shape or out of range; with `elementwise`,
-            states that differ in shape or a parameter that does not broadcast.
+        ValueError: unknown `engine`, or one that cannot run this step; `unroll` or
+            `checkpoint_every` less than 1; no or differing T in `xs`; `seq_lengths` of the wrong
+            shape or out of range; with `elementwise`, states that differ in shape or a parameter
+            that does not broadcast.
         TypeError: a `step` that is no hashable function, `seq_lengths` that are not integers.
 
     Example:
@@ -80,9 +103,9 @@ def unroll(
     if not isinstance(step, Hashable):
         raise TypeError(f"`step` must be hashable, like any function; got {step!r}.")
     unroll = _at_least_one("unroll", unroll)
-    length = _length(xs)
+    length = length_of(xs)
     if checkpoint_every == "sqrt":
-        checkpoint_every = max(1, math.isqrt(length))
+        checkpoint_every = _root(length)
     elif checkpoint_every is not None:
         checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
 
@@ -90,22 +113,58 @@ def unroll(
     params = jax.tree.map(jnp.asarray, params)
     xs = jax.tree.map(jnp.asarray, xs)
     if elementwise:
-        shape = _common_shape(state)
-        params = jax.tree.map(functools.partial(_broadcast, shape=shape), params)
+        _check_elementwise(params, state)
     valid = None
     if seq_lengths is not None:
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)] + _step_shapes(xs)
         valid = valid_steps(seq_lengths, length, shapes)
-    return _scan(step, params, state, xs, valid, unroll=unroll, every=checkpoint_every)
+    scan = _choose(engine, elementwise, step, params, state, xs)
+    if elementwise and checkpoint_every is None:
+        # On CPU storing fewer states is also faster: what is computed again stays in the cache.
+        checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
+    return _run(scan, step, unroll, checkpoint_every, params, state, xs, valid)
 
 
-@functools.partial(jax.jit, static_argnames=("step", "unroll", "every"))
-def _scan(
-    step: Step, params: Any, state: Any, xs: Any, valid: Any, *, unroll: int, every: int | None
+def _choose(
+    engine: Engine, elementwise: bool, step: Step, params: Any, state: Any, xs: Any
+) -> Callable[..., Any]:
+    if engine in ("fused", "parallel") and not elementwise:
+        raise ValueError(f"`engine` {engine!r} needs a step that is `elementwise`; this is not.")
+    if engine == "parallel":
+        if not hasattr(step, "ahead"):
+            raise ValueError(f"`engine` 'parallel' needs a `LayerStep`; got {step!r}.")
+        return scan_parallel
+    if engine == "fused":
+        from tracetorch_jax.functional import fused  # Pallas takes a while to import
+
+        if reason := fused.why_not(step, params, state, xs):
+            raise ValueError(f"`engine` 'fused' needs {reason}.")
+        return fused.scan_fused
+    return scan_elementwise if elementwise else _scan_any
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(
+    scan: Callable[..., Any],
+    step: Step,
+    unroll: int,
+    every: int | None,
+    params: Any,
+    state: Any,
+    xs: Any,
+    valid: Any,
 ) -> tuple[Any, Any]:
     if valid is not None:
         xs = jax.tree.map(lambda x: mask_steps(valid, x), xs)
+    state, ys = scan(step, unroll, every, params, state, (xs, valid))
+    if valid is not None:
+        ys = jax.tree.map(lambda y: mask_steps(valid, y), ys)
+    return state, ys
 
+
+def _scan_any(
+    step: Step, unroll: int, every: int | None, params: Any, state: Any, inputs: Any
+) -> tuple[Any, Any]:
     # The policy of `jax.checkpoint`, keep the inputs and nothing else, is what makes a gradient
     # store one state per step. In a loop there is nothing for XLA to merge the second computation
     # with, hence `prevent_cse=False`, which would only hinder it.
@@ -118,63 +177,20 @@ def _scan(
         return new, out
 
     scan = functools.partial(jax.lax.scan, body, unroll=unroll)
-    inputs = (xs, valid)
-    state, ys = scan(state, inputs) if every is None else _chunked(scan, state, inputs, every)
-    if valid is not None:
-        ys = jax.tree.map(lambda y: mask_steps(valid, y), ys)
-    return state, ys
-
-
-def _chunked(scan: Callable[..., Any], state: Any, inputs: Any, every: int) -> tuple[Any, Any]:
-    """A scan over chunks of `every` steps that keeps the state before each chunk only."""
-    length = _length(inputs)
-    whole = length - length % every
-    tail = jax.tree.map(lambda x: x[whole:], inputs)
+    if every is None:
+        return scan(state, inputs)
     chunk = jax.checkpoint(scan, prevent_cse=False)
-    if not whole:
-        return chunk(state, tail)
-    head = jax.tree.map(lambda x: x[:whole].reshape(whole // every, every, *x.shape[1:]), inputs)
-    state, ys = jax.lax.scan(chunk, state, head)
-    ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
-    if whole < length:
-        state, rest = chunk(state, tail)
-        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
-    return state, ys
+    ys = []
+    for part in in_chunks(inputs, every):
+        state, out = jax.lax.scan(chunk, state, part)
+        ys.append(out)
+    return state, out_of_chunks(ys)
 
 
-def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) -> jax.Array:
-    """Boolean ``[T, B]``, or ``[T]`` for a scalar: which steps lie within each sequence.
-
-    Args:
-        seq_lengths: ``[B]`` integers, or a scalar.
-        length: T.
-        shapes: of one step's tensors, with B as their leading axis.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: wrong shape, or a concrete length outside [0, T].
-    """
-    lengths = jnp.asarray(seq_lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`seq_lengths` must be integers; got dtype {lengths.dtype}.")
-    if lengths.ndim > 1:
-        raise ValueError(
-            f"`seq_lengths` must be a vector of shape [B], or a scalar without a batch axis; "
-            f"got shape {lengths.shape}."
-        )
-    if lengths.ndim == 1:
-        for shape in shapes:
-            if shape[:1] != lengths.shape:
-                raise ValueError(
-                    f"`seq_lengths` must have one length for each sequence in the batch; got shape "
-                    f"{lengths.shape} for a step of shape {tuple(shape)}."
-                )
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        bad = [int(n) for n in np.asarray(lengths).flat if not 0 <= n <= length]
-        if bad:
-            raise ValueError(f"`seq_lengths` must lie between 0 and T = {length}; got {bad[0]}.")
-    steps = jnp.arange(length, dtype=lengths.dtype).reshape((length,) + (1,) * lengths.ndim)
-    return steps < lengths.reshape((1, *lengths.shape))
+def _root(length: int) -> int:
+    """About the square root; a divisor if there is one near, which saves `in_chunks` a copy."""
+    root = max(1, math.isqrt(length))
+    return next((k for k in range(root, 2 * root) if length % k == 0), root)
 
 
 def _at_least_one(name: str, value: Any) -> int:
@@ -187,54 +203,25 @@ def _at_least_one(name: str, value: Any) -> int:
     return number
 
 
-def _length(xs: Any) -> int:
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
-    if not shapes or not all(shapes):
-        raise ValueError(f"`xs` must hold arrays with a leading time axis; got shapes {shapes}.")
-    lengths = {shape[0] for shape in shapes}
-    if len(lengths) > 1:
-        raise ValueError(f"`xs` must agree in its leading time axis; got shapes {shapes}.")
-    return lengths.pop()
-
-
 def _step_shapes(xs: Any) -> list[tuple[int, ...]]:
     """Shapes of one step of every real-valued array."""
     return [x.shape[1:] for x in jax.tree.leaves(xs) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
-def _common_shape(state: Any) -> tuple[int, ...]:
+def _check_elementwise(params: Any, state: Any) -> None:
     shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
     if len(shapes) != 1:
         raise ValueError(
             f"`elementwise` steps need states that all have one shape; got {sorted(shapes)}."
         )
-    return shapes.pop()
-
-
-def _broadcast(param: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    try:
-        return jnp.broadcast_to(param, shape)
-    except ValueError:
-        raise ValueError(
-            f"`params` of an `elementwise` step must broadcast to the state's shape {shape}; "
-            f"got {param.shape}."
-        ) from None
-
-
-def expand_mask(mask: jax.Array, ndim: int) -> jax.Array:
-    """Give a mask of leading axes the rank of what it masks."""
-    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
-
-
-def keep_ended(alive: jax.Array, new: Any, old: Any) -> Any:
-    """The new state of the sequences that go on, the old one of those that have ended."""
-    return jax.tree.map(
-        lambda new, old: jnp.where(expand_mask(alive, new.ndim), new, old), new, old
-    )
-
-
-def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:
-    """Zero what lies beyond each sequence's end; leave what is not a real number (keys) alone."""
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x
-    return jnp.where(expand_mask(valid, x.ndim), x, jnp.zeros_like(x))
+    (shape,) = shapes
+    for param in jax.tree.leaves(params):
+        try:
+            fits = np.broadcast_shapes(param.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"`params` of an `elementwise` step must broadcast to the state's shape {shape}; "
+                f"got {param.shape}."
+            )

@@ -8,13 +8,14 @@ arrays of the shape of `x`. Branches are on static arguments only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import spikes
+from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
@@ -28,17 +29,31 @@ def _channels(x: jax.Array, dual: bool, zero_split: ZeroSplit) -> tuple[jax.Arra
     return split(x, zero_split) if dual else (x,)
 
 
+def _one_step(
+    update: Callable[..., jax.Array], decay: jax.Array, trace: jax.Array, x: jax.Array
+) -> jax.Array:
+    return update(decay, trace, x)
+
+
+def _all_steps(
+    update: Callable[..., jax.Array], decay: jax.Array, trace: jax.Array, x: jax.Array
+) -> jax.Array:
+    added = update(decay, jnp.zeros_like(x), x)
+    return linear_recurrence(decay[0] if decay.ndim == x.ndim else decay, added, trace)
+
+
 def _advance(
     trace: Trace,
     names: tuple[str, str],
     params: Params,
     state: Mapping[str, jax.Array],
     x: tuple[jax.Array, ...],
+    run: Callable[..., jax.Array] = _one_step,
 ) -> tuple[State, jax.Array]:
     """Advance every channel of a trace; `names` are those of its decay and of its state."""
     decays, states = (channel_names(name, trace.dual) for name in names)
     new = {
-        name: (ema if averages else leak)(params[decay], state[name], value)
+        name: run(ema if averages else leak, params[decay], state[name], value)
         for name, decay, averages, value in zip(states, decays, trace.averages, x, strict=True)
     }
     return new, sum_channels(new.values())
@@ -268,13 +283,25 @@ def step(
         ([0.5, 0.5], [0.0, 1.0])
     """
     x = jnp.asarray(x)
-    params = {name: _align(value, x.ndim) for name, value in params.items()}
+    return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
+
+
+def _integrate(
+    spec: Spec,
+    params: Params,
+    state: Mapping[str, jax.Array],
+    x: jax.Array,
+    run: Callable[..., jax.Array] = _one_step,
+) -> State:
+    """The traces after they have taken in what reaches them, and before any reset."""
+    params = _align(params, x.ndim)
     halves = spec.zero_split
     new: State = {}
 
     drive = x
     if spec.synapse:
-        syn, drive = synapse(params, state, x, trace=spec.synapse, zero_split=halves)
+        x_channels = _channels(x, spec.synapse.dual, halves)
+        syn, drive = _advance(spec.synapse, ("alpha", "syn"), params, state, x_channels, run)
         new |= syn
     delta = _channels(drive, spec.membrane.dual, halves)
 
@@ -288,24 +315,38 @@ def step(
         parts = _channels(params["bias"], spec.membrane.dual, halves)
         delta = tuple(d + b for d, b in zip(delta, parts, strict=True))
 
-    mem, out = membrane(params, state, delta, trace=spec.membrane)
+    mem, _ = _advance(spec.membrane, ("beta", "mem"), params, state, delta, run)
+    return new | mem
+
+
+def _emit(
+    spec: Spec, params: Params, state: State, spike: Any, key: jax.Array | None
+) -> tuple[State, jax.Array]:
+    """The state after the reset, and the output."""
+    mem = {name: state[name] for name in channel_names("mem", spec.membrane.dual)}
+    out = sum_channels(mem.values())
+    params = _align(params, out.ndim)
     if spec.emits:
         draw = None
         if spec.fires and is_stochastic(spike):
-            draw = _draw(spike, key, x.shape)
+            draw = _draw(spike, key, out.shape)
         mem, out = fire(params, mem, out, spec=spec, spike=spike, draw=draw)
-    new |= mem
+    new = state | mem
     if spec.recurrence:
         new["prev_output"] = out
     return new, out
 
 
-def _align(value: jax.Array, ndim: int) -> jax.Array:
-    """Give a vector the rank of what it multiplies; axes are counted from the end."""
-    value = jnp.asarray(value)
-    if not 0 < value.ndim < ndim:
-        return value
-    return value.reshape((1,) * (ndim - value.ndim) + value.shape)
+def _align(params: Params, ndim: int) -> dict[str, jax.Array]:
+    """Give vectors the rank of what they multiply; axes are counted from the end."""
+
+    def align(value: Any) -> jax.Array:
+        value = jnp.asarray(value)
+        if not 0 < value.ndim < ndim:
+            return value
+        return value.reshape((1,) * (ndim - value.ndim) + value.shape)
+
+    return {name: align(value) for name, value in params.items()}
 
 
 def _add_feedback(
@@ -342,6 +383,8 @@ class LayerStep:
     Attributes:
         spec: which features the layer has.
         spike: spike function, or a pair.
+        dtype: what the step computes in, by default the type of the input.
+        out_dtype: type of the output, by default the one it is computed in.
 
     Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
     the step's PRNG key.
@@ -354,10 +397,69 @@ class LayerStep:
 
     spec: Spec
     spike: Any = DEFAULT_SPIKE
+    dtype: Any = None
+    out_dtype: Any = None
 
     def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
         """Advance by one step."""
-        key = None
-        if is_stochastic(self.spike):
-            x, key = x
-        return step(self.spec, params, state, x, spike=self.spike, key=key)
+        return self._finish(params, self._begin(params, state, x), x)
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """The step in two parts: the traces before the reset; the reset and the output.
+
+        With a single state it is one part: there is too little to share for a cut to pay.
+        """
+        return (self,) if len(self.spec.states) == 1 else (self._begin, self._finish)
+
+    def ahead(
+        self, params: Params, state: State, xs: Any
+    ) -> tuple[State, LayerStep | None, Params, Any]:
+        """Advance the traces that depend on the input alone over all steps at once.
+
+        Args:
+            params: constrained values by name.
+            state: states before the first step.
+            xs: inputs ``[T, ...]``, or a pair of inputs and keys.
+
+        Returns:
+            States ``[T, ...]`` by name; the step that is left, or None; its parameters; and its
+            inputs, or where no step is left the outputs.
+
+        Raises:
+            ValueError: no trace depends on the input alone.
+        """
+        x, key = self._split(xs)
+        spec = self.spec
+        if not spec.fires and not spec.recurrence:
+            traces = _integrate(spec, params, state, x, _all_steps)
+            new, out = _emit(spec, params, traces, self.spike, key)
+            return new, None, params, self._cast(out)
+        if not spec.synapse:
+            raise ValueError(
+                "`engine` 'parallel' needs a trace that depends on the input alone, a synaptic one "
+                "or the membrane of a layer without spikes and recurrence; got a layer with the "
+                f"states {list(spec.states)}."
+            )
+        channels = _channels(x, spec.synapse.dual, spec.zero_split)
+        traces, drive = _advance(
+            spec.synapse, ("alpha", "syn"), _align(params, x.ndim), state, channels, _all_steps
+        )
+        rest = dataclasses.replace(self, spec=dataclasses.replace(spec, synapse=None))
+        params = {name: params[name] for name in rest.spec.parameters}
+        return traces, rest, params, drive if key is None else (drive, key)
+
+    def _begin(self, params: Params, state: State, x: Any) -> State:
+        return _integrate(self.spec, params, state, self._split(x)[0])
+
+    def _finish(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
+        new, out = _emit(self.spec, params, state, self.spike, self._split(x)[1])
+        return new, self._cast(out)
+
+    def _split(self, x: Any) -> tuple[jax.Array, jax.Array | None]:
+        x, key = x if is_stochastic(self.spike) else (x, None)
+        x = jnp.asarray(x)
+        return (x if self.dtype is None else x.astype(self.dtype)), key
+
+    def _cast(self, out: jax.Array) -> jax.Array:
+        return out if self.out_dtype is None else out.astype(self.out_dtype)

@@ -227,11 +227,14 @@ class TraceCell(nn.RNNCellBase):
         """
         xs, compute, out = self._prepare("xs", xs, leading=1)
         carry = self._check_carry(carry, xs.shape[1:], compute)
-        inputs: Any = xs.astype(compute)
+        # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16
+        # array whenever a step writes into it.
+        cast = xs.dtype != compute and engine != "fused" and jax.default_backend() == "cpu"
+        inputs: Any = xs.astype(compute) if cast else xs
         if is_stochastic(self.spike_function):
             inputs = inputs, jax.random.split(self.make_rng("spike"), xs.shape[0])
         state, ys = functional.unroll(
-            functional.LayerStep(self.spec, self.spike_function),
+            functional.LayerStep(self.spec, self.spike_function, compute, compute if cast else out),
             self._along_dim(compute),
             carry,
             inputs,

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.functional.scan import ENGINES, keep_ended, mask_steps, valid_steps
+from tracetorch_jax.functional.scan import ENGINES
+from tracetorch_jax.functional.sequences import keep_ended, mask_steps, valid_steps
 
 
 def unroll_any_cell(
@@ -38,6 +39,11 @@ def unroll_any_cell(
         The last carry, and the outputs ``[T, ...]``.
     """
     check_choice("engine", engine, ENGINES)
+    if engine not in ("auto", "scan"):
+        raise ValueError(
+            f"`engine` {engine!r} is for trace layers; {type(cell).__name__} is none, and needs "
+            "'auto' or 'scan'."
+        )
     if checkpoint_every is not None:
         raise ValueError(
             f"`checkpoint_every` is for trace layers; {type(cell).__name__} is none. Wrap it in "

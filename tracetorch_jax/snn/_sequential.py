@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax.functional.scan import expand_mask, mask_steps, valid_steps
+from tracetorch_jax.functional.sequences import expand_mask, mask_steps, valid_steps
 from tracetorch_jax.snn._cell import TraceCell, check_names
 from tracetorch_jax.snn._foreign import unroll_any_cell
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.functional.scan import ENGINES, Engine, valid_steps
+from tracetorch_jax.functional.scan import ENGINES, Engine
+from tracetorch_jax.functional.sequences import valid_steps
 from tracetorch_jax.snn._sequential import unroll_cell
 
 
@@ -21,7 +22,7 @@ class Unroll(nn.Module):
     are interchangeable, also with `flax.linen.RNN` of the same cell.
 
     Unlike in `flax.linen.RNN`, the parameters of a trace layer are constrained once per sequence,
-    a gradient keeps one carry per step and nothing else, a stack (`Sequential`) runs layer by
+    a gradient keeps carries and nothing else, a stack (`Sequential`) runs layer by
     layer, and padding gives zeros.
 
     Args:
@@ -31,14 +32,14 @@ class Unroll(nn.Module):
             order in which they were computed, the last step first.
         keep_order: with `reverse`, whether outputs are put back into the order of the input.
         return_carry: whether to return ``(carry, ys)`` rather than ``ys``.
-        engine: ``"scan"``, or ``"auto"`` for the fastest there is.
+        engine: ``"auto"``, ``"scan"``, ``"fused"`` or ``"parallel"``, see `functional.unroll`.
         unroll: steps per iteration of the compiled loop.
         checkpoint_every: K, to keep one carry per K steps for the gradient and compute the others
-            again; ``"sqrt"`` for the square root of T.
+            again; ``"sqrt"`` for about the square root of T; by default 8 on CPU and 1 elsewhere.
 
     Raises:
         TypeError: `cell` is not a cell.
-        ValueError: unknown `engine`.
+        ValueError: unknown `engine`; when called, one that cannot run the cell.
 
     Example:
         >>> import jax, jax.numpy as jnp
