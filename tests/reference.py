@@ -97,9 +97,9 @@ def _weighted(run, raw, carry, xs, weights):
     return last, out, pullback((zeros, weights))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def through_unroll(layer, raw, carry, xs, weights, lengths=None):
-    model = snn.Unroll(layer, time_major=True, return_carry=True)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("engine", "checkpoint_every"))
+def through_unroll(layer, raw, carry, xs, weights, lengths=None, **options):
+    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
 
     def run(raw, carry, xs):
         return model.apply({"params": {"cell": raw}}, xs, carry, seq_lengths=lengths)
@@ -156,6 +156,15 @@ def through_cell(layer, raw, carry, xs, weights, lengths=None):
 
 
 WAYS = {"cell": through_cell, "unroll": through_unroll, "rnn": through_rnn}
+
+# What can be scanned without waiting for the layer's own output: synaptic traces, and LI.
+LINEAR = tuple(name for name in LAYERS if "S" in name.split("LI")[0] or name in ("LI", "DLI"))
+ENGINES = {
+    "every state kept": {"checkpoint_every": 1},
+    "fused": {"engine": "fused"},
+    "parallel": {"engine": "parallel"},
+}
+WAYS |= {name: functools.partial(through_unroll, **options) for name, options in ENGINES.items()}
 
 
 def arguments(case, dtype, family=snn):

@@ -193,7 +193,14 @@ class TestUnroll:
 
     @pytest.mark.parametrize(
         "options",
-        [{}, {"unroll": 3}, *({"checkpoint_every": k} for k in (1, 3, 5, 11, 50, "sqrt"))],
+        [
+            {},
+            {"unroll": 3},
+            *({"checkpoint_every": k} for k in (1, 3, 5, 11, 50, "sqrt")),
+            {"unroll": 3, "checkpoint_every": 1},
+            {"engine": "fused", "unroll": 4},
+            {"engine": "fused", "checkpoint_every": 3},
+        ],
         ids=str,
     )
     def test_a_users_step_gives_values_and_gradients_of_plain_scan(self, options):
@@ -241,19 +248,20 @@ class TestUnroll:
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(d_params))
         assert float(jnp.abs(d_xs[4:, 1]).max()) == 0
 
-    def test_gradient_stores_one_state_per_step(self, optimised):
-        """Temporary memory of a gradient: the states, and not the step's inner values."""
+    def test_gradient_stores_states_and_nothing_else(self, optimised):
+        """Temporary memory of a gradient: states, and not the step's inner values."""
         xs = jnp.zeros((200, 8, 128))
 
-        def temporary(layer):
+        def temporary(layer, every):
             layer, variables = reference.scrambled(layer, 128)
-            run = snn.Unroll(layer, time_major=True).apply
+            run = snn.Unroll(layer, time_major=True, checkpoint_every=every).apply
             gradient = jax.jit(lambda v, xs, cotangent: jax.vjp(run, v, xs)[1](cotangent))
             compiled = gradient.lower(reference.under(variables), xs, xs).compile()
             return compiled.memory_analysis().temp_size_in_bytes / xs.nbytes
 
         for layer, states in {"LIB": 1, "SLIB": 2, "SRLIT": 4, "DSRLITS": 7}.items():
-            assert states - 0.5 < temporary(layer) < states + 0.5, layer
+            assert states - 0.5 < temporary(layer, 1) < states + 0.5, layer
+            assert temporary(layer, None) < 0.3 * states + 0.2, layer
 
     def test_inference_stores_nothing(self, optimised):
         layer, variables = reference.scrambled("SRLIT", 128)
@@ -262,20 +270,35 @@ class TestUnroll:
         compiled = run.lower(reference.under(variables), xs).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * xs.nbytes
 
-    def test_checkpointing_bounds_memory(self, optimised):
-        xs = jnp.zeros((400, 8, 64))
+    @pytest.mark.parametrize("length", [400, 397])
+    def test_checkpointing_bounds_memory(self, length, optimised):
+        xs = jnp.zeros((length, 8, 64))
         layer, variables = reference.scrambled("SRLIT", 64)
 
         def temporary(every):
             model = snn.Unroll(layer, time_major=True, checkpoint_every=every)
 
-            def run(v, xs):
-                return (model.apply(v, xs) ** 2).sum()
+            def gradient(v, xs, cotangent):
+                return jax.vjp(model.apply, v, xs)[1](cotangent)
 
-            compiled = jax.jit(jax.grad(run)).lower(reference.under(variables), xs).compile()
+            compiled = jax.jit(gradient).lower(reference.under(variables), xs, xs).compile()
             return compiled.memory_analysis().temp_size_in_bytes
 
-        assert temporary("sqrt") < 0.5 * temporary(None)
+        assert temporary("sqrt") < 0.2 * temporary(1)
+
+    def test_checkpointing_bounds_memory_of_any_step(self, optimised):
+        xs = {"in": jnp.zeros((420, 8, 64))}
+
+        def temporary(every):
+            def run(params):
+                return functional.unroll(
+                    mixing, params, jnp.zeros((8, 64)), xs, checkpoint_every=every
+                )[0].sum()
+
+            compiled = jax.jit(jax.grad(run)).lower({"w": jnp.eye(64)}).compile()
+            return compiled.memory_analysis().temp_size_in_bytes
+
+        assert temporary("sqrt") < temporary(None) - 0.7 * xs["in"].nbytes
 
     @pytest.mark.parametrize("name", reference.LAYERS)
     def test_parameter_gradients_are_reduced_after_the_loop(self, name):
@@ -317,6 +340,19 @@ class TestUnroll:
             float(want), rel=1e-5
         )
 
+    def test_a_gradient_past_the_arguments_of_an_elementwise_step_raises(self):
+        """Rather than being silently zero."""
+
+        def last(w):
+            return functional.unroll(
+                lambda p, s, x: (w * s + x, s), None, jnp.zeros(3), jnp.ones((5, 3)),
+                elementwise=True,
+            )[0].sum()  # fmt: skip
+
+        assert float(last(1.0)) == 15.0
+        with pytest.raises(Exception, match="closed-over value"):
+            jax.grad(last)(0.5)
+
     def test_random_keys_can_be_scanned(self):
         def step(params, state, x):
             x, key = x
@@ -333,7 +369,7 @@ class TestUnroll:
     @pytest.mark.parametrize(
         ("change", "error", "words"),
         [
-            ({"engine": "warp"}, ValueError, "`engine` must be one of 'auto', 'scan'; got 'warp'"),
+            ({"engine": "warp"}, ValueError, "`engine` must be one of .*'fused'.*; got 'warp'"),
             ({"unroll": 0}, ValueError, "`unroll` must be an integer of at least 1; got 0"),
             ({"unroll": 1.5}, TypeError, "`unroll` must be an integer; got 1.5"),
             ({"checkpoint_every": -2}, ValueError, "`checkpoint_every` must .* got -2"),

@@ -120,6 +120,19 @@ def test_readme_code_runs(i, tmp_path, monkeypatch):
         exec(compile(BLOCKS[i], f"README block {i}", "exec"), {"__name__": "readme"})
 
 
+def test_the_speed_page_splits_a_batch_over_devices():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    use = """
+from tracetorch_jax import snn
+model = snn.Unroll(snn.SRLIB(20))
+params = model.init(jax.random.key(0), xs)
+ys = jax.jit(model.apply)(params, xs)
+print(len(ys.sharding.device_set), tuple(ys.sharding.spec)[0])
+"""
+    assert run("-c", block + use).split() == ["2", "data"]
+
+
 def test_readme_has_code():
     assert len(BLOCKS) >= 3
 

@@ -273,6 +273,12 @@ class TestUnrollErrors:
         with pytest.raises(error, match=words):
             snn.Unroll(cell, **kwargs)
 
+    @pytest.mark.parametrize("engine", ["fused", "parallel"])
+    def test_other_cells_have_no_such_engine(self, engine):
+        model = snn.Unroll(nn.GRUCell(3), engine=engine)
+        with pytest.raises(ValueError, match=f"`engine` '{engine}' is for trace layers; GRUCell"):
+            model.init(jax.random.key(0), jnp.ones((2, 4, 3)))
+
     def test_time_is_needed(self):
         with pytest.raises(ValueError, match="`xs` must have a time axis"):
             snn.Unroll(snn.LI(3)).init(jax.random.key(0), jnp.ones(3))

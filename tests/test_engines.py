@@ -1,0 +1,238 @@
+"""Every engine against the reference vectors and against one another."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.sharding import AbstractMesh
+from jax.test_util import check_grads
+
+from tracetorch_jax import functional, snn
+from tracetorch_jax.functional import fused
+from tracetorch_jax.functional.linear import linear_recurrence
+
+
+def gradient(layer, lengths=None, **options):
+    """A jitted function of variables and inputs: carry, outputs, and all gradients."""
+    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
+
+    def run(variables, xs):
+        return model.apply(variables, xs, seq_lengths=lengths)
+
+    return jax.jit(functools.partial(reference.value_and_grads, run))
+
+
+def one_program(layer):
+    """The cases of a layer that share one compiled program."""
+    return [
+        case for case in reference.cases(layer) if len(reference.arguments(case, "float64")) > 5
+    ]
+
+
+@pytest.mark.parametrize("way", ["every state kept", "fused"])
+@pytest.mark.parametrize("layer", reference.LAYERS)
+def test_every_engine_matches_tracetorch(layer, way, x64):
+    assert one_program(layer)
+    for case in one_program(layer):
+        reference.check_case(case, way, "float64")
+
+
+@pytest.mark.parametrize("layer", reference.LINEAR)
+def test_parallel_matches_tracetorch(layer, x64):
+    for case in one_program(layer):
+        reference.check_case(case, "parallel", "float64")
+
+
+@pytest.mark.parametrize("layer", ["LI", "RLIB", "SLITS", "DSRLIT"])
+def test_fused_and_scan_emit_the_same_spikes(layer, optimised):
+    cell, variables = reference.scrambled(layer)
+    xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])
+    scan, fused = (
+        gradient(cell, lengths, engine=engine, checkpoint_every=5)(reference.under(variables), xs)
+        for engine in ("scan", "fused")
+    )
+    reference.assert_trees_close(scan, fused, 1e-5)
+    np.testing.assert_array_equal(scan[0][1] != 0, fused[0][1] != 0)
+
+
+# What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+class TestFused:
+    @pytest.mark.parametrize("every", [None, 3])
+    @pytest.mark.parametrize(
+        ("shape", "dtype"),
+        [((11, 150, 3), "bfloat16"), ((1, 2, 3), "float32"), ((5, 3), "float32"),
+         ((4, 2, 64, 3), "float32")],
+        ids=str,
+    )  # fmt: skip
+    def test_time_in_blocks_as_on_tpu(self, monkeypatch, every, shape, dtype):
+        """The cut that a TPU needs, in the interpreter: blocks of rows and of time, groups."""
+        target = dataclasses.replace(fused._INTERPRETER, rows=2, time_bytes=5000, ahead=6)
+        monkeypatch.setattr(fused, "_INTERPRETER", target)
+        cell, variables = reference.scrambled("SRLIT")
+        xs = reference.inputs(*shape, dtype=dtype) * 2
+        lengths = jnp.minimum(jnp.arange(shape[1]), shape[0]) if len(shape) > 2 else jnp.array(3)
+        jax.clear_caches()
+        want, got = (
+            gradient(cell, lengths, engine=engine, checkpoint_every=every)(
+                reference.under(variables), xs
+            )
+            for engine in ("scan", "fused")
+        )
+        jax.clear_caches()
+        reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
+
+    def test_it_is_one_kernel_in_each_direction(self):
+        cell, variables = reference.scrambled("DSRLITS")
+        xs = jnp.ones((20, 2, 3))
+        run = gradient(cell, engine="fused")
+        for platform in ("cuda", "tpu"):
+            with abstract_device(platform):
+                text = (
+                    run.trace(reference.under(variables), xs)
+                    .lower(lowering_platforms=(platform,))
+                    .as_text()
+                )
+            kernels = text.count("triton" if platform == "cuda" else "tpu_custom_call")
+            assert kernels == 2
+            assert "stablehlo.while" not in text
+
+    @pytest.mark.parametrize(("dtype", "every"), [("float32", None), ("bfloat16", 16)])
+    @pytest.mark.parametrize("platform", ["cuda", "tpu"])
+    def test_long_padded_sequences_lower(self, platform, dtype, every):
+        cell, variables = reference.scrambled("SLITS", 250)
+        xs = jnp.ones((1001, 65, 250), dtype)
+        run = gradient(cell, jnp.arange(65), engine="fused", checkpoint_every=every)
+        with abstract_device(platform):
+            run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
+
+    @pytest.mark.parametrize("layer", reference.LAYERS)
+    @pytest.mark.parametrize("platform", ["cuda", "tpu"])
+    def test_every_layer_lowers(self, platform, layer):
+        cell, variables = reference.scrambled(layer)
+        xs = jnp.ones((20, 2, 3))
+        run = gradient(cell, jnp.array([3, 20]), engine="fused")
+        with abstract_device(platform):
+            run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
+
+    def test_bfloat16_is_cast_within_the_kernel(self):
+        """What is streamed is what was given, not a copy of twice its size."""
+        cell, variables = reference.scrambled("LIB", 64)
+        xs = jnp.ones((20, 2, 64), "bfloat16")
+        run = gradient(cell, engine="fused")
+        jaxpr = str(jax.make_jaxpr(run)(reference.under(variables), xs))
+        assert "bf16[20,1,128]" in jaxpr
+        assert "f32[20,2,64]" not in jaxpr.replace("bf16[20,2,64]", "")
+
+    def test_models_can_be_mapped_over(self):
+        cell, variables = reference.scrambled("SLIB")
+        xs = reference.inputs(3, 6, 2, 3) * 2
+        stacked = jax.tree.map(lambda p: jnp.stack([p, p + 0.1, p - 0.1]), variables)
+        results = [
+            jax.vmap(gradient(cell, engine=engine))(reference.under(stacked), xs)
+            for engine in ("scan", "fused")
+        ]
+        reference.assert_trees_close(*results)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"elementwise": False}, "needs a step that is `elementwise`"),
+            ({"xs": jnp.ones((5, 1, 3))}, r"inputs of the state's shape \(2, 3\).* not \(1, 3\)"),
+            ({"xs": jnp.ones((0, 2, 3))}, r"at least one step .* not shape \(0, 2, 3\)"),
+            ({"state": jnp.zeros((2, 3), int)}, "real-valued `state`"),
+            ({"params": jnp.array(1)}, "real-valued `params`"),
+            ({"step": lambda p, s, x: (s, s > 0)}, "real-valued outputs .* of bool"),
+        ],
+        ids=lambda value: str(list(value)) if isinstance(value, dict) else "",
+    )
+    def test_what_it_cannot_do(self, change, words):
+        arguments = {
+            "step": lambda p, s, x: (p * s + x, s), "params": jnp.array(0.5),
+            "state": jnp.zeros((2, 3)), "xs": jnp.ones((5, 2, 3)), "elementwise": True,
+        }  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            functional.unroll(**(arguments | change), engine="fused")
+
+    def test_random_spikes_are_refused(self):
+        from tracetorch_jax import spikes
+
+        layer = snn.LIB(3, spike=spikes.bernoulli(spikes.sigmoid(4.0)))
+        model = snn.Unroll(layer, engine="fused")
+        rngs = {"params": jax.random.key(0), "spike": jax.random.key(1)}
+        with pytest.raises(ValueError, match="drawn at random"):
+            model.init(rngs, jnp.ones((2, 4, 3)))
+
+
+def abstract_device(platform):
+    """Lower for a device that is not here."""
+    kind, cores = {"cuda": ("NVIDIA H200", 132), "tpu": ("TPU v5e", 1)}[platform]
+    options = {"device_kind": kind, "num_cores": cores}
+    try:
+        device = jax.sharding.AbstractDevice(**options)
+    except TypeError:  # from jax 0.11 on it has to say which platform it belongs to
+        device = jax.sharding.AbstractDevice(
+            **options, platform="gpu" if platform == "cuda" else "tpu"
+        )
+    mesh = AbstractMesh((1,), ("x",), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def test_a_step_of_bfloat16_writes_a_step_on_cpu(optimised):
+    """XLA of jax 0.10 converts a whole bfloat16 buffer, forth and back, to write into it."""
+    cell, variables = reference.scrambled("SRLIT", 64)
+    xs = jnp.ones((50, 2, 64), "bfloat16")
+    text = gradient(cell).lower(reference.under(variables), xs).compile().as_text()
+    loops = [block for block in text.split("\n\n") if "dynamic-update-slice(" in block]
+    assert loops
+    assert not [block for block in loops if "bf16[50,2,64]" in block]
+
+
+class TestParallel:
+    @pytest.mark.parametrize("layer", reference.LINEAR)
+    def test_equals_scan(self, layer):
+        cell, variables = reference.scrambled(layer)
+        xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])
+        results = [
+            gradient(cell, lengths, engine=engine)(reference.under(variables), xs)
+            for engine in ("scan", "parallel")
+        ]
+        reference.assert_trees_close(*results)
+
+    @pytest.mark.parametrize("layer", sorted(set(reference.LAYERS) - set(reference.LINEAR)))
+    def test_layers_without_anything_linear_are_refused(self, layer):
+        cell, variables = reference.scrambled(layer)
+        model = snn.Unroll(cell, engine="parallel")
+        with pytest.raises(ValueError, match="'parallel' needs a trace that depends on the input"):
+            model.apply(reference.under(variables), jnp.ones((2, 4, 3)))
+
+    def test_a_users_step_is_refused(self):
+        with pytest.raises(ValueError, match="needs a `LayerStep`"):
+            functional.unroll(
+                lambda p, s, x: (p * s + x, s), jnp.array(0.5), jnp.zeros(3), jnp.ones((5, 3)),
+                elementwise=True, engine="parallel",
+            )  # fmt: skip
+
+    @pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
+    @pytest.mark.parametrize("length", [0, 1, 2, 7, 64])
+    def test_recurrence(self, decay, length, x64):
+        xs = reference.inputs(length, 2, 3, dtype=np.float64)
+        y = initial = reference.inputs(2, 3, seed=2, dtype=np.float64)
+        decays = jnp.full((1, 3), decay)
+        got = linear_recurrence(decays, xs, initial)
+        for t in range(length):
+            y = decay * y + xs[t]
+            np.testing.assert_allclose(got[t], y, rtol=1e-12, atol=1e-12)
+        assert got.shape == xs.shape
+        if length:
+            check_grads(linear_recurrence, (decays, xs, initial), order=1, modes=["rev"], rtol=1e-3)
+
+    def test_no_loop_is_left_of_a_leaky_integrator(self):
+        cell, variables = reference.scrambled("DSLI")
+        xs = jnp.ones((20, 2, 3))
+        run = gradient(cell, engine="parallel")
+        assert "while" not in run.lower(reference.under(variables), xs).as_text()
