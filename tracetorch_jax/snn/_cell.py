@@ -210,6 +210,9 @@ class TraceCell(nn.RNNCellBase):
     ) -> tuple[Carry, jax.Array]:
         """Advance over the leading axis of `xs`; `Unroll` is the module that calls this.
 
+        With the collection ``"states"`` mutable, every state after every step, ``[T, ...]``, is
+        stored there; see `tracetorch_jax.record`.
+
         Args:
             carry: states before the first step; None for zeros.
             xs: ``[T, ...]``, each slice an input of one step.
@@ -233,17 +236,27 @@ class TraceCell(nn.RNNCellBase):
         inputs: Any = xs.astype(compute) if cast else xs
         if is_stochastic(self.spike_function):
             inputs = inputs, jax.random.split(self.make_rng("spike"), xs.shape[0])
+        step: Any = functional.LayerStep(
+            self.spec, self.spike_function, compute, compute if cast else out
+        )
+        options: dict[str, Any] = {"engine": engine, "unroll": unroll}
+        recording = self.is_mutable_collection("states") and not self.is_initializing()
+        if recording:
+            step, options = _Recorded(step), {}
         state, ys = functional.unroll(
-            functional.LayerStep(self.spec, self.spike_function, compute, compute if cast else out),
+            step,
             self._along_dim(compute),
             carry,
             inputs,
-            elementwise=True,
+            elementwise=not recording,
             seq_lengths=seq_lengths,
-            engine=engine,
-            unroll=unroll,
             checkpoint_every=checkpoint_every,
+            **options,
         )
+        if recording:
+            ys, states = ys
+            for name, values in states.items():
+                self.sow("states", name, values)
         return state, ys.astype(out)
 
     # Checks.
@@ -310,6 +323,17 @@ class TraceCell(nn.RNNCellBase):
                     f"got {jnp.result_type(state)}. Set `dtype` or `param_dtype` of the layer."
                 )
         return {name: jnp.asarray(carry[name]) for name in self.spec.states}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recorded:
+    """A step whose output holds the new state as well."""
+
+    step: functional.LayerStep
+
+    def __call__(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
+        state, y = self.step(params, state, x)
+        return state, (y, state)
 
 
 def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], layer: str) -> None:

@@ -1,0 +1,99 @@
+"""The one convention of axes that encoders, decoders, losses and metrics share with `Unroll`.
+
+Sequences are ``[B, T, ...]``, ``[T, B, ...]`` if time-major, and ``[T, N]`` without a batch axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tracetorch_jax.functional.sequences import expand_mask, valid_steps
+
+
+def known(x: Any) -> np.ndarray | None:
+    """The values of an argument, or None while they are being traced."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
+    """Raise ``ValueError`` for the first known value for which `inside` is false."""
+    values = known(x)
+    if values is None:
+        return
+    bad = values[~inside(values)]
+    if bad.size:
+        raise ValueError(f"`{name}` must {rule}; got {bad.flat[0]}.")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """An integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
+    return int(value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """A number greater than 0."""
+    if known(value) is not None and not (np.all(np.isfinite(value)) and np.all(value > 0)):
+        raise ValueError(f"`{name}` must be finite and greater than 0; got {value!r}.")
+
+
+def real(name: str, x: Any) -> jax.Array:
+    """An array of real numbers; anything but floating point becomes float32."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
+        jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
+    ):
+        raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+
+
+def add_time(sample: jax.Array, time_major: bool) -> int:
+    """Where the time axis of a sequence of such samples goes.
+
+    ``[B, ...]`` becomes ``[B, T, ...]`` and a vector ``[N]``, which has no batch axis, ``[T, N]``.
+    """
+    return 0 if time_major or sample.ndim < 2 else 1
+
+
+def time_first(name: str, xs: Any, time_major: bool) -> jax.Array:
+    """A sequence as ``[T, B, ...]``, or ``[T, N]`` where there is no batch axis."""
+    xs = real(name, xs)
+    if xs.ndim < 2:
+        raise ValueError(
+            f"`{name}` must be [B, T, ...], [T, B, ...] with time_major=True, or [T, N] without a "
+            f"batch axis; got shape {xs.shape}."
+        )
+    return xs if time_major or xs.ndim == 2 else jnp.moveaxis(xs, 1, 0)
+
+
+def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
+    """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
+    if seq_lengths is None:
+        return None
+    lengths = jnp.asarray(seq_lengths)
+    if xs.ndim == 2 and lengths.ndim:
+        raise ValueError(
+            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {lengths.shape}."
+        )
+    if xs.ndim > 2 and lengths.ndim == 0:
+        raise ValueError(
+            "`seq_lengths` must have one length per sequence of the batch; got a scalar."
+        )
+    return valid_steps(lengths, xs.shape[0], [xs.shape[1:]])
+
+
+def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """``[T, B, ...]`` with zeros beyond each sequence's end, whatever stood there."""
+    return xs if valid is None else jnp.where(expand_mask(valid, xs.ndim), xs, jnp.zeros_like(xs))
+
+
+def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """Steps of each sequence: ``[B]``, or a scalar."""
+    if valid is None:
+        return jnp.full(xs.shape[1:2] if xs.ndim > 2 else (), xs.shape[0])
+    return valid.sum(axis=0)

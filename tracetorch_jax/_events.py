@@ -1,0 +1,224 @@
+"""Lists of events as sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from tracetorch_jax._axes import check_count, check_positive, check_values, known
+
+
+class Events(NamedTuple):
+    """Events of several recordings side by side, as `pad_events` makes them.
+
+    Attributes:
+        times: ``[B, E]``.
+        channels: ``[B, E]``.
+        polarities: ``[B, E]``, or None.
+        lengths: ``[B]``, how many of the E places of each recording hold events.
+    """
+
+    times: np.ndarray
+    channels: np.ndarray
+    polarities: np.ndarray | None
+    lengths: np.ndarray
+
+
+def pad_events(recordings: Sequence[tuple[ArrayLike, ...]]) -> Events:
+    """Put recordings of different numbers of events into arrays of one size, for `frames`.
+
+    Args:
+        recordings: for each, ``(times, channels)`` or ``(times, channels, polarities)``, vectors of
+            one length.
+
+    Returns:
+        The padded events, as NumPy arrays.
+
+    Raises:
+        ValueError: no recordings, a recording without events, or vectors that differ in length.
+
+    Example:
+        >>> events = pad_events([([0.1, 0.2], [3, 4]), ([0.5], [1])])
+        >>> events.times.shape, events.lengths.tolist()
+        ((2, 2), [2, 1])
+    """
+    if not len(recordings):
+        raise ValueError("`recordings` must hold at least one recording; got none.")
+    widths = {len(recording) for recording in recordings}
+    if not widths <= {2, 3} or len(widths) > 1:
+        raise ValueError(
+            f"`recordings` must all be (times, channels) or all (times, channels, polarities); got "
+            f"tuples of {sorted(widths)} arrays."
+        )
+    arrays = [[np.asarray(part) for part in recording] for recording in recordings]
+    for i, parts in enumerate(arrays):
+        shapes = [part.shape for part in parts]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+            raise ValueError(
+                f"`recordings[{i}]` must be vectors of one length; got shapes {shapes}."
+            )
+        if not parts[0].size:
+            raise ValueError(f"`recordings[{i}]` must hold at least one event; got none.")
+    lengths = np.array([parts[0].size for parts in arrays], np.int32)
+    padded = [
+        np.stack([np.pad(parts[k], (0, int(lengths.max()) - parts[k].size)) for parts in arrays])
+        for k in range(widths.pop())
+    ]
+    return Events(padded[0], padded[1], padded[2] if len(padded) == 3 else None, lengths)
+
+
+def frames(
+    times: ArrayLike,
+    channels: ArrayLike,
+    polarities: ArrayLike | None = None,
+    *,
+    num_steps: int,
+    num_channels: int,
+    step: float,
+    start: float = 0.0,
+    binary: bool = False,
+    num_events: ArrayLike | None = None,
+    time_major: bool = False,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """Sum lists of events into the steps of a sequence, on the device.
+
+    An event at ``time`` falls into step ``floor((time - start) / step)``. A batch of lists is
+    padded, see `pad_events`, with `num_events` saying how many events each list has.
+
+    Args:
+        times: ``[E]`` or ``[B, E]``, in any unit, in ascending order.
+        channels: integers in ``[0, num_channels)``, of the shape of `times`.
+        polarities: +1 or -1 for each event, or booleans (False for -1); None for +1 throughout.
+        num_steps: T.
+        num_channels: N.
+        step: length of a step in the unit of `times`, greater than 0.
+        start: time at which the first step begins.
+        binary: whether a frame says that there were events, by their sum's sign, rather than how
+            many there were.
+        num_events: ``[B]``, or a scalar: events in each list; by default all E.
+        time_major: whether to give ``[T, B, N]``.
+        dtype: of the frames.
+
+    Returns:
+        ``[B, T, N]``, or ``[T, N]`` for a single list: for each step and channel the sum of the
+        polarities.
+
+    Raises:
+        ValueError: shapes that differ, no events, channels or times out of range, times that are
+            not ascending, polarities other than those above, `step` not greater than 0. While
+            values are being traced they can't be checked; what lies out of range is then left out.
+        TypeError: channels that are not integers.
+
+    Example:
+        >>> frames([0.0, 0.4, 1.2], [0, 0, 1], num_steps=2, num_channels=2, step=1.0).tolist()
+        [[2.0, 0.0], [0.0, 1.0]]
+    """
+    steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
+    check_positive("step", step)
+    lengths = _check_events(times, channels, polarities, num_events, steps, neurons, step, start)
+    # In NumPy where possible: float64 keeps microseconds apart in recordings of hours.
+    numeric: Any = jnp if isinstance(times, jax.Array) else np
+    when = jnp.asarray(numeric.floor((numeric.asarray(times) - start) / step).astype(jnp.int32))
+    where = jnp.asarray(channels).astype(jnp.int32)
+    signs = jnp.ones(when.shape, dtype) if polarities is None else _signs(polarities, dtype)
+    inside = (when >= 0) & (when < steps) & (where >= 0) & (where < neurons)
+    if lengths is not None:
+        inside &= jnp.arange(when.shape[-1]) < lengths[..., None]
+    flat = jnp.where(inside, when * neurons + where, steps * neurons)
+
+    def add(flat: jax.Array, signs: jax.Array) -> jax.Array:
+        return jnp.zeros(steps * neurons, dtype).at[flat].add(signs, mode="drop")
+
+    summed = add(flat, signs) if when.ndim == 1 else jax.vmap(add)(flat, signs)
+    out = summed.reshape(*when.shape[:-1], steps, neurons)
+    out = jnp.sign(out) if binary else out
+    return jnp.moveaxis(out, 1, 0) if time_major and out.ndim == 3 else out
+
+
+def _check_events(
+    times: Any,
+    channels: Any,
+    polarities: Any,
+    num_events: Any,
+    num_steps: int,
+    num_channels: int,
+    step: float,
+    start: float,
+) -> jax.Array | None:
+    """Check a list of events, or a batch of padded ones; return how many each holds."""
+    shape = np.shape(times)
+    if len(shape) not in (1, 2):
+        raise ValueError(f"`times` must be [E] or [B, E]; got shape {shape}.")
+    for name, values in (("channels", channels), ("polarities", polarities)):
+        if values is not None and np.shape(values) != shape:
+            raise ValueError(
+                f"`{name}` must have the shape of `times`, {shape}; got {np.shape(values)}."
+            )
+    if not shape[-1]:
+        raise ValueError("`times` must hold at least one event; got none.")
+    if not jnp.issubdtype(jnp.result_type(jnp.asarray(channels)), jnp.integer):
+        raise TypeError(f"`channels` must be integers; got dtype {jnp.asarray(channels).dtype}.")
+    lengths = None
+    if num_events is not None:
+        lengths = jnp.asarray(num_events)
+        if lengths.shape != shape[:-1]:
+            raise ValueError(
+                f"`num_events` must have one number per list, shape {shape[:-1]}; got "
+                f"{lengths.shape}."
+            )
+        check_values(
+            "num_events",
+            lengths,
+            lambda v: (v >= 1) & (v <= shape[-1]),
+            f"lie between 1 and E = {shape[-1]}",
+        )
+    counts = known(lengths) if lengths is not None else np.full(shape[:-1], shape[-1])
+    if counts is None:
+        return lengths
+    used = np.arange(shape[-1]) < counts[..., None]
+    if known(channels) is not None:
+        check_values(
+            "channels",
+            np.asarray(channels)[used],
+            lambda v: (v >= 0) & (v < num_channels),
+            f"lie between 0 and num_channels - 1 = {num_channels - 1}",
+        )
+    if known(times) is not None:
+        moments = np.asarray(times)
+        end = start + num_steps * step
+        check_values(
+            "times",
+            moments[used],
+            lambda v: (
+                (np.floor((v - start) / step) >= 0) & (np.floor((v - start) / step) < num_steps)
+            ),
+            f"lie in [start, start + num_steps * step) = [{start}, {end})",
+        )
+        falls = (moments[..., 1:] < moments[..., :-1]) & used[..., 1:]
+        if falls.any():
+            first = tuple(int(i) for i in np.argwhere(falls)[0])
+            raise ValueError(
+                f"`times` must be in ascending order; got {moments[(*first[:-1], first[-1] + 1)]} "
+                f"after {moments[first]}. Sort the events."
+            )
+    if polarities is not None and known(polarities) is not None:
+        signs = np.asarray(polarities)
+        if signs.dtype != bool:
+            check_values(
+                "polarities", signs[used], lambda v: abs(v) == 1, "be 1 or -1, or booleans"
+            )
+    return lengths
+
+
+def _signs(polarities: Any, dtype: Any) -> jax.Array:
+    """Polarities as +1 and -1."""
+    signs = jnp.asarray(polarities)
+    if signs.dtype == jnp.bool_:
+        return jnp.where(signs, 1, -1).astype(dtype)
+    return signs.astype(dtype)

@@ -1,0 +1,484 @@
+"""Losses of what a network gives over time, on optax's own.
+
+Outputs are ``[B, T, N]``, as `tracetorch_jax.snn.Unroll` gives them (``[T, B, N]`` with
+`time_major`, ``[T, N]`` without a batch axis, for which every other argument lacks its batch axis
+too). Like optax's, losses are given per sequence, ``[B]``: take their mean. What lies beyond
+`seq_lengths` has no effect. Labels are checked where they are known; while they are being traced,
+one out of range makes its loss NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from tracetorch_jax import decode as _decode
+from tracetorch_jax._axes import (
+    check_positive,
+    check_values,
+    known,
+    lengths_of,
+    real,
+    steps_of,
+    time_first,
+    zero_padding,
+)
+from tracetorch_jax._checks import check_choice
+
+__all__ = [
+    "count_target",
+    "cross_entropy",
+    "first_spike_cross_entropy",
+    "first_spike_target",
+    "rate_penalty",
+    "rate_target",
+    "silence_penalty",
+    "soft_cross_entropy",
+    "step_cross_entropy",
+]
+
+Decoder = Literal["mean", "last", "max", "count"]
+_DECODERS = {
+    "mean": _decode.mean,
+    "last": _decode.last,
+    "max": _decode.max,
+    "count": _decode.count,
+}
+
+
+def cross_entropy(
+    outputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    decode: Decoder = "mean",
+    label_smoothing: float = 0.0,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Cross-entropy of a class per sequence.
+
+        logits = decode(outputs)
+        loss   = -log softmax(logits)[label]
+
+    Args:
+        outputs: ``[B, T, C]``: membranes of a readout, or spikes for ``decode="count"``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        decode: how outputs become logits: ``"mean"``, ``"last"`` or ``"max"`` over time of a
+            membrane, or the spike ``"count"``; see `tracetorch_jax.decode`.
+        label_smoothing: share of the target that is spread over all classes, in [0, 1).
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `outputs` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``, in nats.
+
+    Raises:
+        ValueError: labels out of range or one-hot, a batch size that differs, unknown `decode`,
+            `label_smoothing` outside [0, 1).
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> outputs = jnp.zeros((2, 5, 4))
+        >>> cross_entropy(outputs, jnp.array([0, 3])).round(3).tolist()  # log 4
+        [1.386..., 1.386...]
+    """
+    check_choice("decode", decode, tuple(_DECODERS))
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
+    logits = _DECODERS[decode](_outputs(outputs), seq_lengths=seq_lengths, time_major=time_major)
+    labels = _labels(labels, logits)
+    return _label_loss(logits, labels, label_smoothing)
+
+
+def soft_cross_entropy(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    decode: Decoder = "mean",
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Cross-entropy of a distribution over classes per sequence: of another network, or of mixup.
+
+    Args:
+        outputs: ``[B, T, C]``.
+        targets: ``[B, C]`` probabilities, each row summing to 1.
+        decode: see `cross_entropy`.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `outputs` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``, in nats; least, with the entropy of the target, where the two agree.
+
+    Raises:
+        ValueError: `targets` of another shape, negative, or not summing to 1; unknown `decode`.
+        TypeError: arguments that are not real numbers.
+
+    Example:
+        >>> soft_cross_entropy(jnp.zeros((1, 5, 2)), jnp.array([[0.5, 0.5]])).round(3).tolist()
+        [0.693...]
+    """
+    check_choice("decode", decode, tuple(_DECODERS))
+    logits = _DECODERS[decode](_outputs(outputs), seq_lengths=seq_lengths, time_major=time_major)
+    targets = _targets(targets, logits)
+    check_values("targets", targets, lambda v: v >= 0, "be probabilities")
+    check_values(
+        "targets",
+        targets.sum(axis=-1),
+        lambda total: abs(total - 1) < 1e-2,
+        "sum to 1 over the classes",
+    )
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def step_cross_entropy(
+    outputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Cross-entropy of a class at every step, averaged over the steps of a sequence that count.
+
+    Args:
+        outputs: ``[B, T, C]``.
+        labels: ``[B, T]`` integers in ``[0, C)``; ``[T, B]`` if time-major.
+        mask: of the shape of `labels`: which steps count; all by default. Labels of the others may
+            be anything.
+        label_smoothing: share of the target that is spread over all classes, in [0, 1).
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `outputs`, `labels` and `mask` are ``[T, B, ...]``.
+
+    Returns:
+        ``[B]``, in nats per step; 0 for a sequence of which no step counts.
+
+    Raises:
+        ValueError: labels out of range, one-hot, or with their axes swapped; a misshapen mask;
+            `label_smoothing` outside [0, 1).
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
+        ...                    mask=jnp.array([[True, True, False]])).round(3).tolist()
+        [1.386...]
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
+    xs = time_first("outputs", _outputs(outputs), time_major)
+    labels = jnp.asarray(labels)
+    swap = not time_major and xs.ndim > 2
+    want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
+    _check_label_kind(labels, want, xs.shape[-1])
+    counts = jnp.ones(want, bool) if mask is None else jnp.asarray(mask)
+    if counts.shape != want:
+        raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
+    counts = counts.astype(bool)
+    labels, counts = (jnp.moveaxis(a, 1, 0) if swap else a for a in (labels, counts))
+    valid = steps_of(xs, seq_lengths)
+    if valid is not None:
+        counts = zero_padding(counts, valid)
+    if known(labels) is not None and known(counts) is not None:
+        _check_range(labels[counts], xs.shape[-1])
+    labels = jnp.where(counts, labels, 0)
+    logits = jnp.where(counts[..., None], xs, jnp.zeros_like(xs))
+    each = jnp.where(counts, _label_loss(logits, labels, label_smoothing), 0)
+    axes = (0, *range(2, each.ndim))  # time and space
+    return each.sum(axes) / jnp.maximum(counts.sum(axes), 1).astype(each.dtype)
+
+
+def count_target(
+    spikes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    correct: float,
+    incorrect: float,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Squared error of the number of spikes: so many of the right class, so many of the others.
+
+    Args:
+        spikes: ``[B, T, C]``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        correct: spikes per sequence wanted of the label's neuron.
+        incorrect: spikes per sequence wanted of the other neurons.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``: the mean over classes of the squared difference.
+
+    Raises:
+        ValueError: labels out of range or one-hot, a batch size that differs.
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> spikes = jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
+        >>> count_target(spikes, jnp.array([0]), correct=2, incorrect=0).tolist()
+        [0.0]
+    """
+    counts = _decode.count(
+        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+    )
+    wanted = _one_hot(_labels(labels, counts), counts) * (correct - incorrect) + incorrect
+    return jnp.square(counts - wanted).mean(axis=-1)
+
+
+def rate_target(
+    spikes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    correct: float = 0.8,
+    incorrect: float = 0.1,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Squared error of the rate: spikes per step of the right class and of the others.
+
+    Args:
+        spikes: ``[B, T, C]``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        correct: spikes per step wanted of the label's neuron.
+        incorrect: spikes per step wanted of the other neurons.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``: the mean over classes of the squared difference.
+
+    Raises:
+        ValueError: labels out of range or one-hot, a batch size that differs.
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> spikes = jnp.array([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> rate_target(spikes, jnp.array([0]), correct=0.5, incorrect=0.0).tolist()
+        [0.0]
+    """
+    rates = _decode.mean(_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major)
+    wanted = _one_hot(_labels(labels, rates), rates) * (correct - incorrect) + incorrect
+    return jnp.square(rates - wanted).mean(axis=-1)
+
+
+def first_spike_cross_entropy(
+    spikes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Cross-entropy of the neuron that fires first.
+
+        logits = -first_spike(spikes) / temperature
+
+    Args:
+        spikes: ``[B, T, C]``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        temperature: steps by which a neuron has to be e times as likely as another, greater than 0.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``, in nats. See `tracetorch_jax.decode.first_spike` for the gradient.
+
+    Raises:
+        ValueError: labels out of range or one-hot, a batch size that differs, `temperature` not
+            greater than 0.
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
+        >>> first_spike_cross_entropy(spikes, jnp.array([1])).round(3).tolist()
+        [0.0]
+    """
+    check_positive("temperature", temperature)
+    times = _decode.first_spike(
+        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+    )
+    return _label_loss(-times / temperature, _labels(labels, times), 0.0)
+
+
+def first_spike_target(
+    spikes: ArrayLike,
+    targets: ArrayLike,
+    *,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Squared error of the time of each neuron's first spike.
+
+    Args:
+        spikes: ``[B, T, N]``.
+        targets: ``[B, N]`` steps from 0; T (or the sequence's length) for silence.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, N]``.
+
+    Returns:
+        ``[B]``: the mean over neurons of the squared difference, in steps squared.
+
+    Raises:
+        ValueError: `targets` of another shape, or negative.
+        TypeError: arguments that are not real numbers.
+
+    Example:
+        >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
+        >>> first_spike_target(spikes, jnp.array([[50, 3]])).tolist()
+        [0.0]
+    """
+    times = _decode.first_spike(
+        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+    )
+    targets = _targets(targets, times)
+    check_values("targets", targets, lambda v: v >= 0, "be steps from 0 on")
+    return jnp.square(times - targets).mean(axis=-1)
+
+
+def rate_penalty(
+    spikes: ArrayLike,
+    *,
+    max_rate: float,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Regulariser of neurons that fire too much: squared excess of their rate over `max_rate`.
+
+    Args:
+        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude.
+        max_rate: spikes per step from which on a neuron pays, in [0, 1).
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, ...]``.
+
+    Returns:
+        A scalar: the mean over neurons. Rates are those over the whole batch.
+
+    Raises:
+        ValueError: `max_rate` outside [0, 1).
+
+    Example:
+        >>> rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
+        0.25
+    """
+    if not 0 <= max_rate < 1:
+        raise ValueError(f"`max_rate` must lie in [0, 1); got {max_rate!r}.")
+    rates = _rates(spikes, seq_lengths, time_major)
+    return jnp.square(jnp.maximum(rates - max_rate, 0)).mean()
+
+
+def silence_penalty(
+    spikes: ArrayLike,
+    *,
+    min_rate: float,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Regulariser of neurons that fire too little: squared lack of their rate below `min_rate`.
+
+    Args:
+        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude.
+        min_rate: spikes per step below which a neuron pays, in (0, 1].
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, ...]``.
+
+    Returns:
+        A scalar: the mean over neurons. Rates are those over the whole batch. Its gradient reaches
+        a silent neuron through the surrogate gradient of its spikes.
+
+    Raises:
+        ValueError: `min_rate` outside (0, 1].
+
+    Example:
+        >>> silence_penalty(jnp.zeros((2, 10, 3)), min_rate=0.5).item()
+        0.25
+    """
+    if not 0 < min_rate <= 1:
+        raise ValueError(f"`min_rate` must lie in (0, 1]; got {min_rate!r}.")
+    rates = _rates(spikes, seq_lengths, time_major)
+    return jnp.square(jnp.maximum(min_rate - rates, 0)).mean()
+
+
+def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
+    """Mean magnitude of each neuron's output over time and batch."""
+    xs = time_first("spikes", spikes, time_major)
+    valid = steps_of(xs, seq_lengths)
+    total = jnp.abs(zero_padding(xs, valid)).sum(axis=0)
+    steps = lengths_of(xs, valid).sum()
+    total = total.sum(axis=0) if xs.ndim > 2 else total
+    return total / jnp.maximum(steps, 1).astype(xs.dtype)
+
+
+def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
+    """Check what has a time axis and an axis of classes."""
+    xs = real(name, outputs)
+    if xs.ndim < 2:
+        raise ValueError(
+            f"`{name}` must be [B, T, C], [T, B, C] with time_major=True, or [T, C] without a "
+            f"batch axis; got shape {xs.shape}."
+        )
+    return xs
+
+
+def _labels(labels: Any, logits: jax.Array) -> jax.Array:
+    """Check one label per row of logits."""
+    labels = jnp.asarray(labels)
+    _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
+    _check_range(labels, logits.shape[-1])
+    return labels
+
+
+def _check_label_kind(labels: jax.Array, want: tuple[int, ...], classes: int) -> None:
+    hint = ""
+    if labels.shape == (*want, classes):
+        hint = " They look one-hot: use labels.argmax(-1), or soft_cross_entropy."
+    elif len(want) > 1 and labels.shape == (want[1], want[0], *want[2:]):
+        hint = " Their batch and time axes look swapped: see `time_major`."
+    if labels.shape != want:
+        raise ValueError(
+            f"`labels` must be class indices of shape {want}, as the outputs' batch and time axes "
+            f"say; got shape {labels.shape}.{hint}"
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"`labels` must be integers, indices of classes; got {labels.dtype}.")
+
+
+def _check_range(labels: jax.Array, classes: int) -> None:
+    check_values(
+        "labels",
+        labels,
+        lambda v: (v >= 0) & (v < classes),
+        f"lie between 0 and C - 1 = {classes - 1}",
+    )
+
+
+def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
+    """Cross-entropy that is NaN for labels out of range."""
+    classes = logits.shape[-1]
+    inside = (labels >= 0) & (labels < classes)
+    labels = jnp.where(inside, labels, 0)
+    if label_smoothing:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, classes), label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, targets.astype(logits.dtype))
+    else:
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.where(inside, loss, jnp.nan)
+
+
+def _one_hot(labels: jax.Array, like: jax.Array) -> jax.Array:
+    """One-hot rows, NaN for labels out of range."""
+    inside = (labels >= 0) & (labels < like.shape[-1])
+    rows = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
+    return jnp.where(inside[..., None], rows, jnp.nan)
+
+
+def _targets(targets: Any, like: jax.Array) -> jax.Array:
+    """Check targets of the shape of what they are compared with."""
+    targets = real("targets", targets)
+    if targets.shape != like.shape:
+        raise ValueError(f"`targets` must be of shape {like.shape}; got {targets.shape}.")
+    return targets.astype(like.dtype)

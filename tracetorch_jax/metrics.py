@@ -1,0 +1,279 @@
+"""How much a network fires, and what that costs.
+
+Spikes are ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]`` without a batch axis).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from tracetorch_jax._axes import lengths_of, steps_of, time_first, zero_padding
+
+__all__ = [
+    "Operations",
+    "Rates",
+    "dead",
+    "energy",
+    "saturated",
+    "spike_rate",
+    "synaptic_operations",
+]
+
+CONNECTIONS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
+
+
+class Rates(NamedTuple):
+    """Spikes per step of each neuron, by sign.
+
+    Attributes:
+        positive: ``[...]`` in [0, 1].
+        negative: ``[...]`` in [0, 1].
+    """
+
+    positive: jax.Array
+    negative: jax.Array
+
+    @property
+    def total(self) -> jax.Array:
+        """Spikes of either sign per step."""
+        return self.positive + self.negative
+
+
+def spike_rate(
+    spikes: ArrayLike, *, seq_lengths: ArrayLike | None = None, time_major: bool = False
+) -> Rates:
+    """Spikes per step of each neuron, over the steps of all sequences.
+
+    Args:
+        spikes: ``[B, T, ...]``; what is greater than 0 is a positive spike, what is less a negative
+            one, of whatever size.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, ...]``.
+
+    Returns:
+        Rates of each sign, of the shape of the axes after batch and time.
+
+    Raises:
+        ValueError: `spikes` has fewer than two axes, or `seq_lengths` does not fit.
+        TypeError: `spikes` are not real.
+
+    Example:
+        >>> rates = spike_rate(jnp.array([[[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]]))
+        >>> rates.positive.tolist(), rates.negative.tolist()
+        ([0.5, 0.0], [0.25, 0.0])
+    """
+    xs = time_first("spikes", spikes, time_major)
+    valid = steps_of(xs, seq_lengths)
+    xs = zero_padding(xs, valid)
+    steps = jnp.maximum(lengths_of(xs, valid).sum(), 1).astype(jnp.float32)
+    axes = (0, 1) if xs.ndim > 2 else (0,)
+    return Rates(*((fired.sum(axes).astype(jnp.float32) / steps) for fired in (xs > 0, xs < 0)))
+
+
+def dead(
+    spikes: ArrayLike, *, seq_lengths: ArrayLike | None = None, time_major: bool = False
+) -> jax.Array:
+    """Which neurons never fire.
+
+    Args:
+        spikes: ``[B, T, ...]``.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, ...]``.
+
+    Returns:
+        Booleans of the shape of the axes after batch and time; their mean is the share.
+
+    Raises:
+        ValueError: `spikes` has fewer than two axes, or `seq_lengths` does not fit.
+        TypeError: `spikes` are not real.
+
+    Example:
+        >>> dead(jnp.array([[[1.0, 0.0], [0.0, 0.0]]])).tolist()
+        [False, True]
+    """
+    return spike_rate(spikes, seq_lengths=seq_lengths, time_major=time_major).total == 0
+
+
+def saturated(
+    spikes: ArrayLike,
+    *,
+    rate: float = 0.9,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Which neurons fire at nearly every step, so that their spikes say little.
+
+    Args:
+        spikes: ``[B, T, ...]``.
+        rate: spikes per step, of either sign, from which on a neuron is saturated, in (0, 1].
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `spikes` is ``[T, B, ...]``.
+
+    Returns:
+        Booleans of the shape of the axes after batch and time; their mean is the share.
+
+    Raises:
+        ValueError: `rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths` that
+            does not fit.
+        TypeError: `spikes` are not real.
+
+    Example:
+        >>> saturated(jnp.array([[[1.0, 0.0], [1.0, 1.0]]])).tolist()
+        [True, False]
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"`rate` must lie in (0, 1]; got {rate!r}.")
+    return spike_rate(spikes, seq_lengths=seq_lengths, time_major=time_major).total >= rate
+
+
+class Operations(NamedTuple):
+    """Synaptic operations of one connection for one sample, all of its steps together.
+
+    Attributes:
+        macs: effective multiply-accumulates: the input is not spikes of -1, 0 and 1.
+        acs: effective accumulates: it is.
+        dense: operations if no zero were skipped.
+        events: inputs that are not 0.
+        fan_out: synapses of an input, on average: dense operations per input.
+    """
+
+    macs: float
+    acs: float
+    dense: float
+    events: float
+    fan_out: float
+
+
+def synaptic_operations(
+    model: nn.Module, variables: Any, *args: Any, batch_size: int | None = None, **kwargs: Any
+) -> dict[str, Operations]:
+    """Count the operations of every Dense and convolution of a model, after NeuroBench.
+
+    An operation is effective if neither the input nor the weight is 0. Those of a connection whose
+    inputs are all -1, 0 or 1 are accumulates, those of another are multiply-accumulates: also those
+    behind a layer of scaled spikes, though hardware can multiply its weights by the scales
+    beforehand. Biases, padding of convolutions and the neurons' own arithmetic are not counted.
+
+    Reference: Yik et al., "The NeuroBench framework", Nature Communications 16, 2025.
+
+    Args:
+        model: any Flax module.
+        variables: its variables.
+        *args: arguments of the model. Where sequences are padded, the padding must be 0.
+        batch_size: samples among which the count is shared; by default the size of the first
+            argument's batch axis: axis 0, or 1 for a time-major `Unroll`.
+        **kwargs: keyword arguments of ``model.apply``.
+
+    Returns:
+        A dict from the path of each connection, such as ``cell/layers_0``, to its `Operations`.
+
+    Raises:
+        ValueError: the model has none of these layers.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from tracetorch_jax import snn
+        >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4), nn.Dense(2)]))
+        >>> xs = jnp.zeros((1, 10, 3)).at[0, 0].set(1.0)
+        >>> variables = model.init(jax.random.key(0), xs)
+        >>> synaptic_operations(model, variables, xs)["cell/layers_0"].acs
+        12.0
+    """
+    if batch_size is None:
+        batch_size = _batch_size(model, args)
+    calls: dict[str, list[tuple[nn.Module, Any, Any]]] = {}
+
+    def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:
+        layer = context.module
+        out = next_fun(*inputs, **options)
+        if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
+            call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
+            calls.setdefault("/".join(layer.path), []).append(call)
+        return out
+
+    with nn.intercept_methods(intercept):
+        model.apply(variables, *args, **kwargs)
+    if not calls:
+        names = ", ".join(connection.__name__ for connection in CONNECTIONS)
+        raise ValueError(f"`model` must have connections to count ({names}); it has none.")
+    operations = {}
+    for path, each in calls.items():
+        counts = [_count(layer, params, x) for layer, params, x in each]
+        effective, dense, events, inputs, spiking = np.sum(counts, axis=0)
+        only_spikes = spiking == len(each)
+        operations[path] = Operations(
+            macs=0.0 if only_spikes else float(effective / batch_size),
+            acs=float(effective / batch_size) if only_spikes else 0.0,
+            dense=float(dense / batch_size),
+            events=float(events / batch_size),
+            fan_out=float(dense / inputs),
+        )
+    return operations
+
+
+def energy(
+    operations: dict[str, Operations], *, mac: float = 4.6e-12, ac: float = 0.9e-12
+) -> float:
+    """Energy of synaptic operations for one sample, from what one of each costs.
+
+    The defaults are those of 32-bit floating point in a 45 nm process: 3.7 pJ for a product and 0.9
+    pJ for a sum (Horowitz, ISSCC 2014). Memory, which often costs more, is not in them.
+
+    Args:
+        operations: what `synaptic_operations` gave.
+        mac: joules of a multiply-accumulate.
+        ac: joules of an accumulate.
+
+    Returns:
+        Joules.
+
+    Raises:
+        ValueError: a negative cost.
+
+    Example:
+        >>> energy({"layer": Operations(macs=0, acs=1000, dense=4000, events=10, fan_out=100)})
+        9e-10
+    """
+    for name, value in (("mac", mac), ("ac", ac)):
+        if not value >= 0:
+            raise ValueError(f"`{name}` must not be negative; got {value!r}.")
+    return sum(each.macs * mac + each.acs * ac for each in operations.values())
+
+
+def _count(layer: nn.Module, params: Any, x: Any) -> np.ndarray:
+    """Effective and dense operations, events, inputs, and whether the inputs are spikes."""
+    if isinstance(x, jax.core.Tracer):
+        raise ValueError(
+            "`model` must run its connections outside of jit and scan to be counted; put cells "
+            "into snn.Unroll rather than nn.RNN, and call this outside of jax.jit."
+        )
+    x = jnp.asarray(x)
+    bare = layer.clone(use_bias=False, dtype=jnp.float32)
+
+    def operations(kernel: jax.Array, x: jax.Array) -> float:
+        out = bare.apply({"params": {"kernel": kernel}}, x)
+        return float(np.asarray(out).sum(dtype=np.float64))
+
+    kernel, present = params["kernel"], (x != 0).astype(jnp.float32)
+    effective = operations((kernel != 0).astype(jnp.float32), present)
+    dense = operations(jnp.ones(kernel.shape), jnp.ones(x.shape))
+    spiking = bool(jnp.all((x == 0) | (jnp.abs(x) == 1)))
+    return np.array([effective, dense, float(present.sum()), x.size, spiking])
+
+
+def _batch_size(model: Any, args: Any) -> int:
+    """Sequences in the first argument."""
+    from tracetorch_jax.snn import Unroll
+
+    shape = jnp.shape(args[0]) if args else ()
+    if isinstance(model, Unroll):
+        if len(shape) == model.cell.num_feature_axes + 1:
+            return 1
+        return shape[1 if model.time_major else 0]
+    return shape[0] if shape else 1

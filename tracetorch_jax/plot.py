@@ -1,0 +1,375 @@
+"""Pictures of spikes, traces and decays, with matplotlib (extra ``plot``).
+
+Every function draws on `ax`, or on a new figure's axes if that is None, and returns what it drew
+on. None calls ``show``, and none needs a display. Sequences are ``[T, N]``, or ``[B, T, N]`` of
+which one, `sequence`, is drawn.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tracetorch_jax._axes import check_count
+
+__all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
+
+POSITIVE, NEGATIVE = "tab:red", "tab:blue"
+
+
+def raster(
+    spikes: ArrayLike, ax: Any = None, *, sequence: int = 0, size: float | None = None
+) -> Any:
+    """A dot for every spike: neurons upwards, steps to the right, a colour for each sign.
+
+    Args:
+        spikes: ``[T, N]`` or ``[B, T, N]``; 0 where there is none.
+        ax: matplotlib axes, or None for new ones.
+        sequence: which of the batch.
+        size: area of a dot in points squared; by default what fits the axes.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: `spikes` of another rank, or `sequence` out of range.
+
+    Example:
+        >>> ax = raster(np.eye(10))
+        >>> ax.get_ylabel()
+        'neuron'
+    """
+    steps = _one(spikes, "spikes", sequence)
+    ax = _axes(ax)
+    if size is None:
+        box = ax.get_window_extent()
+        points = 72 / ax.figure.dpi
+        pitch = min(box.height * points / steps.shape[1], box.width * points / len(steps))
+        size = float(np.clip(0.8 * pitch, 1, 8) ** 2)
+    ternary = (steps < 0).any()
+    for sign, color, label in ((1, POSITIVE, "+"), (-1, NEGATIVE, "\N{MINUS SIGN}")):
+        when, who = np.nonzero(np.sign(steps) == sign)
+        if len(when) or (sign > 0 and not ternary):
+            ax.scatter(when, who, s=size, color=color, marker="o", linewidths=0, label=label)
+    if ternary:
+        ax.legend(**_OUTSIDE, ncols=2, markerscale=max(1, 4 / size**0.5))
+    ax.set(xlabel="step", ylabel="neuron")
+    ax.set_xlim(-0.5, len(steps) - 0.5)
+    ax.set_ylim(-0.5, steps.shape[1] - 0.5)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def traces(
+    states: Mapping[str, ArrayLike] | ArrayLike,
+    ax: Any = None,
+    *,
+    neuron: int = 0,
+    sequence: int = 0,
+) -> Any:
+    """A neuron's states over time, one line each.
+
+    Args:
+        states: ``[T, N]`` or ``[B, T, N]`` by name, as `tracetorch_jax.record` gives them; or one
+            such array.
+        ax: matplotlib axes, or None for new ones.
+        neuron: which neuron.
+        sequence: which of the batch.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: states of another rank, `neuron` or `sequence` out of range.
+
+    Example:
+        >>> ax = traces({"syn": np.ones((10, 3)), "mem": np.zeros((10, 3))})
+        >>> [line.get_label() for line in ax.get_lines()]
+        ['syn', 'mem']
+    """
+    named = states if isinstance(states, Mapping) else {"": states}
+    ax = _axes(ax)
+    for name, values in named.items():
+        steps = _one(values, f"states[{name!r}]" if name else "states", sequence)
+        ax.plot(steps[:, _index("neuron", neuron, steps.shape[1])], label=name or None)
+    if isinstance(states, Mapping):
+        ax.legend(**_OUTSIDE, ncols=len(named))
+    ax.set(xlabel="step", ylabel="state")
+    ax.margins(x=0)
+    return ax
+
+
+def spike_train(
+    membrane: ArrayLike,
+    spikes: ArrayLike,
+    ax: Any = None,
+    *,
+    threshold: float | ArrayLike | None = None,
+    neg_threshold: float | ArrayLike | None = None,
+    neuron: int = 0,
+    sequence: int = 0,
+) -> Any:
+    """A neuron's membrane and thresholds, with its spikes above and below.
+
+    A layer's `mem` is what remains after the reset, so that the line falls at a spike instead of
+    crossing the threshold.
+
+    Args:
+        membrane: ``[T, N]`` or ``[B, T, N]``.
+        spikes: of the same shape.
+        ax: matplotlib axes, or None for new ones.
+        threshold: of positive spikes: a number, or one per neuron.
+        neg_threshold: of negative spikes, as a positive number, likewise.
+        neuron: which neuron.
+        sequence: which of the batch.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: arrays of different or other ranks, `neuron` or `sequence` out of range.
+
+    Example:
+        >>> ax = spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
+        >>> ax.get_ylabel()
+        'membrane'
+    """
+    mem, fired = _one(membrane, "membrane", sequence), _one(spikes, "spikes", sequence)
+    if mem.shape != fired.shape:
+        raise ValueError(
+            f"`spikes` must have the shape of `membrane`, {mem.shape}; got {fired.shape}."
+        )
+    i = _index("neuron", neuron, mem.shape[1])
+    ax = _axes(ax)
+    ax.plot(mem[:, i], color="black", linewidth=1, label="membrane")
+    levels = [0.0, *mem[:, i]]
+    for level, sign, color in ((threshold, 1, POSITIVE), (neg_threshold, -1, NEGATIVE)):
+        if level is not None:
+            values = np.ravel(level)
+            value = sign * float(values[i if values.size > 1 else 0])
+            levels.append(value)
+            ax.axhline(value, color=color, linestyle=":", linewidth=1)
+    low, high = min(levels), max(levels)
+    height = 0.08 * ((high - low) or 1)
+    for sign, color, base in ((1, POSITIVE, high + height), (-1, NEGATIVE, low - height)):
+        when = np.flatnonzero(np.sign(fired[:, i]) == sign)
+        if len(when):
+            ax.vlines(when, base, base + sign * height, color=color, linewidth=1.5)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="step", ylabel="membrane")
+    ax.set_xlim(-0.5, len(mem) - 0.5)
+    return ax
+
+
+def half_lives(
+    before: ArrayLike, after: ArrayLike | None = None, ax: Any = None, *, bins: int = 30
+) -> Any:
+    """Distribution of decays as half-lives, on a logarithmic axis: before training, and after.
+
+    Args:
+        before: decays of any shape, in (0, 1).
+        after: likewise, or None.
+        ax: matplotlib axes, or None for new ones.
+        bins: of the histogram.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: a decay outside (0, 1), or `bins` below 1.
+
+    Example:
+        >>> ax = half_lives(np.full(8, 0.9), np.linspace(0.5, 0.99, 8))
+        >>> ax.get_xlabel()
+        'half-life (steps)'
+    """
+    check_count("bins", bins)
+    steps = {}
+    for name, decays in (("before", before), ("after", after)):
+        if decays is None:
+            continue
+        values = np.ravel(np.asarray(decays, np.float64))
+        bad = values[~((values > 0) & (values < 1))]
+        if bad.size or not values.size:
+            got = bad[0] if values.size else "none"
+            raise ValueError(f"`{name}` must be decays strictly between 0 and 1; got {got}.")
+        steps[name] = np.log(0.5) / np.log(values)
+    ax = _axes(ax)
+    everything = np.concatenate(list(steps.values()))
+    low, high = everything.min(), everything.max()
+    edges = np.geomspace(low / 1.1, high * 1.1, bins + 1)
+    for (name, values), color in zip(steps.items(), ("0.6", POSITIVE), strict=False):
+        ax.hist(values, edges, color=color, alpha=0.7, label=f"{name} training")
+    if after is not None:
+        ax.legend(**_OUTSIDE, ncols=2)
+    ax.set_xscale("log")
+    ax.set(xlabel="half-life (steps)", ylabel="neurons")
+    return ax
+
+
+def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: bool = True) -> Any:
+    """Heat map of spikes, membranes or rates: neurons upwards, steps to the right.
+
+    What has both signs is drawn from blue through white, for 0, to red.
+
+    Args:
+        values: ``[T, N]`` or ``[B, T, N]``.
+        ax: matplotlib axes, or None for new ones.
+        sequence: which of the batch.
+        colorbar: whether to draw the scale beside it.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: `values` of another rank, or `sequence` out of range.
+
+    Example:
+        >>> ax = activity(np.random.default_rng(0).normal(size=(10, 3)))
+        >>> ax.get_images()[0].get_array().shape
+        (3, 10)
+    """
+    steps = _one(values, "values", sequence)
+    ax = _axes(ax)
+    greatest = np.abs(steps).max() or 1.0
+    style = {"cmap": "viridis", "vmin": 0, "vmax": greatest}
+    if (steps < 0).any():
+        style = {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest}
+    image = ax.imshow(steps.T, aspect="auto", origin="lower", interpolation="nearest", **style)
+    if colorbar:
+        ax.figure.colorbar(image, ax=ax)
+    ax.set(xlabel="step", ylabel="neuron")
+    return ax
+
+
+def animate(
+    frames: ArrayLike,
+    path: str | pathlib.Path,
+    *,
+    shape: Sequence[int] | None = None,
+    sequence: int = 0,
+    fps: int = 20,
+) -> pathlib.Path:
+    """Write a GIF of a sequence of images.
+
+    Args:
+        frames: ``[T, H, W]`` or ``[B, T, H, W]``; or, with `shape`, ``[T, N]`` or ``[B, T, N]``.
+            What has both signs is drawn from blue through white to red.
+        path: where to write, ending in ``.gif``.
+        shape: ``(H, W)`` of each step's N values.
+        sequence: which of the batch.
+        fps: frames per second.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: frames of another rank, a `shape` that does not hold N values, a `path` that
+            does not end in ``.gif``, `fps` below 1.
+
+    Example:
+        >>> import tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> animate(np.eye(16), folder / "spikes.gif", shape=(4, 4)).stat().st_size > 0
+        True
+    """
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"`path` must end in .gif; got {path.name!r}.")
+    check_count("fps", fps)
+    if shape is not None:
+        images = _one(frames, "frames", sequence)
+        if len(shape) != 2 or np.prod(shape) != images.shape[1]:
+            raise ValueError(
+                f"`shape` must be (H, W) with H * W = {images.shape[1]}, the values of a step; got "
+                f"{tuple(shape)}."
+            )
+        images = images.reshape(-1, *shape)
+    else:
+        images = _one(frames, "frames", sequence, axes=3, what="[T, H, W] or [B, T, H, W]")
+    matplotlib = _matplotlib()
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    height, width = images.shape[1:]
+    scale = 4 / max(height, width)
+    figure = matplotlib.figure.Figure(figsize=(width * scale, height * scale + 0.4))
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, height * scale / (height * scale + 0.4)))
+    ax.set_axis_off()
+    greatest = np.abs(images).max() or 1.0
+    both = (images < 0).any()
+    image = ax.imshow(
+        images[0],
+        cmap="RdBu_r" if both else "gray",
+        vmin=-greatest if both else 0,
+        vmax=greatest,
+        interpolation="nearest",
+    )
+    title = ax.set_title("step 0", fontsize=9)
+
+    def draw(step: int) -> Any:
+        image.set_data(images[step])
+        title.set_text(f"step {step}")
+        return image, title
+
+    animation = FuncAnimation(figure, draw, frames=len(images))
+    animation.save(path, writer=PillowWriter(fps=fps))
+    return path
+
+
+_OUTSIDE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1, 1),
+    "frameon": False,
+    "borderpad": 0,
+    "handletextpad": 0.3,
+    "columnspacing": 1,
+}
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+        import matplotlib.figure
+    except ImportError as error:
+        raise ImportError(
+            "tracetorch_jax.plot needs matplotlib: pip install 'tracetorch_jax[plot]'."
+        ) from error
+    return matplotlib
+
+
+def _axes(ax: Any) -> Any:
+    """The axes to draw on: those given, or those of a new figure of pyplot's."""
+    if ax is not None:
+        return ax
+    _matplotlib()
+    import matplotlib.pyplot as plt
+
+    return plt.figure(layout="constrained").add_subplot()
+
+
+def _one(
+    values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
+) -> np.ndarray:
+    """One sequence of a batch, as NumPy."""
+    array = np.asarray(values).astype(np.float64)
+    if array.ndim not in (axes, axes + 1) or not array.size:
+        raise ValueError(f"`{name}` must be {what}, and not empty; got shape {array.shape}.")
+    return array if array.ndim == axes else array[_index("sequence", sequence, len(array))]
+
+
+def _index(name: str, index: int, size: int) -> int:
+    if not -size <= index < size:
+        raise ValueError(f"`{name}` must lie between 0 and {size - 1}; got {index}.")
+    return index

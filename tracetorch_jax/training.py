@@ -1,0 +1,371 @@
+"""What training trace layers asks for beyond optax: who is who among the parameters, long sequences
+in pieces, and gradients that need no past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax import functional
+from tracetorch_jax._axes import check_count
+from tracetorch_jax.functional import DECAY, THRESHOLD
+from tracetorch_jax.functional.sequences import length_of
+
+__all__ = [
+    "Online",
+    "chunks",
+    "decay_mask",
+    "online",
+    "parameter_labels",
+    "piecewise_value_and_grad",
+]
+
+Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "other"]
+
+
+def parameter_labels(params: Any) -> Any:
+    """Say of each parameter what it is, for `optax.multi_transform`.
+
+    Args:
+        params: a tree of parameters, as ``model.init(...)["params"]``.
+
+    Returns:
+        A tree of the same structure that holds for each leaf ``"decay"``, ``"threshold"``,
+        ``"scale"``, ``"rec_weight"`` or ``"bias"`` of a trace layer (stored as ``raw_...``), and
+        ``"other"`` for everything else, such as the weights of a Dense layer.
+
+    Raises:
+        ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
+
+    Example:
+        >>> import optax
+        >>> from tracetorch_jax import snn
+        >>> params = snn.LIB(8).init(jax.random.key(0), None, jnp.zeros((1, 8)))["params"]
+        >>> parameter_labels(params)
+        {'raw_beta': 'decay', 'raw_threshold': 'threshold'}
+        >>> kinds = ("decay", "threshold", "scale", "rec_weight", "bias")
+        >>> rates = {"other": optax.adam(1e-3), **{kind: optax.adam(1e-2) for kind in kinds}}
+        >>> state = optax.multi_transform(rates, parameter_labels).init(params)
+    """
+    return jax.tree.map_with_path(lambda path, _: _kind(path), params)
+
+
+def decay_mask(params: Any) -> Any:
+    """Which parameters weight decay is for: all but a trace layer's own and biases.
+
+    Decaying a raw parameter towards 0 would draw every decay to 0.5 and every threshold to 0.69.
+
+    Args:
+        params: a tree of parameters, as ``model.init(...)["params"]``.
+
+    Returns:
+        A tree of booleans, for the `mask` of `optax.adamw` and others.
+
+    Raises:
+        ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
+
+    Example:
+        >>> import optax
+        >>> optimiser = optax.adamw(1e-3, weight_decay=1e-2, mask=decay_mask)
+        >>> decay_mask({"Dense_0": {"kernel": 1.0, "bias": 0.0}, "cell": {"raw_beta": 2.0}})
+        {'Dense_0': {'bias': False, 'kernel': True}, 'cell': {'raw_beta': False}}
+    """
+    return jax.tree.map_with_path(
+        lambda path, _: _kind(path) == "other" and _name(path[-1]) != "bias", params
+    )
+
+
+def chunks(batch: Any, length: int) -> Iterator[Any]:
+    """Cut sequences into pieces of `length` steps, to be run one after the other.
+
+    Args:
+        batch: a tree of arrays ``[B, T, ...]``.
+        length: steps of a piece; the last one may be shorter.
+
+    Yields:
+        Trees of arrays ``[B, length, ...]``.
+
+    Raises:
+        ValueError: arrays that differ in T or lack a time axis, or `length` below 1.
+
+    Example:
+        >>> [piece.shape for piece in chunks(jnp.zeros((2, 10, 3)), 4)]
+        [(2, 4, 3), (2, 4, 3), (2, 2, 3)]
+    """
+    check_count("length", length)
+    steps = _steps("batch", batch)
+
+    def cut(start: int) -> Any:
+        return jax.tree.map(lambda x: x[:, start : start + length], batch)
+
+    return map(cut, range(0, steps, length))
+
+
+def piecewise_value_and_grad(
+    loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]], length: int, *, truncate: bool = False
+) -> Callable[[Any, Any, Any], tuple[tuple[jax.Array, Any], Any]]:
+    """Value and gradient of long sequences, run in pieces through which the carry is handed on.
+
+    Only the carries between pieces are kept; what happens within a piece is computed again on the
+    way back, so that memory is that of a piece, plus a carry for each. The gradient is that of the
+    whole sequence. With `truncate`, nothing flows back from one piece into the one before and
+    nothing is computed twice: truncated backpropagation through time (Williams & Peng, Neural
+    Computation 2, 1990).
+
+    To update parameters after every piece instead, call ``jax.value_and_grad(loss, has_aux=True)``
+    on each of `chunks` and hand the carry on.
+
+    Args:
+        loss: from ``(params, carry, batch)`` of one piece to ``(value, carry)``, the value a mean
+            over the steps.
+        length: steps of a piece, which must divide T. About the square root of T is cheapest.
+        truncate: whether gradients stop at the borders of pieces.
+
+    Returns:
+        A function from ``(params, carry, batch)`` to ``((value, carry), gradient)`` like that of
+        ``jax.value_and_grad(loss, has_aux=True)``, for a batch of arrays ``[B, T, ...]``: means
+        over the pieces.
+
+    Raises:
+        ValueError: `length` below 1; when called, a T that `length` does not divide.
+
+    Example:
+        >>> from tracetorch_jax import snn
+        >>> model = snn.Unroll(snn.LI(3), return_carry=True)
+        >>> xs = jnp.ones((2, 12, 3))
+        >>> params = model.init(jax.random.key(0), xs)["params"]
+        >>> def loss(params, carry, xs):
+        ...     carry, ys = model.apply({"params": params}, xs, carry)
+        ...     return jnp.square(ys).mean(), carry
+        >>> carry = model.cell.initialize_carry(None, (2, 3))
+        >>> (value, carry), gradient = piecewise_value_and_grad(loss, 4)(params, carry, xs)
+        >>> gradient["cell"]["raw_beta"].shape
+        (3,)
+    """
+    check_count("length", length)
+
+    def run(params: Any, carry: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
+        steps = _steps("batch", batch)
+        if steps % length:
+            raise ValueError(
+                f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
+                f"{length}. See `chunks` for pieces of different lengths."
+            )
+        pieces = jax.tree.map(
+            lambda x: jnp.moveaxis(
+                x.reshape(x.shape[0], steps // length, length, *x.shape[2:]), 1, 0
+            ),
+            batch,
+        )
+        if truncate:
+            return truncated(params, carry, pieces, steps // length)
+        return jax.value_and_grad(whole, has_aux=True)(params, carry, pieces)
+
+    def whole(params: Any, carry: Any, pieces: Any) -> tuple[jax.Array, Any]:
+        @jax.checkpoint
+        def piece(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+            value, carry = loss(params, carry, batch)
+            return carry, value
+
+        carry, values = jax.lax.scan(piece, carry, pieces)
+        return values.mean(), carry
+
+    def truncated(params: Any, carry: Any, pieces: Any, number: int) -> Any:
+        def piece(state: Any, batch: Any) -> tuple[Any, jax.Array]:
+            carry, total = state
+            (value, carry), gradient = jax.value_and_grad(loss, has_aux=True)(params, carry, batch)
+            return (carry, jax.tree.map(jnp.add, total, gradient)), value
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        (carry, total), values = jax.lax.scan(piece, (carry, zeros), pieces)
+        return (values.mean(), carry), jax.tree.map(lambda g: g / number, total)
+
+    return run
+
+
+class Online(NamedTuple):
+    """State of `online`: a layer's carry, and how it depends on the parameters.
+
+    Attributes:
+        carry: the layer's states, ``[B, N]`` each.
+        eligibility: by state and raw parameter, ``[B, N]``: the derivative of each neuron's state
+            with respect to its parameter.
+    """
+
+    carry: dict[str, jax.Array]
+    eligibility: dict[str, dict[str, jax.Array]]
+
+
+def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Gradients of a trace layer's parameters as the sequence runs, without going back in time.
+
+    Forward accumulation (real-time recurrent learning; Williams & Zipser, Neural Computation 1,
+    1989) carries the derivative of every state with respect to every parameter along. No neuron of
+    a trace layer depends on another, so that this takes one number per state, parameter and neuron,
+    and is exact, surrogate gradients included: for a loss that is a sum over steps it equals
+    backpropagation through time. Memory does not grow with T. In a stack of layers, what reaches a
+    lower layer through the later states of a higher one is left out: an approximation.
+
+    Args:
+        layer: a trace layer, `snn.TraceCell`.
+
+    Returns:
+        Two functions. ``init(params, x)`` gives the `Online` state of zeros for inputs like `x`,
+        ``[B, N]``. ``step(params, state, x)`` takes one step and returns ``(state, out,
+        gradient)``; ``gradient(d_out)`` turns the derivative of this step's loss with respect to
+        `out` into that with respect to `params`: add them up over the steps.
+
+    Raises:
+        TypeError: `layer` is not a trace layer.
+        ValueError: its spikes are random.
+
+    Example:
+        >>> from tracetorch_jax import snn
+        >>> layer = snn.LI(3)
+        >>> xs = jnp.ones((10, 2, 3))
+        >>> params = layer.init(jax.random.key(0), None, xs[0])["params"]
+        >>> init, step = online(layer)
+        >>> state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
+        >>> for x in xs:
+        ...     state, out, gradient = step(params, state, x)
+        ...     total = jax.tree.map(jnp.add, total, gradient(2 * out))  # of sum(out ** 2)
+        >>> total["raw_beta"].shape
+        (3,)
+    """
+    from tracetorch_jax.functional.steps import is_stochastic
+    from tracetorch_jax.snn import TraceCell
+
+    if not isinstance(layer, TraceCell):
+        raise TypeError(f"`layer` must be a trace layer; got {layer!r}.")
+    if is_stochastic(layer.spike_function):
+        raise ValueError("`layer` must not fire at random; got a stochastic spike function.")
+
+    def init(params: Any, x: jax.Array) -> Online:
+        carry = layer.initialize_carry(None, jnp.shape(x))
+        zeros = {name: jnp.zeros_like(next(iter(carry.values()))) for name in params}
+        return Online(carry, {state: dict(zeros) for state in carry})
+
+    def step(
+        params: Any, state: Online, x: jax.Array
+    ) -> tuple[Online, jax.Array, Callable[[jax.Array], Any]]:
+        # One set of parameters per neuron and sequence makes every derivative elementwise: a
+        # pullback of ones then gives one row of every neuron's own Jacobian.
+        wide = {name: _widen(value, layer.dim, x.shape) for name, value in params.items()}
+        (carry, out), pullback = jax.vjp(_per_element(layer), wide, state.carry, x)
+        zeros = jax.tree.map(jnp.zeros_like, (carry, out))
+
+        def row(which: str | None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+            d_carry, d_out = zeros
+            if which is None:
+                d_out = jnp.ones_like(d_out)
+            else:
+                d_carry = {**d_carry, which: jnp.ones_like(d_carry[which])}
+            by_params, by_carry, _ = pullback((d_carry, d_out))
+            return by_params, by_carry
+
+        def total(which: str | None) -> dict[str, jax.Array]:
+            by_params, by_carry = row(which)
+            return {
+                name: by_params[name]
+                + sum(by_carry[s] * state.eligibility[s][name] for s in by_carry)
+                for name in wide
+            }
+
+        eligibility = {name: total(name) for name in carry}
+        influence = total(None)
+
+        def gradient(d_out: jax.Array) -> Any:
+            return {
+                name: _narrow(d_out * influence[name], params[name], layer.dim) for name in params
+            }
+
+        return Online(carry, eligibility), out, gradient
+
+    return init, step
+
+
+def _per_element(layer: Any) -> Callable[..., Any]:
+    """One step of a layer with a raw parameter for every element of the input."""
+
+    def advance(raw: dict[str, jax.Array], carry: Any, x: jax.Array) -> Any:
+        values = {}
+        for p in layer.describe():
+            name = p.raw_name
+            values[p.name] = (
+                p.constraint.constrain(raw[name])
+                if p.learnable
+                else _widen(p.constant(), layer.dim, x.shape)
+            ).astype(x.dtype)
+        return functional.step(layer.spec, values, carry, x, spike=layer.spike_function)
+
+    return advance
+
+
+def _widen(value: jax.Array, dim: int, shape: tuple[int, ...]) -> jax.Array:
+    """A parameter along `dim`, one for each element of the input."""
+    value = jnp.asarray(value)
+    rank = (1,) * (len(shape) + dim) + value.shape + (1,) * (-dim - 1)
+    return jnp.broadcast_to(value.reshape(rank if value.ndim else (1,) * len(shape)), shape)
+
+
+def _narrow(value: jax.Array, like: jax.Array, dim: int) -> jax.Array:
+    """Undo `_widen` for gradients: sum over all that shared the parameter."""
+    if not jnp.ndim(like):
+        return value.sum()
+    axis = value.ndim + dim
+    return value.sum(tuple(i for i in range(value.ndim) if i != axis))
+
+
+def _steps(name: str, batch: Any) -> int:
+    """T of a tree of arrays ``[B, T, ...]``."""
+    for leaf in jax.tree.leaves(batch):
+        if jnp.ndim(leaf) < 2:
+            raise ValueError(f"`{name}` must hold arrays [B, T, ...]; got shape {jnp.shape(leaf)}.")
+    return length_of(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch))
+
+
+def _name(entry: Any) -> str:
+    """Name of a step of a path through a tree."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)
+
+
+def _kind(path: Any) -> Kind:
+    """What a parameter is, by its name."""
+    name = _name(path[-1]) if path else ""
+    if not name.startswith("raw_"):
+        return "other"
+    known = _kinds().get(name)
+    if known is None:
+        where = "/".join(_name(entry) for entry in path)
+        raise ValueError(f"`params` must hold parameters of known layers; got {where}.")
+    return known
+
+
+def _kinds() -> dict[str, Kind]:
+    """Kind of each raw parameter in the family."""
+    single, dual = functional.Trace(), functional.Trace(dual=True)
+    kinds: dict[str, Kind] = {}
+    for trace, arity in ((single, "single"), (dual, "dual")):
+        for positive, negative in (("spike", None), ("spike", "spike")):
+            spec = functional.Spec(
+                membrane=trace,
+                synapse=trace,
+                recurrence=trace,
+                rec_weight=arity,  # type: ignore[arg-type]
+                positive=positive,  # type: ignore[arg-type]
+                negative=negative,  # type: ignore[arg-type]
+                scale=arity,  # type: ignore[arg-type]
+                bias=True,
+            )
+            for name, constraint in spec.parameters.items():
+                last = name.removeprefix("pos_").removeprefix("neg_")
+                kind = {DECAY: "decay", THRESHOLD: "threshold"}.get(constraint, last)
+                kinds[f"raw_{name}"] = kind  # type: ignore[assignment]
+    return kinds
