@@ -33,6 +33,7 @@ from tracetorch_jax.snn._family import (
     SRLIT,
     SRLITS,
 )
+from tracetorch_jax.snn._residual import Residual
 from tracetorch_jax.snn._sequential import Sequential
 from tracetorch_jax.snn._unroll import Unroll
 
@@ -66,6 +67,7 @@ __all__ = [
     "SRLIB",
     "SRLIT",
     "SRLITS",
+    "Residual",
     "Sequential",
     "TraceCell",
     "Unroll",

@@ -1,0 +1,130 @@
+"""What the examples share: their command line, the loop over epochs, and results over seeds."""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from tracetorch_jax import functional, training
+
+
+def parser(description, **defaults):
+    """Command line of an example; `defaults` sets `epochs`, `batch` and `rate`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=pathlib.Path, metavar="PATH", help="the data as a local file")
+    add("--seed", type=int, default=0, help="of the weights, the order of the data and dropout")
+    add("--seeds", type=int, help="train this many networks, from --seed on, and report the mean")
+    add("--epochs", type=int, default=defaults["epochs"], help="passes over the training set")
+    add("--batch", type=int, default=defaults["batch"], help="sequences per update")
+    add("--rate", type=float, default=defaults["rate"], help="greatest learning rate")
+    add("--smoke", action="store_true", help="tiny data and networks, to see that it runs")
+    return parser
+
+
+def fail(message):
+    """End with a message instead of a traceback."""
+    sys.exit(f"error: {message}")
+
+
+def read(path, how_to_get):
+    """Arrays of an .npz file, or an end that says where to get it."""
+    if not path.exists():
+        fail(f"there is no {path}. {how_to_get}")
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def half_lives(low, high):
+    """Initializer of decays: half-lives spread evenly on a logarithmic scale, in steps."""
+
+    def init(key, shape, dtype):
+        steps = jnp.exp(jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high)))
+        return functional.halflife_to_decay(steps)
+
+    return init
+
+
+def adam(rate, updates, *, weight_decay=0.0, warmup=0.05, clip=1.0):
+    """AdamW that warms up, then cools down along a cosine; the gradient's norm is clipped."""
+    schedule = optax.warmup_cosine_decay_schedule(0, rate, int(warmup * updates), max(updates, 2))
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.adamw(schedule, weight_decay=weight_decay, mask=training.decay_mask),
+    )
+
+
+def fit(variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluate=None):
+    """Train, and return the variables.
+
+    Args:
+        variables: what ``model.init`` gave.
+        optimiser: of optax.
+        loss: from ``(variables, arrays, key)`` to the loss and the collections that changed.
+        data: arrays of one length, of which `batch` rows at a time are drawn without repetition.
+        epochs: passes over the data.
+        batch: rows per update.
+        seed: of the order and of `key`.
+        title: of the progress bar.
+        evaluate: from variables to a dict of numbers to show after every epoch.
+    """
+
+    @jax.jit
+    def update(variables, state, arrays, key):
+        def objective(params):
+            return loss({**variables, "params": params}, arrays, key)
+
+        params = variables["params"]
+        (value, changed), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, state = optimiser.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        return {**variables, **changed, "params": params}, state, value
+
+    state = optimiser.init(variables["params"])
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    rows = len(data[0])
+    batch = min(batch, rows)
+    with tqdm(range(epochs), desc=title, unit="epoch", dynamic_ncols=True) as bar:
+        for _ in bar:
+            order = rng.permutation(rows)[: rows - rows % batch]
+            losses = []
+            for chosen in order.reshape(-1, batch):
+                key, own = jax.random.split(key)
+                arrays = tuple(array[chosen] for array in data)
+                variables, state, value = update(variables, state, arrays, own)
+                losses.append(value)
+            shown = {"loss": float(np.mean(losses)), **(evaluate(variables) if evaluate else {})}
+            bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
+    return variables
+
+
+def updates(rows, batch, epochs):
+    """Number of updates that `fit` makes."""
+    return epochs * (rows // min(batch, rows))
+
+
+def predict(function, xs, batch):
+    """`function` of all rows, `batch` at a time, the last batch padded so that all are alike."""
+    parts = []
+    for start in range(0, len(xs), batch):
+        part = xs[start : start + batch]
+        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+        parts.append(np.asarray(function(padded))[: len(part)])
+    return np.concatenate(parts)
+
+
+def over_seeds(args, run, name="test accuracy"):
+    """Run for each seed asked for; print the results, the mean as the last line."""
+    seeds = range(args.seed, args.seed + (args.seeds or 1))
+    results = [run(seed) for seed in seeds]
+    if len(results) > 1:
+        spread = f", standard deviation {np.std(results, ddof=1):.3f}"
+        print("by seed:", " ".join(f"{result:.3f}" for result in results) + spread)
+    print(f"{name} {np.mean(results):.3f}")
