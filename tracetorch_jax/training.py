@@ -155,33 +155,36 @@ def piecewise_value_and_grad(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
                 f"{length}. See `chunks` for pieces of different lengths."
             )
-        pieces = jax.tree.map(
-            lambda x: jnp.moveaxis(
-                x.reshape(x.shape[0], steps // length, length, *x.shape[2:]), 1, 0
-            ),
+        if truncate:
+            return truncated(params, carry, batch, steps // length)
+        return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, steps // length)
+
+    def piece_of(batch: Any, i: jax.Array) -> Any:
+        # Cut out where it is used: pieces side by side would be a copy of the whole batch.
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * length, length, axis=1),
             batch,
         )
-        if truncate:
-            return truncated(params, carry, pieces, steps // length)
-        return jax.value_and_grad(whole, has_aux=True)(params, carry, pieces)
 
-    def whole(params: Any, carry: Any, pieces: Any) -> tuple[jax.Array, Any]:
+    def whole(params: Any, carry: Any, batch: Any, number: int) -> tuple[jax.Array, Any]:
         @jax.checkpoint
-        def piece(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
-            value, carry = loss(params, carry, batch)
+        def piece(carry: Any, i: jax.Array) -> tuple[Any, jax.Array]:
+            value, carry = loss(params, carry, piece_of(batch, i))
             return carry, value
 
-        carry, values = jax.lax.scan(piece, carry, pieces)
+        carry, values = jax.lax.scan(piece, carry, jnp.arange(number))
         return values.mean(), carry
 
-    def truncated(params: Any, carry: Any, pieces: Any, number: int) -> Any:
-        def piece(state: Any, batch: Any) -> tuple[Any, jax.Array]:
+    def truncated(params: Any, carry: Any, batch: Any, number: int) -> Any:
+        def piece(state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
             carry, total = state
-            (value, carry), gradient = jax.value_and_grad(loss, has_aux=True)(params, carry, batch)
+            (value, carry), gradient = jax.value_and_grad(loss, has_aux=True)(
+                params, carry, piece_of(batch, i)
+            )
             return (carry, jax.tree.map(jnp.add, total, gradient)), value
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        (carry, total), values = jax.lax.scan(piece, (carry, zeros), pieces)
+        (carry, total), values = jax.lax.scan(piece, (carry, zeros), jnp.arange(number))
         return (values.mean(), carry), jax.tree.map(lambda g: g / number, total)
 
     return run
