@@ -12,9 +12,6 @@ skipped, and steps without a label count as the first class. Accuracy at labelle
 printed too. Without --data the two files are fetched from the paper's repository.
 """
 
-import pathlib
-import urllib.request
-
 import flax.linen as nn
 import harness
 import jax
@@ -60,21 +57,7 @@ def load(path):
             (arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int32), arrays[f"labelled_{part}"])
             for part in FILES
         ]
-    return [convert(fetch(name)) for name in FILES.values()]
-
-
-def fetch(name):
-    """A published file, kept in the folder `data` for the next time."""
-    path = pathlib.Path("data") / pathlib.Path(name).name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_suffix(".part")
-        try:
-            urllib.request.urlretrieve(SOURCE + name, partial)
-        except OSError as error:
-            harness.fail(f"could not fetch {SOURCE + name} ({error}); get it and name it {path}.")
-        partial.rename(path)
-    return path
+    return [convert(harness.fetch(SOURCE + name, name.split("/")[-1])) for name in FILES.values()]
 
 
 def convert(path):
@@ -95,12 +78,18 @@ def made_up(rows, steps=60):
     return x, y, np.ones(y.shape, bool)
 
 
-def augment(x, y, key, farthest=100):
-    """Move each sequence in time, around the end, and swap the leads of some."""
-    shift, swap = jax.random.split(key)
-    by = jax.random.randint(shift, x.shape[:1], 0, farthest)
-    swapped = jnp.where(jax.random.bernoulli(swap, 0.3, (len(x), 1, 1)), x[..., [2, 3, 0, 1]], x)
-    return jax.vmap(lambda x, y, by: (jnp.roll(x, by, 0), jnp.roll(y, by, 0)))(swapped, y, by)
+def augment(x, y, key, *, stretch=1.25, swapped=0.3, lost=0.05):
+    """Stretch or shrink each sequence in time, swap the leads of some, drop some spikes."""
+    keys = jax.random.split(key, 3)
+    rows, steps, _ = x.shape
+    span = np.log(stretch)
+    factor = jnp.exp(jax.random.uniform(keys[0], (rows, 1), minval=-span, maxval=span))
+    source = (factor * jnp.arange(steps)).astype(jnp.int32)
+    # Beyond the end there is nothing, as after the end of a short recording.
+    x = jnp.take_along_axis(x, source[..., None], axis=1, mode="fill", fill_value=0)
+    y = jnp.take_along_axis(y, source, axis=1, mode="fill", fill_value=0)
+    x = jnp.where(jax.random.bernoulli(keys[1], swapped, (rows, 1, 1)), x[..., [2, 3, 0, 1]], x)
+    return jnp.where(jax.random.bernoulli(keys[2], lost, x.shape), 0, x), y
 
 
 def train(args, seed, train_set, test_set, options):
@@ -127,6 +116,7 @@ def train(args, seed, train_set, test_set, options):
         batch=args.batch,
         seed=seed,
         title=f"ecg, seed {seed}",
+        average=0.99,
     )
     guess = jax.jit(lambda x: model.apply(variables, x.astype(np.float32)).argmax(axis=-1))
     x, y, labelled = (array[:, SKIPPED:] for array in test_set)
@@ -139,9 +129,7 @@ def main():
     parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="DSRLITS", metavar="NAME")
     parser.add_argument("--width", type=int, default=64, help="neurons of each hidden layer")
     parser.add_argument("--dropout", type=float, default=0.1, help="share of spikes left out")
-    parser.add_argument(
-        "--slowest", type=float, default=200, help="longest half-life at first"
-    )
+    parser.add_argument("--slowest", type=float, default=200, help="longest half-life at first")
     args = parser.parse_args()
     options = {
         "width": args.width, "layer": args.layer, "dropout": args.dropout, "slowest": args.slowest

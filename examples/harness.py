@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import sys
+import urllib.request
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,20 @@ def read(path, how_to_get):
         return {name: arrays[name] for name in arrays.files}
 
 
+def fetch(url, name, folder=pathlib.Path("data")):
+    """Path of a file from the net, kept in `folder` for the next time."""
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        try:
+            urllib.request.urlretrieve(url, partial)
+        except OSError as error:
+            fail(f"could not fetch {url} ({error}). Get it yourself and name it {path}.")
+        partial.rename(path)
+    return path
+
+
 def half_lives(low, high):
     """Initializer of decays: half-lives spread evenly on a logarithmic scale, in steps."""
 
@@ -61,7 +76,9 @@ def adam(rate, updates, *, weight_decay=0.0, warmup=0.05, clip=1.0):
     )
 
 
-def fit(variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluate=None):
+def fit(
+    variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluate=None, average=0.0
+):
     """Train, and return the variables.
 
     Args:
@@ -74,10 +91,12 @@ def fit(variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluat
         seed: of the order and of `key`.
         title: of the progress bar.
         evaluate: from variables to a dict of numbers to show after every epoch.
+        average: decay per update of a running mean of the parameters, which is what is evaluated
+            and returned; 0 for the parameters themselves.
     """
 
     @jax.jit
-    def update(variables, state, arrays, key):
+    def update(variables, averaged, state, arrays, key):
         def objective(params):
             return loss({**variables, "params": params}, arrays, key)
 
@@ -85,8 +104,10 @@ def fit(variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluat
         (value, changed), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         updates, state = optimiser.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        return {**variables, **changed, "params": params}, state, value
+        averaged = optax.incremental_update(params, averaged, 1 - average)
+        return {**variables, **changed, "params": params}, averaged, state, value
 
+    averaged = variables["params"]
     state = optimiser.init(variables["params"])
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     rows = len(data[0])
@@ -98,11 +119,12 @@ def fit(variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluat
             for chosen in order.reshape(-1, batch):
                 key, own = jax.random.split(key)
                 arrays = tuple(array[chosen] for array in data)
-                variables, state, value = update(variables, state, arrays, own)
+                variables, averaged, state, value = update(variables, averaged, state, arrays, own)
                 losses.append(value)
-            shown = {"loss": float(np.mean(losses)), **(evaluate(variables) if evaluate else {})}
+            result = {**variables, "params": averaged}
+            shown = {"loss": float(np.mean(losses)), **(evaluate(result) if evaluate else {})}
             bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
-    return variables
+    return result
 
 
 def updates(rows, batch, epochs):
