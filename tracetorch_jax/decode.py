@@ -159,7 +159,7 @@ def first_spike(
         [[1.0, 3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
-    size = jnp.abs(xs)
+    size = jnp.abs(zero_padding(xs, valid))
     spikes = size + jax.lax.stop_gradient((size > 0).astype(xs.dtype) - size)
     silent = jnp.cumprod(1 - spikes, axis=0)
     return zero_padding(silent, valid).sum(axis=0)

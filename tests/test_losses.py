@@ -1,0 +1,241 @@
+"""Losses over time: their minima, their axes, their errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from tracetorch_jax import losses
+
+B, T, C = 3, 6, 4
+LABELS = np.array([0, 3, 1])
+STEP_LABELS = np.random.default_rng(0).integers(0, C, (B, T))
+LENGTHS = np.array([6, 4, 2])
+PER_LABEL = ("cross_entropy", "count_target", "rate_target", "first_spike_cross_entropy")
+
+
+def one_hot_over_time(labels, high=1.0):
+    """Every step says the label."""
+    rows = np.eye(C, dtype=np.float32)[labels] * high
+    return np.repeat(rows[:, None], T, axis=1) if rows.ndim == 2 else rows
+
+
+def first_spike_trains(times):
+    return (np.arange(T)[:, None] == np.asarray(times)[None]).astype(np.float32)
+
+
+TIMES = np.array([[0, 2, 4, 6], [1, 1, 3, 3], [0, 1, 1, 0]])
+SOFT = np.array([[0.7, 0.1, 0.1, 0.1], [0.25] * 4, [0.5, 0.3, 0.1, 0.1]], np.float32)
+EARLY = np.where(np.eye(C, dtype=int)[LABELS] == 1, 0, T)
+
+# Of every loss: its call on outputs, an ideal output, and the loss of that output.
+CASES = {
+    "cross_entropy mean": (
+        lambda ys, **k: losses.cross_entropy(ys, LABELS, **k), one_hot_over_time(LABELS, 40), 0),
+    "cross_entropy last": (
+        lambda ys, **k: losses.cross_entropy(ys, LABELS, decode="last", **k),
+        one_hot_over_time(LABELS, 40), 0),
+    "cross_entropy max": (
+        lambda ys, **k: losses.cross_entropy(ys, LABELS, decode="max", **k),
+        one_hot_over_time(LABELS, 40), 0),
+    "cross_entropy count": (
+        lambda ys, **k: losses.cross_entropy(ys, LABELS, decode="count", **k),
+        one_hot_over_time(LABELS, 6), 0),
+    "soft_cross_entropy": (
+        lambda ys, **k: losses.soft_cross_entropy(ys, SOFT, **k),
+        np.repeat(np.log(SOFT)[:, None], T, axis=1), -(SOFT * np.log(SOFT)).sum(-1)),
+    "step_cross_entropy": (
+        lambda ys, **k: losses.step_cross_entropy(
+            ys, STEP_LABELS.T if k.get("time_major") else STEP_LABELS, **k),
+        one_hot_over_time(STEP_LABELS, 40), 0),
+    "count_target": (
+        lambda ys, **k: losses.count_target(ys, LABELS, correct=2, incorrect=0, **k),
+        one_hot_over_time(LABELS) * (np.arange(T) < 2)[:, None], 0),
+    "rate_target": (
+        lambda ys, **k: losses.rate_target(ys, LABELS, correct=1.0, incorrect=0.0, **k),
+        one_hot_over_time(LABELS), 0),
+    "first_spike_cross_entropy": (
+        lambda ys, **k: losses.first_spike_cross_entropy(ys, LABELS, temperature=0.1, **k),
+        np.stack([first_spike_trains(row) for row in EARLY]), 0),
+    "first_spike_target": (
+        lambda ys, **k: losses.first_spike_target(ys, TIMES, **k),
+        np.stack([first_spike_trains(row) for row in TIMES]), 0),
+    "rate_penalty": (
+        lambda ys, **k: losses.rate_penalty(ys, max_rate=0.2, **k), np.zeros((B, T, C)), 0),
+    "silence_penalty": (
+        lambda ys, **k: losses.silence_penalty(ys, min_rate=0.2, **k), np.ones((B, T, C)), 0),
+}  # fmt: skip
+every = pytest.mark.parametrize("name", CASES)
+
+
+def test_every_loss_is_here():
+    assert {name.split()[0] for name in CASES} == set(losses.__all__)
+
+
+@every
+def test_the_ideal_output_is_the_minimum(name):
+    run, ideal, least = CASES[name]
+    best = np.asarray(run(jnp.asarray(ideal, jnp.float32)))
+    np.testing.assert_allclose(best, np.broadcast_to(least, best.shape), atol=1e-5)
+    rng = np.random.default_rng(0)
+    others = [ideal + rng.normal(size=ideal.shape) * size for size in (0.1, 1, 30) * 10]
+    if name.startswith("first_spike"):
+        others = [rng.random(ideal.shape) < 0.3 for _ in range(30)]
+    others.append(np.zeros_like(ideal) if ideal.any() else np.ones_like(ideal))
+    for other in others:
+        got = np.asarray(run(jnp.asarray(other, jnp.float32)))
+        assert np.all(got >= best - 1e-5)
+    assert np.any(got > best + 1e-3)  # it can be worse
+
+
+@every
+def test_axes(name):
+    run, *_ = CASES[name]
+    ys = reference.inputs(B, T, C)
+    want = run(ys)
+    assert want.shape == (() if name.endswith("penalty") else (B,))
+    reference.assert_close(run(ys.swapaxes(0, 1), time_major=True), want, 1e-6, name)
+    reference.assert_close(jax.jit(run)(ys), want, 1e-6, name)
+    many = jax.vmap(run)(jnp.stack([ys, ys]))
+    reference.assert_close(many[1], want, 1e-6, name)
+    full = run(ys, seq_lengths=np.full(B, T))
+    reference.assert_close(full, want, 1e-6, name)
+
+
+@every
+def test_padding_has_no_effect(name):
+    run, *_ = CASES[name]
+
+    def masked(ys):
+        return run(ys, seq_lengths=LENGTHS)
+
+    ys = reference.inputs(B, T, C)
+    beyond = (np.arange(T) >= LENGTHS[:, None])[..., None]
+    clean = reference.value_and_grads(masked, ys)
+    for filler in (7.0, jnp.nan):
+        dirty = reference.value_and_grads(masked, jnp.where(beyond, filler, ys))
+        reference.assert_trees_close(dirty, clean, 1e-6)
+    if not name.startswith("rate_penalty"):
+        short = run(ys[:, :2], seq_lengths=np.full(B, 2)) if "step" not in name else clean[0]
+        if short.ndim and name != "first_spike_target":
+            reference.assert_close(clean[0][2], short[2], 1e-5, name)
+
+
+@pytest.mark.parametrize("name", PER_LABEL)
+class TestLabels:
+    def call(self, name, ys, labels):
+        extra = {"correct": 2, "incorrect": 0} if name == "count_target" else {}
+        return getattr(losses, name)(ys, labels, **extra)
+
+    def test_out_of_range_raises_or_is_nan(self, name):
+        ys = jnp.zeros((2, T, C))
+        for bad in (4, -1):
+            with pytest.raises(
+                ValueError, match=rf"`labels` must lie between 0 and .* = 3; got {bad}"
+            ):
+                self.call(name, ys, np.array([0, bad]))
+            got = jax.jit(lambda labels: self.call(name, ys, labels))(np.array([0, bad]))
+            assert np.isfinite(got[0]) and np.isnan(got[1])
+
+    def test_wrong_kinds_are_named(self, name):
+        ys = jnp.zeros((2, T, C))
+        with pytest.raises(ValueError, match="look one-hot: use labels.argmax"):
+            self.call(name, ys, np.eye(C)[:2])
+        with pytest.raises(TypeError, match="`labels` must be integers"):
+            self.call(name, ys, np.array([0.0, 1.0]))
+        with pytest.raises(ValueError, match=r"`labels` must be class indices of shape \(2,\)"):
+            self.call(name, ys, np.zeros(T, int))  # of the outputs with their axes swapped
+        with pytest.raises(ValueError, match="must be .B, T, C."):
+            self.call(name, jnp.zeros(4), np.zeros(2, int))
+
+    def test_without_a_batch_axis(self, name):
+        ys = reference.inputs(2, T, C)
+        want = self.call(name, ys, np.array([1, 2]))
+        reference.assert_close(self.call(name, ys[1], 2), want[1], 1e-6, name)
+
+
+class TestStepCrossEntropy:
+    def test_axes_swapped_raise(self):
+        with pytest.raises(ValueError, match="axes look swapped"):
+            losses.step_cross_entropy(jnp.zeros((B, T, C)), STEP_LABELS.T)
+        with pytest.raises(ValueError, match="look one-hot"):
+            losses.step_cross_entropy(jnp.zeros((B, T, C)), np.zeros((B, T, C), int))
+        with pytest.raises(ValueError, match=r"`mask` must have the shape of `labels`"):
+            losses.step_cross_entropy(jnp.zeros((B, T, C)), STEP_LABELS, mask=np.ones((T, B)))
+
+    def test_the_mean_is_over_the_steps_that_count(self):
+        ys, rng = reference.inputs(B, T, C), np.random.default_rng(1)
+        mask = rng.random((B, T)) < 0.5
+        each = -np.asarray(jax.nn.log_softmax(ys))
+        each = np.take_along_axis(each, STEP_LABELS[..., None], -1)[..., 0]
+        want = (each * mask).sum(1) / np.maximum(mask.sum(1), 1)
+        labels = np.where(mask, STEP_LABELS, -7)  # nonsense where it does not count
+        reference.assert_close(losses.step_cross_entropy(ys, labels, mask=mask), want, 1e-5, "")
+        nothing = losses.step_cross_entropy(ys, labels, mask=np.zeros((B, T), bool))
+        assert nothing.tolist() == [0, 0, 0]
+
+    def test_a_label_out_of_range(self):
+        bad = STEP_LABELS.copy()
+        bad[1, 2] = 9
+        with pytest.raises(ValueError, match="`labels` must lie between 0 and C - 1 = 3; got 9"):
+            losses.step_cross_entropy(jnp.zeros((B, T, C)), bad)
+        got = jax.jit(losses.step_cross_entropy)(jnp.zeros((B, T, C)), bad)
+        assert np.isnan(got).tolist() == [False, True, False]
+
+
+def test_other_bad_arguments_are_named():
+    ys = jnp.zeros((2, T, C))
+    labels = np.array([0, 1])
+    with pytest.raises(ValueError, match="`decode` must be one of 'mean', 'last', 'max', 'count'"):
+        losses.cross_entropy(ys, labels, decode="sum")
+    for run in (losses.cross_entropy, losses.step_cross_entropy):
+        with pytest.raises(ValueError, match=r"`label_smoothing` must lie in \[0, 1\); got 1"):
+            run(ys, labels, label_smoothing=1)
+    with pytest.raises(ValueError, match="`targets` must sum to 1"):
+        losses.soft_cross_entropy(ys, jnp.ones((2, C)))
+    with pytest.raises(ValueError, match="`targets` must be probabilities"):
+        losses.soft_cross_entropy(ys, jnp.array([[2.0, -1.0, 0, 0]] * 2))
+    with pytest.raises(ValueError, match=r"`targets` must be of shape \(2, 4\); got \(2,\)"):
+        losses.soft_cross_entropy(ys, labels)
+    with pytest.raises(ValueError, match="`targets` must be steps from 0 on; got -1"):
+        losses.first_spike_target(ys, -jnp.ones((2, C)))
+    with pytest.raises(ValueError, match="`temperature` must be finite and greater than 0"):
+        losses.first_spike_cross_entropy(ys, labels, temperature=0)
+    for bad in (1, -0.1):
+        with pytest.raises(ValueError, match="`max_rate` must lie in"):
+            losses.rate_penalty(ys, max_rate=bad)
+    for bad in (0, 1.1):
+        with pytest.raises(ValueError, match="`min_rate` must lie in"):
+            losses.silence_penalty(ys, min_rate=bad)
+
+
+def test_label_smoothing_is_optax_s():
+    ys = reference.inputs(2, T, C)
+    soft = np.eye(C, dtype=np.float32)[[1, 2]] * 0.9 + 0.1 / C
+    want = losses.soft_cross_entropy(ys, soft)
+    got = losses.cross_entropy(ys, np.array([1, 2]), label_smoothing=0.1)
+    reference.assert_close(got, want, 1e-6, "")
+
+
+def test_the_silence_penalty_wakes_a_layer():
+    """Its gradient reaches silent neurons through the surrogate."""
+    from tracetorch_jax import snn
+
+    model = snn.Unroll(snn.LIB(3, threshold=2.0))
+    xs = jnp.full((2, 20, 3), 0.1)
+    params = model.init(jax.random.key(0), xs)
+
+    @jax.jit
+    def update(params):
+        def loss(params):
+            return losses.silence_penalty(model.apply(params, xs), min_rate=0.2)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * jnp.sign(g), params, gradient), value
+
+    values = []
+    for _ in range(60):
+        params, value = update(params)
+        values.append(float(value))
+    assert values[0] == pytest.approx(0.04, rel=1e-5) and values[-1] < 0.01
