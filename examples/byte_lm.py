@@ -6,9 +6,10 @@
 
 The network reads one byte per step and says how likely each byte is to be the next. Each block adds
 to a stream of values what its neurons make of it: leaky averages over half-lives from a third of a
-step to 30 steps, through a nonlinearity, or, with a layer that fires, its spikes. The last tenth of the text is for validation, on which a 4-gram model reaches 1.669
-nats per byte and a small transformer, trained on a CPU, 1.88. After training, the network runs one
-step at a time, on bytes that it drew itself, the carry handed from step to step.
+step to 30 steps, through a nonlinearity, or, with a layer that fires, its spikes. The last tenth
+of the text is for validation, on which a 4-gram model reaches 1.669 nats per byte and a small
+transformer, trained on a CPU, 1.88. After training, the network runs one step at a time, on bytes
+that it drew itself, the carry handed from step to step.
 
 Without --data the text is fetched from Andrej Karpathy's char-rnn.
 """

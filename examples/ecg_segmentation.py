@@ -125,11 +125,11 @@ def train(args, seed, train_set, test_set, options):
 
 
 def main():
-    parser = harness.parser(__doc__, epochs=100, batch=32, rate=1e-2)
-    parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="DSRLITS", metavar="NAME")
+    parser = harness.parser(__doc__, epochs=60, batch=32, rate=1e-2)
+    parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="DSRLIT", metavar="NAME")
     parser.add_argument("--width", type=int, default=64, help="neurons of each hidden layer")
-    parser.add_argument("--dropout", type=float, default=0.1, help="share of spikes left out")
-    parser.add_argument("--slowest", type=float, default=200, help="longest half-life at first")
+    parser.add_argument("--dropout", type=float, default=0.3, help="share of spikes left out")
+    parser.add_argument("--slowest", type=float, default=400, help="longest half-life at first")
     args = parser.parse_args()
     options = {
         "width": args.width, "layer": args.layer, "dropout": args.dropout, "slowest": args.slowest

@@ -129,7 +129,8 @@ def frames(
     signs = jnp.ones(when.shape, dtype) if polarities is None else _signs(polarities, dtype)
     inside = (when >= 0) & (when < steps) & (where >= 0) & (where < neurons)
     if lengths is not None:
-        inside &= jnp.arange(when.shape[-1]) < lengths[..., None]
+        places = jnp.arange(when.shape[-1]).reshape((1,) * lengths.ndim + (-1,))
+        inside &= places < lengths[..., None]
     flat = jnp.where(inside, when * neurons + where, steps * neurons)
 
     def add(flat: jax.Array, signs: jax.Array) -> jax.Array:

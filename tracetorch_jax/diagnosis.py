@@ -180,12 +180,15 @@ def _report(
         for name, constraint in spec.parameters.items()
         if constraint is DECAY
     }
-    membrane = _membrane(recording, values)
+    with np.errstate(invalid="ignore"):  # what is not finite is reported below
+        membrane = _membrane(recording, values)
     if seq_lengths is not None:
         within = np.arange(membrane.shape[1]) < np.asarray(seq_lengths)[:, None]
         membrane = membrane[within] if within.any() else np.zeros(1)
     finite = bool(np.isfinite(membrane).all()) and bool(jnp.isfinite(recording.outputs).all())
-    percentiles = tuple(float(q) for q in np.percentile(membrane, (5, 50, 95)))
+    percentiles: tuple[float, ...] = (np.nan,) * 3
+    if finite:
+        percentiles = tuple(float(q) for q in np.percentile(membrane, (5, 50, 95)))
     rate = dead = saturated = None
     if spec.fires:
         spikes = recording.outputs

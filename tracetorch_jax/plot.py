@@ -99,7 +99,7 @@ def traces(
         steps = _one(values, f"states[{name!r}]" if name else "states", sequence)
         ax.plot(steps[:, _index("neuron", neuron, steps.shape[1])], label=name or None)
     if isinstance(states, Mapping):
-        ax.legend(**_OUTSIDE, ncols=len(named))
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.set(xlabel="step", ylabel="state")
     ax.margins(x=0)
     return ax

@@ -73,7 +73,7 @@ def record(
 
         def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
             paths.append(path)
-            layers[path] = cell.clone(parent=None)
+            layers[path] = cell.clone(parent=None, name=None)
             seen[path] = xs, ys, cell.parameters()
             return ys
 

@@ -1,0 +1,263 @@
+"""From values and events to spikes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from tracetorch_jax import encode
+
+KEY = jax.random.key(0)
+
+
+CALLS = {
+    "constant": lambda v, steps, **k: encode.constant(v, steps, **k),
+    "rate": lambda v, steps, **k: encode.rate(KEY, v, steps, **k),
+    "latency": lambda v, steps, **k: encode.latency(v, steps, **k),
+    "latency log": lambda v, steps, **k: encode.latency(v, steps, scale="log", **k),
+}
+
+
+class TestSamples:
+    """What `constant`, `rate` and `latency` have in common."""
+
+    every = pytest.mark.parametrize("name", CALLS)
+
+    @every
+    def test_the_time_axis(self, name):
+        run = CALLS[name]
+        values = np.random.default_rng(0).random((2, 3, 4), np.float32)
+        batch_first = run(values, 5)
+        assert batch_first.shape == (2, 5, 3, 4) and batch_first.dtype == np.float32
+        assert run(values, 5, time_major=True).shape == (5, 2, 3, 4)
+        assert run(values[0, 0], 5).shape == (5, 4)
+        np.testing.assert_array_equal(jax.jit(run, static_argnums=1)(values, 5), batch_first)
+        assert jax.vmap(lambda v: run(v, 5))(values).shape == (2, 3, 5, 4)
+        if name != "rate":
+            np.testing.assert_array_equal(
+                run(values, 5, time_major=True), jnp.moveaxis(batch_first, 1, 0)
+            )
+
+    @every
+    def test_bad_input_is_named(self, name):
+        run = CALLS[name]
+        for bad in (0, -1, 2.0, True):
+            with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 1"):
+                run(jnp.zeros(3), bad)
+        with pytest.raises(TypeError, match="`values` must be real numbers"):
+            run(jnp.zeros(3, jnp.complex64), 5)
+        if name != "constant":
+            for bad in (1.5, -0.5, np.nan):
+                with pytest.raises(ValueError, match=rf"`values` must lie in \[0, 1\]; got {bad}"):
+                    run(jnp.array([0.5, bad]), 5)
+
+    @every
+    def test_integers_become_floats(self, name):
+        assert CALLS[name](np.array([0, 1], np.uint8), 5).dtype == np.float32
+
+    def test_constant_repeats(self):
+        values = reference.inputs(2, 3)
+        assert np.all(encode.constant(values, 4) == values[:, None])
+
+    def test_rates_are_probabilities(self):
+        values = jnp.array([0.0, 0.2, 0.7, 1.0])
+        spikes = encode.rate(KEY, values, 4000)
+        np.testing.assert_allclose(spikes.mean(0), values, atol=0.03)
+        assert set(np.unique(spikes)) == {0, 1}
+        np.testing.assert_array_equal(spikes, encode.rate(KEY, values, 4000))
+        assert not np.array_equal(spikes, encode.rate(jax.random.key(1), values, 4000))
+
+    def test_signed_rates(self):
+        spikes = encode.rate(KEY, jnp.array([-0.6, 0.3]), 4000, signed=True)
+        np.testing.assert_allclose(spikes.mean(0), [-0.6, 0.3], atol=0.03)
+        with pytest.raises(ValueError, match=r"`values` must lie in \[-1, 1\]; got -1.5"):
+            encode.rate(KEY, jnp.array([-1.5]), 3, signed=True)
+
+    @pytest.mark.parametrize("scale", ["linear", "log"])
+    def test_latency_is_the_formula(self, scale):
+        values = np.array([1.0, 0.5, 0.1, 0.05, 0.0499, 0.0], np.float32)
+        spikes = encode.latency(values, 11, scale=scale, threshold=0.05)
+        counts = spikes.sum(0)
+        assert counts.tolist() == [1, 1, 1, 1, 0, 0]  # at most one spike, none lost
+        when = spikes.argmax(0)[:4]
+        if scale == "linear":
+            want = 10 * (1 - values[:4]) / 0.95
+        else:
+            want = 10 * np.log(values[:4]) / np.log(0.05)
+        assert when.tolist() == np.round(want).tolist()
+        assert (when[0], when[3]) == (0, 10)
+
+    def test_bad_latency(self):
+        with pytest.raises(ValueError, match="`scale` must be one of 'linear', 'log'"):
+            encode.latency(jnp.zeros(2), 3, scale="square")
+        for bad in (0, 1):
+            with pytest.raises(ValueError, match="`threshold` must lie strictly between 0 and 1"):
+                encode.latency(jnp.zeros(2), 3, threshold=bad)
+
+
+class TestSignals:
+    @staticmethod
+    def signal(batch=2, steps=50, channels=3):
+        rng = np.random.default_rng(0)
+        return np.cumsum(rng.normal(size=(batch, steps, channels)) * 0.2, 1).astype(np.float32)
+
+    @pytest.mark.parametrize("name", ["delta", "level_crossing"])
+    def test_axes_and_errors(self, name):
+        run = getattr(encode, name)
+        xs = self.signal()
+        out = run(xs, 0.3)
+        assert out.shape == xs.shape and set(np.unique(out)) == {-1, 0, 1}
+        np.testing.assert_array_equal(run(xs[0], 0.3), out[0])
+        np.testing.assert_array_equal(
+            run(xs.swapaxes(0, 1), 0.3, time_major=True), out.swapaxes(0, 1)
+        )
+        np.testing.assert_array_equal(jax.jit(run)(xs, 0.3), out)
+        np.testing.assert_array_equal(run(xs, jnp.full(3, 0.3)), out)
+        for bad in (0, -1.0, np.nan, jnp.array([0.1, 0.0, 0.1])):
+            with pytest.raises(ValueError, match="`threshold` must be finite and greater than 0"):
+                run(xs, bad)
+        with pytest.raises(ValueError, match=r"`xs` must be \[B, T, ...\]"):
+            run(xs[0, :, 0], 0.3)
+
+    def test_delta_is_the_change(self):
+        xs = self.signal()
+        change = np.diff(xs, axis=1, prepend=0)
+        want = (change >= 0.3).astype(int) - (change <= -0.3).astype(int)
+        np.testing.assert_array_equal(encode.delta(xs, 0.3), want)
+        np.testing.assert_array_equal(encode.delta(xs, 0.3, signed=False), np.maximum(want, 0))
+
+    def test_level_crossing_follows_the_signal(self):
+        xs = self.signal()
+        counts = encode.level_crossing(xs, 0.05, counts=True)
+        staircase = xs[:, :1] + 0.05 * np.cumsum(counts, 1)
+        assert np.abs(staircase - xs).max() < 0.05 + 1e-4 and np.abs(counts).max() > 1
+        slow = np.sin(np.linspace(0, 6, 200))[None, :, None].astype(np.float32)
+        staircase = slow[:, :1] + 0.05 * np.cumsum(encode.level_crossing(slow, 0.05), 1)
+        assert np.abs(staircase - slow).max() < 0.05 + 1e-4
+
+    def test_a_slow_signal_fires_by_level_and_not_by_delta(self):
+        ramp = np.linspace(0, 1, 101, dtype=np.float32)[:, None]
+        assert encode.delta(ramp, 0.1).sum() == 0
+        assert 9 <= encode.level_crossing(ramp, 0.1).sum() <= 10
+
+
+class TestPopulation:
+    def test_the_neuron_that_prefers_a_value_answers_most(self):
+        out = encode.population(jnp.array([[0.0, 0.5], [1.0, 0.25]]), 5, low=0.0, high=1.0)
+        assert out.shape == (2, 10)
+        peaks = out.reshape(2, 2, 5)
+        assert peaks.argmax(-1).tolist() == [[0, 2], [4, 1]] and np.all(peaks.max(-1) == 1)
+        np.testing.assert_allclose(peaks[0, 0, 1], np.exp(-0.5), rtol=1e-5)
+
+    def test_bad_input_is_named(self):
+        x = jnp.zeros(2)
+        with pytest.raises(ValueError, match="`num_neurons` must be an integer of at least 2"):
+            encode.population(x, 1, low=0, high=1)
+        with pytest.raises(ValueError, match="`low` must be less than `high`; got 1 and 1"):
+            encode.population(x, 3, low=1, high=1)
+        with pytest.raises(ValueError, match="`width` must be finite and greater than 0"):
+            encode.population(x, 3, low=0, high=1, width=0)
+        with pytest.raises(ValueError, match="`values` must have an axis of features"):
+            encode.population(0.5, 3, low=0, high=1)
+
+
+SIZE = {"num_steps": 10, "num_channels": 4, "step": 2.0}
+
+
+class TestEvents:
+    @staticmethod
+    def recordings():
+        rng = np.random.default_rng(0)
+        for n in (30, 1, 12):
+            yield (
+                np.sort(rng.uniform(0, 20, n)),
+                rng.integers(0, 4, n),
+                rng.choice([-1, 1], n),
+            )
+
+    @staticmethod
+    def by_hand(times, channels, polarities, start=0.0):
+        out = np.zeros((10, 4), np.float32)
+        np.add.at(out, (np.floor((times - start) / 2.0).astype(int), channels), polarities)
+        return out
+
+    def test_frames_add_up_the_events(self):
+        for times, channels, signs in self.recordings():
+            want = self.by_hand(times, channels, signs)
+            np.testing.assert_array_equal(encode.frames(times, channels, signs, **SIZE), want)
+            flags = signs > 0
+            np.testing.assert_array_equal(encode.frames(times, channels, flags, **SIZE), want)
+            counts = encode.frames(times, channels, **SIZE)
+            np.testing.assert_array_equal(counts, self.by_hand(times, channels, 1))
+            binary = encode.frames(times, channels, signs, binary=True, **SIZE)
+            np.testing.assert_array_equal(binary, np.sign(want))
+            later = encode.frames(times + 100, channels, signs, start=100.0, **SIZE)
+            np.testing.assert_array_equal(later, want)
+
+    def test_a_padded_batch_is_its_recordings(self):
+        recordings = list(self.recordings())
+        events = encode.pad_events(recordings)
+        assert events.times.shape == (3, 30) and events.lengths.tolist() == [30, 1, 12]
+        want = np.stack([encode.frames(*recording, **SIZE) for recording in recordings])
+
+        def run(times, channels, signs, lengths, **options):
+            return encode.frames(times, channels, signs, num_events=lengths, **SIZE, **options)
+
+        np.testing.assert_array_equal(run(*events), want)
+        np.testing.assert_array_equal(jax.jit(run)(*events), want)
+        np.testing.assert_array_equal(run(*events, time_major=True), want.swapaxes(0, 1))
+        plain = encode.pad_events([recording[:2] for recording in recordings])
+        assert plain.polarities is None
+
+    def test_what_cannot_be_checked_is_left_out(self):
+        @jax.jit
+        def run(times, channels):
+            return encode.frames(times, channels, **SIZE)
+
+        out = run(np.array([-1.0, 0.0, 25.0, 1.0]), np.array([0, 1, 2, 9]))
+        assert out.sum() == 1 and out[0, 1] == 1
+
+    def test_microseconds_in_a_long_recording(self):
+        """Float32 could not tell these apart."""
+        times = 3600.0 + np.array([0.5e-6, 1.5e-6, 2.5e-6])
+        out = encode.frames(times, [0, 0, 0], num_steps=3, num_channels=1, step=1e-6, start=3600.0)
+        assert out.ravel().tolist() == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"times": [0.0, 20.0]}, ValueError, r"`times` must lie in .*\[0.0, 20.0\); got 20.0"),
+            ({"times": [-0.1, 1.0]}, ValueError, "`times` must lie in .*got -0.1"),
+            ({"times": [5.0, 1.0]}, ValueError, "`times` must be in ascending order; got 1"),
+            ({"channels": [0, 4]}, ValueError, "`channels` must lie between 0 and .* 3; got 4"),
+            ({"channels": [-1, 0]}, ValueError, "`channels` must lie between 0 and .* 3; got -1"),
+            ({"channels": [0.0, 1.0]}, TypeError, "`channels` must be integers; got dtype float"),
+            ({"channels": [0]}, ValueError, r"`channels` must have the shape of `times`, \(2,\)"),
+            ({"polarities": [1, 2]}, ValueError, "`polarities` must be 1 or -1, .*; got 2"),
+            ({"polarities": [1, 0]}, ValueError, "`polarities` must be 1 or -1, .*; got 0"),
+            ({"polarities": [1]}, ValueError, "`polarities` must have the shape of `times`"),
+            ({"num_steps": 0}, ValueError, "`num_steps` must be an integer of at least 1"),
+            ({"num_channels": 0}, ValueError, "`num_channels` must be an integer of at least 1"),
+            ({"step": 0.0}, ValueError, "`step` must be finite and greater than 0; got 0.0"),
+            ({"num_events": [1, 1]}, ValueError, "`num_events` must have one number per list"),
+            ({"num_events": 3}, ValueError, "`num_events` must lie between 1 and E = 2; got 3"),
+            ({"times": [], "channels": np.zeros(0, int)}, ValueError, "`times` must hold at least"),
+            ({"times": 1.0, "channels": 1}, ValueError, r"`times` must be \[E\] or \[B, E\]"),
+        ],
+    )  # fmt: skip
+    def test_bad_input_is_named(self, change, error, message):
+        good = {"times": [0.0, 1.0], "channels": [0, 1], **SIZE}
+        assert encode.frames(**good).sum() == 2
+        with pytest.raises(error, match=message):
+            encode.frames(**good | change)
+
+    def test_bad_recordings_are_named(self):
+        with pytest.raises(ValueError, match="`recordings` must hold at least one recording"):
+            encode.pad_events([])
+        with pytest.raises(ValueError, match=r"`recordings\[1\]` must hold at least one event"):
+            encode.pad_events([([0.1], [0]), ([], [])])
+        with pytest.raises(ValueError, match=r"`recordings\[0\]` must be vectors of one length"):
+            encode.pad_events([([0.1, 0.2], [0])])
+        with pytest.raises(ValueError, match="`recordings` must all be"):
+            encode.pad_events([([0.1], [0]), ([0.1], [0], [1])])

@@ -1,0 +1,306 @@
+"""How much networks fire, what that costs, what their layers did, and what is wrong with them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import tracetorch_jax
+from tracetorch_jax import losses, metrics, snn
+
+KEY = jax.random.key(0)
+
+
+class TestRates:
+    SPIKES = np.array([[[1, 0, 1], [-1, 0, 1], [2.5, 0, 1], [0, 0, -1]]] * 2, np.float32)
+
+    def test_by_sign(self):
+        for xs, options in (
+            (self.SPIKES, {}),
+            (self.SPIKES.swapaxes(0, 1), {"time_major": True}),
+            (self.SPIKES[0], {}),
+        ):
+            rates = metrics.spike_rate(xs, **options)
+            assert rates.positive.tolist() == [0.5, 0, 0.75]
+            assert rates.negative.tolist() == [0.25, 0, 0.25]
+            assert rates.total.tolist() == [0.75, 0, 1]
+            assert metrics.dead(xs, **options).tolist() == [False, True, False]
+            assert metrics.saturated(xs, **options).tolist() == [False, False, True]
+            half = metrics.saturated(xs, rate=0.75, **options)
+            assert half.tolist() == [True, False, True]
+
+    def test_padding_does_not_count(self):
+        dirty = self.SPIKES.copy()
+        dirty[1, 1:] = np.nan
+        rates = jax.jit(metrics.spike_rate)(dirty, seq_lengths=np.array([4, 1]))
+        np.testing.assert_allclose(rates.positive, [0.6, 0, 0.8])
+        np.testing.assert_allclose(rates.negative, [0.2, 0, 0.2])
+        nothing = metrics.spike_rate(dirty, seq_lengths=np.array([0, 0]))
+        assert nothing.total.tolist() == [0, 0, 0]
+
+    def test_bad_input_is_named(self):
+        for run in (metrics.spike_rate, metrics.dead, metrics.saturated):
+            with pytest.raises(ValueError, match=r"`spikes` must be \[B, T, ...\]"):
+                run(jnp.zeros(3))
+        for bad in (0, 1.5):
+            with pytest.raises(ValueError, match=r"`rate` must lie in \(0, 1\]"):
+                metrics.saturated(self.SPIKES, rate=bad)
+
+
+class TestSynapticOperations:
+    """Counted by hand, after NeuroBench: an operation is effective if nothing in it is 0."""
+
+    def test_dense(self):
+        kernel = np.array([[1.0, 0.0, 2.0], [3.0, 4.0, 0.0]], np.float32)
+        model = nn.Dense(3)
+        variables = {"params": {"kernel": kernel, "bias": np.ones(3, np.float32)}}
+        for x, kind in (([[1, 0], [-1, 1]], "acs"), ([[0.5, 0], [-1, 1]], "macs")):
+            got = metrics.synaptic_operations(model, variables, jnp.array(x, jnp.float32))[""]
+            # Input 0 has two synapses that are not 0, as has input 1: two inputs, four operations
+            # in the second sample, two in the first.
+            want = {"macs": 0.0, "acs": 0.0, "dense": 6.0, "events": 1.5, "fan_out": 3.0}
+            assert got._asdict() == want | {kind: 3.0}
+
+    def test_convolution(self):
+        model = nn.Conv(4, (3, 3), strides=2, padding="SAME", feature_group_count=2)
+        x = np.zeros((1, 5, 5, 2), np.float32)
+        x[0, 2, 2, 0] = 1
+        x[0, 0, 0, 1] = 1
+        variables = jax.tree.map(jnp.ones_like, model.init(KEY, x))
+        got = metrics.synaptic_operations(model, variables, x)[""]
+        # Outputs are centred on rows and columns 0, 2, 4. The middle is seen by one of them, the
+        # corner by one; each group has two kernels. Padding is not counted: 2, 3, 2 taps per axis.
+        assert got.acs == 1 * 2 + 1 * 2 and got.macs == 0
+        assert got.dense == (2 + 3 + 2) ** 2 * 4
+        assert got.events == 2 and got.fan_out == got.dense / 50
+        variables["params"]["kernel"] = variables["params"]["kernel"].at[1, 1, 0, :2].set(0)
+        assert metrics.synaptic_operations(model, variables, x)[""].acs == 2
+
+    def test_a_network_over_time(self):
+        model = snn.Unroll(
+            snn.Sequential([nn.Dense(4), snn.LIT(4, pos_threshold=0.3), nn.Dense(2)])
+        )
+        xs = reference.inputs(3, 7, 5)
+        variables = model.init(KEY, xs)
+        got = metrics.synaptic_operations(model, variables, xs)
+        assert list(got) == ["cell/layers_0", "cell/layers_2"]
+        first, second = got.values()
+        assert first.macs == float(np.count_nonzero(xs) * 4 / 3) and first.acs == 0
+        assert first.dense == 7 * 5 * 4
+        _, layers = tracetorch_jax.record(model, variables, xs)
+        spikes = layers["cell/layers_1"].outputs
+        assert second.acs == pytest.approx(np.count_nonzero(spikes) * 2 / 3) and second.macs == 0
+        major = snn.Unroll(model.cell, time_major=True)
+        again = metrics.synaptic_operations(major, variables, xs.swapaxes(0, 1))
+        assert again == got
+        alone = metrics.synaptic_operations(model, variables, xs[0])
+        assert alone["cell/layers_0"].dense == 7 * 5 * 4
+
+    def test_scaled_spikes_are_multiplied(self):
+        layer = snn.LITS(4, pos_threshold=0.3, pos_scale=1.5)
+        model = snn.Unroll(snn.Sequential([layer, nn.Dense(2)]))
+        xs = reference.inputs(1, 9, 4) * 2
+        (got,) = metrics.synaptic_operations(model, model.init(KEY, xs), xs).values()
+        assert got.acs == 0 < got.macs
+
+    def test_energy(self):
+        operations = {
+            "a": metrics.Operations(macs=10.0, acs=0.0, dense=20.0, events=1.0, fan_out=2.0),
+            "b": metrics.Operations(macs=0.0, acs=100.0, dense=200.0, events=1.0, fan_out=2.0),
+        }
+        assert metrics.energy(operations) == pytest.approx(10 * 4.6e-12 + 100 * 0.9e-12)
+        assert metrics.energy(operations, mac=2.0, ac=1.0) == 120
+        with pytest.raises(ValueError, match="`ac` must not be negative; got -1"):
+            metrics.energy(operations, ac=-1)
+
+    def test_what_cannot_be_counted_raises(self):
+        xs = reference.inputs(1, 3, 2)
+        model = snn.Unroll(snn.LI(2))
+        with pytest.raises(ValueError, match="`model` must have connections to count"):
+            metrics.synaptic_operations(model, model.init(KEY, xs), xs)
+        model = nn.RNN(snn.Sequential([nn.Dense(2), snn.LI(2)]))
+        with pytest.raises(ValueError, match=r"put cells into snn\.Unroll rather than nn\.RNN"):
+            metrics.synaptic_operations(model, model.init(KEY, xs), xs)
+
+
+class TestRecord:
+    @pytest.mark.parametrize("name", reference.LAYERS)
+    def test_every_state_after_every_step(self, name):
+        layer, variables = reference.scrambled(name)
+        xs = reference.inputs(2, 6, 3)
+        model = snn.Unroll(layer)
+        ys, recordings = tracetorch_jax.record(model, reference.under(variables), xs)
+        np.testing.assert_array_equal(ys, model.apply(reference.under(variables), xs))
+        (recording,) = recordings.values()
+        assert list(recordings) == ["cell"] and recording.layer == layer
+        assert list(recording.states) == list(layer.spec.states)
+        np.testing.assert_array_equal(recording.inputs, xs)
+        np.testing.assert_array_equal(recording.outputs, ys)
+        carry = None
+        step = jax.jit(layer.apply)
+        for t in range(6):
+            carry, _ = step(variables, carry, xs[:, t])
+            for state, values in recording.states.items():
+                reference.assert_close(values[:, t], carry[state], 1e-5, f"{name}: {state}")
+        parameters = layer.apply(variables, method="parameters")
+        assert set(recording.parameters) == set(parameters)
+
+    def test_a_model_of_several_parts(self):
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, xs, seq_lengths=None):
+                ys = snn.Unroll(snn.Sequential([nn.Dense(4), snn.SLIB(4)]), name="one")(xs)
+                return snn.Unroll(snn.LI(4), name="two", reverse=True)(ys, None, seq_lengths)
+
+        xs = reference.inputs(2, 6, 3)
+        variables = Model().init(KEY, xs)
+        _, layers = tracetorch_jax.record(Model(), variables, xs, jnp.array([6, 2]))
+        assert list(layers) == ["SLIB_0", "LI_0"]  # where Flax keeps the parameters
+        assert set(layers) < set(variables["params"])
+        assert layers["LI_0"].states["mem"].shape == (2, 6, 4)
+        assert set(layers["SLIB_0"].states) == {"syn", "mem"}
+
+    def test_images_and_sequences_without_a_batch_axis(self):
+        xs = reference.inputs(2, 6, 3, 2, 2)
+        model = snn.Unroll(snn.LIB(3, dim=-3), time_major=True)
+        variables = model.init(KEY, xs)
+        _, layers = tracetorch_jax.record(model, variables, xs)
+        assert layers["cell"].outputs.shape == (6, 2, 3, 2, 2)  # [B, T, ...] whatever the model's
+        _, layers = tracetorch_jax.record(model, variables, xs[:, 0])
+        assert layers["cell"].states["mem"].shape == (2, 3, 2, 2)
+
+    def test_nothing_is_stored_otherwise(self):
+        xs = reference.inputs(2, 6, 3)
+        model = snn.Unroll(snn.LIB(3))
+        variables = model.init(KEY, xs)
+        assert set(variables) == {"params"}
+        _, changed = model.apply(variables, xs, mutable=["batch_stats"])
+        assert not changed
+
+    def test_gradients_go_through(self):
+        """Recording is another program, but the same function."""
+        xs = reference.inputs(2, 6, 3)
+        model = snn.Unroll(snn.SRLIB(3))
+        variables = model.init(KEY, xs)
+
+        def plain(variables, xs):
+            return model.apply(variables, xs)
+
+        def recorded(variables, xs):
+            return tracetorch_jax.record(model, variables, xs)[0]
+
+        want = reference.value_and_grads(plain, variables, xs)
+        reference.assert_trees_close(reference.value_and_grads(recorded, variables, xs), want)
+
+    def test_models_without_layers_raise(self):
+        with pytest.raises(ValueError, match=r"`model` must run trace layers through .*Unroll"):
+            tracetorch_jax.record(nn.Dense(2), nn.Dense(2).init(KEY, jnp.ones(3)), jnp.ones(3))
+
+
+class TestDiagnose:
+    @staticmethod
+    def network(*layers):
+        stack = []
+        for layer in layers:
+            stack += [nn.Dense(layer.num_neurons), layer]
+        return snn.Unroll(snn.Sequential(stack))
+
+    def diagnose(self, *layers, scale=1.0, **options):
+        model = self.network(*layers)
+        xs = reference.inputs(4, 40, 6) * scale
+        return tracetorch_jax.diagnose(model, model.init(KEY, xs), xs, **options)
+
+    def test_a_healthy_network(self):
+        diagnosis = self.diagnose(snn.LIB(16), snn.SLIT(16), snn.LI(3))
+        assert diagnosis.healthy, str(diagnosis)
+        first, second, last = diagnosis.layers
+        assert 0 < first.rate[0] < 0.5 and first.rate[1] == 0 < second.rate[1]
+        assert last.rate is last.dead is last.saturated is None
+        assert [report.layer for report in diagnosis.layers] == ["LIB", "SLIT", "LI"]
+        assert first.half_lives["beta"] == pytest.approx([6.58] * 3, rel=1e-2)
+        assert 0 < first.membrane[2] < 5 and first.gradient > 0 < first.parameter_gradient
+
+    def test_the_table_names_every_layer(self):
+        text = str(self.diagnose(snn.LIB(16), snn.DSRLITS(16), snn.LI(3)))
+        head, rule, *rows = text.splitlines()
+        assert "rate" in head and set(rule) <= set("- ")
+        for row, name in zip(
+            rows, ("layers_1 LIB", "layers_3 DSRLITS", "layers_5 LI"), strict=False
+        ):
+            assert name in row
+        assert text.count("nothing remarkable") == 3
+        assert max(map(len, [head, *rows[:3]])) < 130
+
+    def test_dead_layers(self):
+        diagnosis = self.diagnose(snn.LIB(16, threshold=100.0), snn.LI(3))
+        report = diagnosis.layers[0]
+        assert report.dead == 1 and not diagnosis.healthy
+        assert "100% of the neurons never fire" in report.advice
+        assert "Lower `threshold`" in report.advice
+
+    def test_saturated_layers(self):
+        report = self.diagnose(snn.LIT(16, pos_threshold=1e-3, neg_threshold=1e-3)).layers[0]
+        assert report.saturated > 0.9 and "fire at nearly every step" in report.advice
+
+    def test_layers_that_are_hardly_sparse(self):
+        report = self.diagnose(snn.LIT(16, pos_threshold=0.35, neg_threshold=0.35)).layers[0]
+        assert "hardly sparse" in report.advice, report
+
+    def test_membranes_are_measured_in_thresholds(self):
+        reports = [
+            self.diagnose(snn.LIT(16, pos_threshold=t, neg_threshold=t), scale=t).layers[0]
+            for t in (1.0, 10.0)
+        ]
+        np.testing.assert_allclose(reports[0].membrane, reports[1].membrane, rtol=0.2, atol=0.05)
+
+    def test_vanishing_gradients(self):
+        from tracetorch_jax import spikes
+
+        narrow = [snn.LIB(16, threshold=8.0, spike=spikes.gaussian(0.5)) for _ in range(3)]
+        diagnosis = self.diagnose(*narrow, snn.LI(3))
+        assert any("gradient" in report.advice for report in diagnosis.layers[:2]), str(diagnosis)
+
+    def test_what_is_not_finite(self):
+        model = self.network(snn.LIB(16), snn.LI(3))
+        xs = reference.inputs(4, 40, 6)
+        variables = model.init(KEY, xs)
+        diagnosis = tracetorch_jax.diagnose(model, variables, xs.at[0, 3, 0].set(jnp.inf))
+        assert "not finite" in diagnosis.layers[0].advice
+        exploded = tracetorch_jax.diagnose(
+            model, variables, xs, loss=lambda ys: jnp.sqrt(ys - ys).sum()
+        )
+        assert "its gradient is not finite" in exploded.layers[0].advice
+
+    def test_half_lives(self):
+        slow = self.diagnose(snn.LIB(16, beta=0.9999), scale=0.1).layers[0]
+        assert "`beta` forget more slowly than the 40 steps" in slow.advice
+        fast = self.diagnose(snn.SLIB(16, alpha=0.05)).layers[0]
+        assert "`alpha` keeps next to nothing" in fast.advice
+
+    def test_a_loss_and_sequence_lengths(self):
+        model = self.network(snn.LIB(16), snn.LI(3))
+        xs, labels = reference.inputs(4, 40, 6), np.array([0, 1, 2, 0])
+        variables = model.init(KEY, xs)
+        lengths = jnp.array([40, 10, 3, 0])
+        diagnosis = tracetorch_jax.diagnose(
+            model,
+            variables,
+            xs.at[1, 10:].set(jnp.nan),
+            seq_lengths=lengths,
+            loss=lambda ys: losses.cross_entropy(ys, labels, seq_lengths=lengths).mean(),
+        )
+        want = losses.cross_entropy(
+            model.apply(variables, xs, seq_lengths=lengths), labels, seq_lengths=lengths
+        )
+        assert diagnosis.loss == pytest.approx(float(want.mean()), rel=1e-5)
+        assert diagnosis.healthy, str(diagnosis)
+        with pytest.raises(ValueError, match=r"`loss` must give a scalar; got shape \(4,\)"):
+            tracetorch_jax.diagnose(model, variables, xs, loss=lambda ys: ys.mean((1, 2)))
+
+    def test_neurons_spread_over_space(self):
+        model = snn.Unroll(snn.LIB(3, dim=-3, threshold=jnp.array([0.3, 0.3, 50.0])))
+        xs = reference.inputs(2, 20, 3, 4, 4)
+        (report,) = tracetorch_jax.diagnose(model, model.init(KEY, xs), xs).layers
+        assert report.dead == pytest.approx(1 / 3)

@@ -1,0 +1,157 @@
+"""Pictures: what is drawn, on what, and what is refused."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from PIL import Image
+
+from tracetorch_jax import plot
+
+RNG = np.random.default_rng(0)
+SPIKES = RNG.choice([-1.0, 0.0, 0.0, 1.0], size=(2, 30, 5))
+MEMBRANE = RNG.normal(size=(2, 30, 5))
+DRAW = {
+    "raster": lambda xs, ax=None, **k: plot.raster(xs, ax, **k),
+    "traces": lambda xs, ax=None, **k: plot.traces({"mem": xs, "syn": -xs}, ax, **k),
+    "spike_train": lambda xs, ax=None, **k: plot.spike_train(xs, xs, ax, threshold=1.0, **k),
+    "activity": lambda xs, ax=None, **k: plot.activity(xs, ax, **k),
+}
+every = pytest.mark.parametrize("name", DRAW)
+
+
+@pytest.fixture(autouse=True)
+def tidy(monkeypatch):
+    def show(*args, **kwargs):
+        raise AssertionError("no function shows anything by itself")
+
+    monkeypatch.setattr(plt, "show", show)
+    yield
+    plt.close("all")
+
+
+def data_of(ax):
+    """What an axes shows, in numbers."""
+    parts = [np.asarray(line.get_data(), float) for line in ax.get_lines()]
+    parts += [np.asarray(c.get_offsets(), float) for c in ax.collections]
+    parts += [np.asarray(image.get_array(), float) for image in ax.get_images()]
+    return [part.tolist() for part in parts]
+
+
+@every
+def test_draws_on_given_and_on_new_axes(name):
+    own = plt.figure().add_subplot()
+    assert DRAW[name](SPIKES[0], own) is own
+    new = DRAW[name](SPIKES[0])
+    assert new is not own and data_of(new) == data_of(own) and data_of(new)
+    new.figure.canvas.draw()
+
+
+@every
+def test_one_sequence_of_a_batch(name):
+    whole, alone = DRAW[name](SPIKES, sequence=1), DRAW[name](SPIKES[1])
+    assert data_of(whole) == data_of(alone) != data_of(DRAW[name](SPIKES))
+
+
+@every
+def test_bad_input_is_named(name):
+    for bad in (np.zeros(3), np.zeros((1, 2, 3, 4)), np.zeros((0, 3))):
+        with pytest.raises(ValueError, match=r"must be \[T, N\] or \[B, T, N\]"):
+            DRAW[name](bad)
+    with pytest.raises(ValueError, match="`sequence` must lie between 0 and 1; got 2"):
+        DRAW[name](SPIKES, sequence=2)
+    if name in ("traces", "spike_train"):
+        with pytest.raises(ValueError, match="`neuron` must lie between 0 and 4; got 5"):
+            DRAW[name](SPIKES, neuron=5)
+
+
+def test_a_dot_for_every_spike_of_each_sign():
+    ax = plot.raster(SPIKES[0])
+    positive, negative = ax.collections
+    for sign, dots in ((1, positive), (-1, negative)):
+        want = {tuple(map(float, place)) for place in np.argwhere(SPIKES[0] == sign)}
+        assert set(map(tuple, dots.get_offsets().tolist())) == want
+    assert not np.array_equal(positive.get_facecolor(), negative.get_facecolor())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["+", "\N{MINUS SIGN}"]
+    binary = plot.raster(np.abs(SPIKES[0]))
+    assert len(binary.collections) == 1 and binary.get_legend() is None
+    silent = plot.raster(np.zeros((4, 2)))
+    assert len(silent.collections[0].get_offsets()) == 0
+
+
+def test_traces_are_the_states():
+    ax = plot.traces({"mem": MEMBRANE, "syn": SPIKES}, neuron=3)
+    mem, syn = ax.get_lines()
+    np.testing.assert_array_equal(mem.get_ydata(), MEMBRANE[0, :, 3])
+    np.testing.assert_array_equal(syn.get_ydata(), SPIKES[0, :, 3])
+    assert (mem.get_label(), syn.get_label()) == ("mem", "syn")
+    assert plot.traces(MEMBRANE).get_legend() is None
+
+
+def test_thresholds_of_a_spike_train():
+    ax = plot.spike_train(
+        MEMBRANE, SPIKES, threshold=np.arange(1.0, 6.0), neg_threshold=2.0, neuron=2
+    )
+    levels = {float(line.get_ydata()[0]) for line in ax.get_lines() if len(line.get_ydata()) == 2}
+    assert levels == {3.0, -2.0, 0.0}
+    with pytest.raises(ValueError, match=r"`spikes` must have the shape of `membrane`, \(30, 5\)"):
+        plot.spike_train(MEMBRANE, SPIKES[0, :, :3])
+
+
+def test_half_lives_are_counted_on_a_logarithmic_axis():
+    before, after = np.full(40, 0.5), 0.5 ** (1 / np.geomspace(1, 100, 40))
+    ax = plot.half_lives(before, after, bins=10)
+    assert ax.get_xscale() == "log"
+    counts = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
+    assert counts == [40, 40]
+    assert len(plot.half_lives(before).containers) == 1
+    for bad in (0.0, 1.0, 1.5):
+        with pytest.raises(ValueError, match="`after` must be decays strictly between 0 and 1"):
+            plot.half_lives(before, [bad])
+    with pytest.raises(ValueError, match="`before` must be decays .*; got none"):
+        plot.half_lives([])
+    with pytest.raises(ValueError, match="`bins` must be an integer of at least 1"):
+        plot.half_lives(before, bins=0)
+
+
+def test_activity_has_both_signs_around_white():
+    image = plot.activity(MEMBRANE).get_images()[0]
+    assert image.get_clim()[0] == -image.get_clim()[1]
+    assert plot.activity(np.abs(MEMBRANE)).get_images()[0].get_clim()[0] == 0
+    np.testing.assert_array_equal(image.get_array(), MEMBRANE[0].T)
+
+
+def test_an_animation_has_a_frame_per_step(tmp_path):
+    frames = RNG.random((2, 6, 4, 3))
+    for name, xs, options in (
+        ("batch", frames, {"sequence": 1}),
+        ("flat", frames.reshape(2, 6, 12), {"shape": (4, 3)}),
+    ):
+        path = plot.animate(xs, tmp_path / f"{name}.gif", **options)
+        with Image.open(path) as gif:
+            assert gif.n_frames == 6
+    with pytest.raises(ValueError, match="`path` must end in .gif; got 'it.mp4'"):
+        plot.animate(frames, tmp_path / "it.mp4")
+    with pytest.raises(ValueError, match=r"`shape` must be \(H, W\) with H \* W = 12"):
+        plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=(5, 3))
+    with pytest.raises(ValueError, match=r"`frames` must be \[T, H, W\] or \[B, T, H, W\]"):
+        plot.animate(frames[0, 0], tmp_path / "it.gif")
+    with pytest.raises(ValueError, match="`fps` must be an integer of at least 1"):
+        plot.animate(frames, tmp_path / "it.gif", fps=0)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'tracetorch_jax\[plot\]'"):
+        plot.raster(SPIKES)

@@ -1,0 +1,219 @@
+"""Who is who among the parameters, sequences in pieces, and gradients without the past."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from tracetorch_jax import snn, training
+
+KEY = jax.random.key(0)
+KINDS = {"sigmoid": "decay", "softplus": "threshold"}
+
+
+@pytest.fixture
+def standard():
+    """Optax computes with mixed dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def stack(*names):
+    layers = []
+    for name in names:
+        layers += [nn.Dense(4), snn.ALL_LAYERS[name](4)]
+    return snn.Sequential(layers)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("family", [snn, snn.flex], ids=["snn", "flex"])
+    def test_every_parameter_of_every_layer(self, family):
+        for name in snn.ALL_LAYERS:
+            layer = getattr(family, name)(3)
+            params = {"cell": layer.init(KEY, None, jnp.zeros((1, 3)))["params"]}
+            params["Dense_0"] = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)}
+            labels = training.parameter_labels(params)
+            mask = training.decay_mask(params)
+            for p in layer.describe():
+                last = p.name.removeprefix("pos_").removeprefix("neg_")
+                assert labels["cell"][p.raw_name] == KINDS.get(p.constraint.name, last)
+                assert mask["cell"][p.raw_name] is False
+            assert labels["Dense_0"] == {"kernel": "other", "bias": "other"}
+            assert mask["Dense_0"] == {"kernel": True, "bias": False}
+            assert jax.tree.structure(labels) == jax.tree.structure(params)
+
+    def test_a_bias_of_a_trace_layer(self):
+        layer = snn.flex.LeakyIntegrator(3, pos_beta=snn.flex.Decay(0.9), bias=snn.flex.Weight(0.1))
+        params = layer.init(KEY, None, jnp.zeros((1, 3)))["params"]
+        assert training.parameter_labels(params) == {"raw_beta": "decay", "raw_bias": "bias"}
+
+    def test_unknown_raw_parameters_raise(self):
+        with pytest.raises(ValueError, match="`params` must hold .* known layers; got a/raw_kappa"):
+            training.parameter_labels({"a": {"raw_kappa": 1.0}})
+
+    def test_decays_learn_at_their_own_rate(self, standard):
+        model = snn.Unroll(stack("LIB", "SLI"))
+        xs = reference.inputs(2, 6, 3)
+        params = model.init(KEY, xs)["params"]
+        kinds = {"decay": 0.5, "threshold": 0.0, "other": 0.01}
+        optimiser = optax.multi_transform(
+            {kind: optax.sgd(rate) for kind, rate in kinds.items()}, training.parameter_labels
+        )
+        ones = jax.tree.map(jnp.ones_like, params)
+        updates, _ = optimiser.update(ones, optimiser.init(params))
+        labels = jax.tree.leaves(training.parameter_labels(params))
+        for update, label in zip(jax.tree.leaves(updates), labels, strict=True):
+            np.testing.assert_allclose(update, -kinds[label], rtol=1e-6)
+
+    def test_weight_decay_leaves_raw_parameters_alone(self, standard):
+        params = snn.Unroll(stack("SRLITS")).init(KEY, jnp.ones((1, 2, 3)))["params"]
+        optimiser = optax.adamw(0.1, weight_decay=0.5, mask=training.decay_mask)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = optimiser.update(zeros, optimiser.init(params), params)
+        moved = {k: bool(np.any(v != 0)) for k, v in updates["cell"]["layers_1"].items()}
+        assert not any(moved.values())
+        assert np.any(updates["cell"]["layers_0"]["kernel"] != 0)
+
+
+class TestPieces:
+    MODEL = snn.Unroll(stack("SRLIT", "LI"), return_carry=True)
+
+    def loss(self, params, carry, batch):
+        xs, targets = batch
+        carry, ys = self.MODEL.apply({"params": params}, xs, carry)
+        return jnp.square(ys - targets).mean(), carry
+
+    def setup_method(self):
+        self.batch = reference.inputs(2, 12, 3), reference.inputs(2, 12, 4, seed=2)
+        self.params = self.MODEL.init(KEY, self.batch[0])["params"]
+        self.carry = self.MODEL.cell.initialize_carry(None, (2, 3))
+
+    def test_chunks_are_the_sequence(self):
+        pieces = list(training.chunks(self.batch, 5))
+        assert [piece[0].shape[1] for piece in pieces] == [5, 5, 2]
+        for i in (0, 1):
+            np.testing.assert_array_equal(
+                jnp.concatenate([piece[i] for piece in pieces], 1), self.batch[i]
+            )
+
+    def test_whole_gradients_in_pieces(self):
+        whole = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
+        want = whole(self.params, self.carry, self.batch)
+        for length in (1, 4, 12):
+            run = jax.jit(training.piecewise_value_and_grad(self.loss, length))
+            reference.assert_trees_close(run(self.params, self.carry, self.batch), want, 1e-5)
+
+    def test_truncated_gradients(self):
+        run = jax.jit(training.piecewise_value_and_grad(self.loss, 4, truncate=True))
+        (value, last), got = run(self.params, self.carry, self.batch)
+        one = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
+        carry, values, gradients = self.carry, [], []
+        for piece in training.chunks(self.batch, 4):
+            (each, carry), gradient = one(self.params, carry, piece)
+            values.append(each)
+            gradients.append(gradient)
+        mean = jax.tree.map(lambda *g: sum(g) / 3, *gradients)
+        reference.assert_trees_close((value, last, got), (sum(values) / 3, carry, mean), 1e-5)
+        (_, _), whole = one(self.params, self.carry, self.batch)
+        assert any(
+            float(jnp.abs(a - b).max()) > 1e-5
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole), strict=True)
+        )
+
+    def test_memory_does_not_grow_with_the_sequence(self, optimised):
+        cell = snn.Sequential([nn.Dense(32), snn.LIB(32), nn.Dense(2), snn.LI(2)])
+        model = snn.Unroll(cell, return_carry=True)
+
+        def loss(params, carry, xs):
+            carry, ys = model.apply({"params": params}, xs, carry)
+            return jnp.square(ys).mean(), carry
+
+        def temporary(function):
+            xs = jax.ShapeDtypeStruct((1, 100_000, 16), jnp.float32)
+            params = jax.eval_shape(model.init, KEY, xs)["params"]
+            carry = cell.initialize_carry(None, (1, 16))
+            compiled = jax.jit(function).lower(params, carry, xs).compile()
+            return compiled.memory_analysis().temp_size_in_bytes
+
+        whole = temporary(jax.value_and_grad(loss, has_aux=True))
+        for truncate in (False, True):
+            pieces = training.piecewise_value_and_grad(loss, 400, truncate=truncate)
+            assert temporary(pieces) < 0.02 * whole
+
+    def test_bad_input_is_named(self):
+        for bad in (0, 2.0):
+            with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
+                training.piecewise_value_and_grad(self.loss, bad)
+            with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
+                training.chunks(self.batch, bad)
+        with pytest.raises(ValueError, match="`length` must divide T = 12, .*; got 5"):
+            training.piecewise_value_and_grad(self.loss, 5)(self.params, self.carry, self.batch)
+        with pytest.raises(ValueError, match=r"`batch` must hold arrays \[B, T, ...\]"):
+            training.chunks((self.batch[0], jnp.zeros(2)), 4)
+        with pytest.raises(ValueError, match="must agree in its leading time axis"):
+            training.chunks((self.batch[0], jnp.zeros((2, 11))), 4)
+
+
+def online_gradient(layer, params, xs, weights):
+    """Sum over steps of ``sum(weights * out ** 2)``, forwards."""
+    init, step = training.online(layer)
+    state = init(params, xs[0])
+
+    @jax.jit
+    def advance(state, total, x, w):
+        state, out, gradient = step(params, state, x)
+        return state, jax.tree.map(jnp.add, total, gradient(2 * w * out)), out
+
+    total = jax.tree.map(jnp.zeros_like, params)
+    outs = []
+    for x, w in zip(xs, weights, strict=True):
+        state, total, out = advance(state, total, x, w)
+        outs.append(out)
+    return state.carry, jnp.stack(outs), total
+
+
+def check_online(layer, variables, shape):
+    xs = reference.inputs(7, *shape, dtype=np.float64)
+    weights = reference.inputs(7, *shape, seed=3, dtype=np.float64)
+    model = snn.Unroll(layer, time_major=True, return_carry=True)
+
+    @jax.jit
+    def run(params):
+        carry, ys = model.apply({"params": {"cell": params}}, xs)
+        return (weights * ys**2).sum(), (carry, ys)
+
+    want, (carry, ys) = jax.grad(run, has_aux=True)(variables["params"])
+    got = online_gradient(layer, variables["params"], xs, weights)
+    reference.assert_trees_close(got, (carry, ys, want), 1e-9)
+
+
+class TestOnline:
+    @pytest.mark.parametrize("name", reference.LAYERS)
+    def test_equals_backpropagation_through_time(self, name, x64):
+        layer, variables = reference.scrambled(name, 3, param_dtype=jnp.float64)
+        check_online(layer, variables, (2, 3))
+
+    def test_shared_and_constant_parameters_and_images(self, x64):
+        options = {"dim": -3, "beta_rank": 0, "alpha_learnable": False, "param_dtype": jnp.float64}
+        layer, variables = reference.scrambled("SRLIB", 3, **options)
+        check_online(layer, variables, (2, 3, 2, 2))
+
+    def test_state_does_not_grow(self):
+        layer = snn.SLIB(3)
+        params = layer.init(KEY, None, jnp.zeros((2, 3)))["params"]
+        init, step = training.online(layer)
+        state = init(params, jnp.zeros((2, 3)))
+        after, _, _ = step(params, state, jnp.ones((2, 3)))
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+        assert after.eligibility["syn"]["raw_threshold"].max() == 0  # it does not reach it
+
+    def test_bad_layers_raise(self):
+        from tracetorch_jax import spikes
+
+        with pytest.raises(TypeError, match="`layer` must be a trace layer; got"):
+            training.online(nn.GRUCell(3))
+        with pytest.raises(ValueError, match="`layer` must not fire at random"):
+            training.online(snn.LIB(3, spike=spikes.bernoulli()))
