@@ -31,20 +31,14 @@ def network(vocabulary, width, blocks, layer, dropout, *, training=False):
     """A stack that takes one byte per step and gives the logits of the next."""
 
     def block():
-        cell = snn.ALL_LAYERS[layer]
-        decays = {
-            name: harness.half_lives(0.3, 30.0)
-            for name, kind in cell(1).spec.parameters.items()
-            if kind.name == "sigmoid"
-        }
-        neurons = 2 * width
-        fire = [] if cell(1).spec.fires else [nn.gelu]
+        trace = harness.layer(layer, 2 * width, 0.3, 30.0)
+        nonlinear = [] if trace.spec.fires else [nn.gelu]
         return snn.Residual(
             [
                 nn.LayerNorm(),
-                nn.Dense(neurons),
-                cell(neurons, **decays),
-                *fire,
+                nn.Dense(2 * width),
+                trace,
+                *nonlinear,
                 nn.Dense(width),
                 nn.Dropout(dropout, deterministic=not training),
             ]

@@ -17,7 +17,6 @@ import time
 import flax.linen as nn
 import flax.serialization
 import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
@@ -25,7 +24,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from tracetorch_jax import functional, snn
+from tracetorch_jax import snn
+from tracetorch_jax.initializers import half_lives
 
 matplotlib.use("Agg")  # works without a display
 import matplotlib.pyplot as plt
@@ -37,16 +37,6 @@ HOLD = {"image": 16, "rows": 3}  # steps for which the image, or one of its rows
 WIDTH = {"image": 128, "rows": 192}
 RATE = {"image": 4e-3, "rows": 5e-3}
 POSITIVE, NEGATIVE = "tab:red", "tab:blue"
-
-
-def half_lives(low, high):
-    """Initializer of decays: half-lives spread evenly on a logarithmic scale, in steps."""
-
-    def init(key, shape, dtype):
-        steps = jnp.exp(jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high)))
-        return functional.halflife_to_decay(steps)
-
-    return init
 
 
 def network(mode, width, *, training=False):

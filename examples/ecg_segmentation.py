@@ -29,16 +29,10 @@ def network(width, layer, dropout, slowest, *, training=False):
     """Two spiking layers, each beside what it reads, and a leaky readout."""
 
     def block():
-        cell = snn.ALL_LAYERS[layer]
-        decays = {
-            name: harness.half_lives(1.0, slowest)
-            for name, kind in cell(1).spec.parameters.items()
-            if kind.name == "sigmoid"
-        }
         return snn.Residual(
             [
                 nn.Dense(width),
-                cell(width, **decays),
+                harness.layer(layer, width, 1.0, slowest),
                 nn.Dropout(dropout, deterministic=not training),
             ],
             merge="concatenate",

@@ -6,12 +6,12 @@ import sys
 import urllib.request
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
 
-from tracetorch_jax import functional, training
+from tracetorch_jax import functional, snn, training
+from tracetorch_jax.initializers import half_lives
 
 
 def parser(description, **defaults):
@@ -57,14 +57,20 @@ def fetch(url, name, folder=pathlib.Path("data")):
     return path
 
 
-def half_lives(low, high):
-    """Initializer of decays: half-lives spread evenly on a logarithmic scale, in steps."""
+def layer(name, width, fastest, slowest, **options):
+    """A layer of the family by name, its half-lives spread from `fastest` to `slowest` steps."""
+    cell = snn.ALL_LAYERS[name]
+    constraints = cell(1).spec.parameters.items()
+    decays = [parameter for parameter, kind in constraints if kind is functional.DECAY]
+    return cell(width, **dict.fromkeys(decays, half_lives(fastest, slowest)), **options)
 
-    def init(key, shape, dtype):
-        steps = jnp.exp(jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high)))
-        return functional.halflife_to_decay(steps)
 
-    return init
+def decays(layer, low, high):
+    """Arguments of a trace layer, by its name, that set all its decays by `half_lives`."""
+    parameters = snn.ALL_LAYERS[layer](1).spec.parameters
+    return {
+        name: half_lives(low, high) for name, kind in parameters.items() if kind.name == "sigmoid"
+    }
 
 
 def adam(rate, updates, *, weight_decay=0.0, warmup=0.05, clip=1.0):

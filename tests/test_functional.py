@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from tracetorch_jax import functional, snn, spikes
+from tracetorch_jax import functional, initializers, snn, spikes
 
 PAIRS = {
     "halflife": (functional.halflife_to_decay, functional.decay_to_halflife),
@@ -395,3 +395,21 @@ class TestUnroll:
         }  # fmt: skip
         with pytest.raises(error, match=words):
             functional.unroll(**(arguments | change))
+
+
+class TestHalfLives:
+    def test_they_cover_their_range_evenly_on_a_logarithmic_scale(self):
+        decays = initializers.half_lives(1.0, 100.0)(jax.random.key(0), (4000,), jnp.float32)
+        steps = np.log10(functional.decay_to_halflife(decays))
+        counts, _ = np.histogram(steps, 4, (0, 2))
+        assert counts.sum() == 4000 and counts.min() > 900
+
+    def test_layers_of_equal_ranges_are_equal(self):
+        one, two = (snn.LIB(3, beta=initializers.half_lives(1, 9)) for _ in range(2))
+        assert one == two != snn.LIB(3, beta=initializers.half_lives(1, 8))
+        assert hash(one) == hash(two)
+
+    @pytest.mark.parametrize("bad", [(0, 1), (2, 1), (-1, 1), (1, np.inf), (1, np.nan)])
+    def test_bad_ranges_raise(self, bad):
+        with pytest.raises(ValueError, match="`low` and `high` must be finite and 0 < low <= high"):
+            initializers.half_lives(*bad)

@@ -1,6 +1,7 @@
 """The package as a user meets it: importing, naming, README and example."""
 
 import ast
+import inspect
 import pathlib
 import re
 import subprocess
@@ -75,9 +76,13 @@ def test_the_mathematics_knows_no_framework(path):
 
 
 def test_public_names_are_listed_and_documented():
-    for module in (tracetorch_jax.functional, tracetorch_jax.spikes, snn, snn.flex):
+    rooms = [getattr(tracetorch_jax, name) for name in tracetorch_jax.__all__]
+    for module in (tracetorch_jax, snn.flex, *filter(inspect.ismodule, rooms)):
         for name in module.__all__:
             assert getattr(module, name).__doc__, (module.__name__, name)
+    assert set(tracetorch_jax.__all__) <= set(dir(tracetorch_jax))
+    with pytest.raises(AttributeError, match="has no attribute 'loses'"):
+        tracetorch_jax.loses  # noqa: B018
     assert list(snn.ALL_LAYERS) == [n for n in snn.ALL_LAYERS if n in snn.__all__]
     assert len(snn.ALL_LAYERS) == 28
 

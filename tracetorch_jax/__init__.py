@@ -13,6 +13,7 @@ __all__ = [
     "diagnose",
     "encode",
     "functional",
+    "initializers",
     "losses",
     "metrics",
     "plot",
@@ -24,7 +25,16 @@ __all__ = [
 __version__ = "0.1.0"
 
 # Imported when first used: what they need in turn, such as optax, takes longer than all else here.
-_ROOMS = ("checkpoint", "decode", "encode", "losses", "metrics", "plot", "training")
+_ROOMS = (
+    "checkpoint",
+    "decode",
+    "encode",
+    "initializers",
+    "losses",
+    "metrics",
+    "plot",
+    "training",
+)
 _FUNCTIONS = {"diagnose": "diagnosis", "record": "recording"}
 
 
