@@ -217,3 +217,8 @@ class TestOnline:
             training.online(nn.GRUCell(3))
         with pytest.raises(ValueError, match="`layer` must not fire at random"):
             training.online(snn.LIB(3, spike=spikes.bernoulli()))
+        layer = snn.LI(3)
+        params = layer.init(KEY, None, jnp.zeros((2, 3)))["params"]
+        init, step = training.online(layer)
+        with pytest.raises(ValueError, match=r"`x` must have the shape of the states, \(2, 3\)"):
+            step(params, init(params, jnp.zeros((2, 3))), jnp.zeros((2, 1)))

@@ -16,7 +16,7 @@ from tracetorch_jax.functional import DECAY, THRESHOLD
 from tracetorch_jax.functional.sequences import length_of
 
 __all__ = [
-    "Online",
+    "OnlineState",
     "chunks",
     "decay_mask",
     "online",
@@ -190,7 +190,7 @@ def piecewise_value_and_grad(
     return run
 
 
-class Online(NamedTuple):
+class OnlineState(NamedTuple):
     """State of `online`: a layer's carry, and how it depends on the parameters.
 
     Attributes:
@@ -217,14 +217,14 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         layer: a trace layer, `snn.TraceCell`.
 
     Returns:
-        Two functions. ``init(params, x)`` gives the `Online` state of zeros for inputs like `x`,
+        Two functions. ``init(params, x)`` gives an `OnlineState` of zeros for inputs like `x`,
         ``[B, N]``. ``step(params, state, x)`` takes one step and returns ``(state, out,
         gradient)``; ``gradient(d_out)`` turns the derivative of this step's loss with respect to
         `out` into that with respect to `params`: add them up over the steps.
 
     Raises:
         TypeError: `layer` is not a trace layer.
-        ValueError: its spikes are random.
+        ValueError: its spikes are random; when called, an input of another shape than the states.
 
     Example:
         >>> from tracetorch_jax import snn
@@ -247,14 +247,17 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     if is_stochastic(layer.spike_function):
         raise ValueError("`layer` must not fire at random; got a stochastic spike function.")
 
-    def init(params: Any, x: jax.Array) -> Online:
+    def init(params: Any, x: jax.Array) -> OnlineState:
         carry = layer.initialize_carry(None, jnp.shape(x))
         zeros = {name: jnp.zeros_like(next(iter(carry.values()))) for name in params}
-        return Online(carry, {state: dict(zeros) for state in carry})
+        return OnlineState(carry, {state: dict(zeros) for state in carry})
 
     def step(
-        params: Any, state: Online, x: jax.Array
-    ) -> tuple[Online, jax.Array, Callable[[jax.Array], Any]]:
+        params: Any, state: OnlineState, x: jax.Array
+    ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
+        shape = jnp.shape(next(iter(state.carry.values())))
+        if jnp.shape(x) != shape:
+            raise ValueError(f"`x` must have the shape of the states, {shape}; got {jnp.shape(x)}.")
         # One set of parameters per neuron and sequence makes every derivative elementwise: a
         # pullback of ones then gives one row of every neuron's own Jacobian.
         wide = {name: _widen(value, layer.dim, x.shape) for name, value in params.items()}
@@ -286,7 +289,7 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 name: _narrow(d_out * influence[name], params[name], layer.dim) for name in params
             }
 
-        return Online(carry, eligibility), out, gradient
+        return OnlineState(carry, eligibility), out, gradient
 
     return init, step
 
