@@ -4,6 +4,8 @@ import argparse
 import pathlib
 import sys
 import urllib.request
+import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -39,8 +41,20 @@ def read(path, how_to_get):
     """Arrays of an .npz file, or an end that says where to get it."""
     if not path.exists():
         fail(f"there is no {path}. {how_to_get}")
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        fail(f"{path} can't be read as an .npz file: it is damaged or something else. {how_to_get}")
+
+
+def check_range(name, values, limit):
+    """End unless all of `values` are integers of at least 0 and below `limit`."""
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.integer):
+        fail(f"{name} must be integers; got {values.dtype}.")
+    if values.size and not 0 <= values.min() <= values.max() < limit:
+        fail(f"{name} must lie between 0 and {limit - 1}; got {values.min()} to {values.max()}.")
 
 
 def fetch(url, name, folder=pathlib.Path("data")):
@@ -57,20 +71,24 @@ def fetch(url, name, folder=pathlib.Path("data")):
     return path
 
 
+def mnist(path=None):
+    """Images ``[B, 28, 28]`` of bytes and their classes, for training and for testing.
+
+    They are those of Keras' mnist.npz: the file at `path`, or one that is fetched.
+    """
+    url = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+    arrays = read(path or fetch(url, "mnist.npz"), "Leave out --data to fetch the images.")
+    return [
+        (arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int32)) for part in ("train", "test")
+    ]
+
+
 def layer(name, width, fastest, slowest, **options):
     """A layer of the family by name, its half-lives spread from `fastest` to `slowest` steps."""
     cell = snn.ALL_LAYERS[name]
     constraints = cell(1).spec.parameters.items()
     decays = [parameter for parameter, kind in constraints if kind is functional.DECAY]
     return cell(width, **dict.fromkeys(decays, half_lives(fastest, slowest)), **options)
-
-
-def decays(layer, low, high):
-    """Arguments of a trace layer, by its name, that set all its decays by `half_lives`."""
-    parameters = snn.ALL_LAYERS[layer](1).spec.parameters
-    return {
-        name: half_lives(low, high) for name, kind in parameters.items() if kind.name == "sigmoid"
-    }
 
 
 def adam(rate, updates, *, weight_decay=0.0, warmup=0.05, clip=1.0):

@@ -115,6 +115,83 @@ def test_what_is_missing_or_no_checkpoint_is_named(tmp_path):
     assert not (tmp_path / "it").exists()
 
 
+def test_numbers_and_arrays_of_no_axes_are_one(tmp_path):
+    """A state starts with step 0 and comes out of jit with an array."""
+    from flax.training.train_state import TrainState
+
+    params = {"raw_beta": jnp.ones(3)}
+    fresh = TrainState.create(apply_fn=None, params=params, tx=optax.adam(1e-3))
+    after = jax.jit(lambda s: s.apply_gradients(grads=params))(fresh)
+    path = checkpoint.save(tmp_path / "after", after)
+    assert checkpoint.restore(path, fresh).step == 1
+    state = {"step": 3, "rate": 0.5, "best": True, "last": np.float32(2.5), "params": params}
+    path = checkpoint.save(tmp_path / "numbers", state)
+    assert_same(checkpoint.restore(path, {**state, "last": jnp.float32(0)}), state)
+    shapes = checkpoint.restore(path, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state)))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(shapes))
+    assert float(shapes["rate"]) == 0.5 and int(shapes["step"]) == 3
+    for change in ({"rate": 0}, {"best": 0}, {"step": True}, {"step": jnp.zeros(2, int)}):
+        with pytest.raises(ValueError, match=f"has {next(iter(change))} as a number .* instead of"):
+            checkpoint.restore(path, state | change)
+
+
+def test_keys_keep_their_kind(tmp_path):
+    state = {"key": jax.random.key(3, impl="rbg"), "many": jax.random.split(KEY, 3)}
+    path = checkpoint.save(tmp_path / "keys", state)
+    assert_same(checkpoint.restore(path, jax.eval_shape(lambda: state)), state)
+    for change in (
+        {"key": jax.random.key(3, impl="unsafe_rbg")},
+        {"many": jax.random.key_data(state["many"])},
+    ):
+        (name,) = change
+        with pytest.raises(ValueError, match=f"has {name} as key<.*> instead of"):
+            checkpoint.restore(path, state | change)
+
+
+def test_only_checkpoints_are_overwritten(tmp_path):
+    folder, file = tmp_path / "results", tmp_path / "notes"
+    folder.mkdir()
+    (folder / "precious").write_text("x")
+    file.write_text("x")
+    for path in (folder, file):
+        with pytest.raises(FileExistsError, match="`path` is no checkpoint and is left alone"):
+            checkpoint.save(path, {"a": jnp.zeros(2)}, overwrite=True)
+    assert (folder / "precious").read_text() == file.read_text() == "x"
+
+
+def test_a_failed_overwrite_leaves_what_was_there(tmp_path, monkeypatch):
+    import orbax.checkpoint
+
+    state = {"a": jnp.zeros(2)}
+    path = checkpoint.save(tmp_path / "it", state)
+
+    def fail(*args, **kwargs):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orbax.checkpoint.StandardCheckpointer, "save", fail)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert_same(checkpoint.restore(path, state), state)
+    checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["it"]
+
+
+def test_what_orbax_does_not_take_is_named(tmp_path):
+    for bad, error, message in (
+        (jnp.ones(2), TypeError, "`state` must be a tree, such as a dict"),
+        ({"a": 1j}, TypeError, "`state` must hold arrays and numbers; got complex at a"),
+        (
+            {"a": jnp.ones((0, 2))},
+            ValueError,
+            r"`state` must not hold empty arrays; .*\(0, 2\) at a",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            checkpoint.save(tmp_path / "it", bad)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_layers_of_a_family_share_no_checkpoint(tmp_path):
     """A name is enough to tell one layer's checkpoint from another's."""
     for name in ("LIB", "DLIB"):

@@ -92,5 +92,17 @@ def test_the_gradient_of_the_first_spike_is_what_flipping_a_spike_does():
     assert flips == [-2, -1, -2, 0, 0, 0]
 
 
+@pytest.mark.parametrize("name", decode.__all__)
+def test_no_steps_at_all(name):
+    run = getattr(decode, name)
+    assert run(jnp.zeros((2, 0, 3))).tolist() == np.zeros((2, 3)).tolist()
+    assert run(jnp.zeros((2, 0, 3)), seq_lengths=np.array([0, 0])).tolist() == [[0] * 3] * 2
+
+
+def test_the_greatest_of_what_is_masked_out():
+    xs = jnp.full((1, 3, 2), -jnp.inf)
+    assert decode.max(xs, seq_lengths=[2]).tolist() == decode.max(xs).tolist() == [[-np.inf] * 2]
+
+
 def test_first_spikes_of_either_sign_and_any_size_count():
     assert decode.first_spike(jnp.array([[0.0, 0.0], [-0.3, 2.5]])).tolist() == [1, 1]

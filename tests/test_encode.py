@@ -88,6 +88,19 @@ class TestSamples:
         assert when.tolist() == np.round(want).tolist()
         assert (when[0], when[3]) == (0, 10)
 
+    def test_small_probabilities_in_half_precision(self):
+        values = jnp.full(1, 1e-3, jnp.bfloat16)
+        spikes = encode.rate(KEY, values, 20_000)
+        assert spikes.dtype == jnp.bfloat16 and 10 <= np.count_nonzero(spikes) <= 30
+
+    @pytest.mark.parametrize("scale", ["linear", "log"])
+    def test_many_steps_in_half_precision(self, scale):
+        values = jnp.linspace(0.1, 1, 50).astype(jnp.bfloat16)
+        spikes = encode.latency(values, 2001, scale=scale, threshold=0.1)
+        want = encode.latency(values.astype(jnp.float32), 2001, scale=scale, threshold=0.1)
+        assert spikes.dtype == jnp.bfloat16 and spikes.sum() == 50
+        np.testing.assert_array_equal(spikes.argmax(0)[1:], want.argmax(0)[1:])
+
     def test_bad_latency(self):
         with pytest.raises(ValueError, match="`scale` must be one of 'linear', 'log'"):
             encode.latency(jnp.zeros(2), 3, scale="square")
@@ -119,6 +132,14 @@ class TestSignals:
                 run(xs, bad)
         with pytest.raises(ValueError, match=r"`xs` must be \[B, T, ...\]"):
             run(xs[0, :, 0], 0.3)
+        np.testing.assert_array_equal(run(xs, [0.3, 0.3, 0.3]), out)
+        for bad in (None, "0.3"):
+            with pytest.raises(TypeError, match="`threshold` must be a number; got"):
+                run(xs, bad)
+        for shape in ((4,), (50, 2, 3), (2, 50, 3)):
+            with pytest.raises(ValueError, match=r"`threshold` must broadcast .* \(2, 3\); got"):
+                run(xs, np.ones(shape))
+        assert run(xs[:, :0], 0.3).shape == (2, 0, 3)
 
     def test_delta_is_the_change(self):
         xs = self.signal()
@@ -224,6 +245,33 @@ class TestEvents:
         out = encode.frames(times, [0, 0, 0], num_steps=3, num_channels=1, step=1e-6, start=3600.0)
         assert out.ravel().tolist() == [1, 1, 1]
 
+    def test_whole_numbers_are_divided_exactly(self):
+        """Float32 could not tell these apart, and unsigned integers must not wrap."""
+        times = [16_777_999, 16_778_000, 16_778_001]
+        size = {"num_steps": 16_779, "num_channels": 1, "step": 1000}
+        for dtype in (np.uint32, np.uint64, np.int64):
+            out = encode.frames(np.array(times, dtype), [0, 0, 0], **size)
+            assert out[16_777, 0] == 1 and out[16_778, 0] == 2
+        where = jnp.zeros(3, jnp.int32)
+        run = jax.jit(lambda times: encode.frames(times, where, **size))
+        for step in (run, lambda times: encode.frames(times, where, **size)):
+            out = step(jnp.array(times))
+            assert out[16_777, 0] == 1 and out[16_778, 0] == 2
+        late = {"num_steps": 4, "num_channels": 1, "step": 1, "start": 10**15}
+        out = encode.frames(np.array([10**15, 10**15 + 3], np.uint64), [0, 0], **late)
+        assert out.ravel().tolist() == [1, 0, 0, 1]
+        with pytest.raises(ValueError, match="`times` must lie in .*; got 9"):
+            encode.frames(np.array([9, 10**15], np.uint64), [0, 0], **late)
+        out = encode.frames(jnp.array([1, 2]), [0, 0], num_steps=2, num_channels=1, step=1.5)
+        assert out.ravel().tolist() == [1, 1]
+
+    def test_what_is_no_number_is_left_out(self):
+        times, where = np.array([[0.0, 2.0, np.nan]]), np.array([[0, 0, 7]])
+        want = self.by_hand(times[0, :2], where[0, :2], 1)
+        np.testing.assert_array_equal(encode.frames(times, where, num_events=[2], **SIZE)[0], want)
+        got = jax.jit(lambda *events: encode.frames(*events, **SIZE))(times[0], where[0] * 0)
+        np.testing.assert_array_equal(got, want)
+
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
@@ -240,6 +288,8 @@ class TestEvents:
             ({"num_steps": 0}, ValueError, "`num_steps` must be an integer of at least 1"),
             ({"num_channels": 0}, ValueError, "`num_channels` must be an integer of at least 1"),
             ({"step": 0.0}, ValueError, "`step` must be finite and greater than 0; got 0.0"),
+            ({"start": np.nan}, ValueError, "`start` must be finite; got nan"),
+            ({"times": [0.0, np.nan]}, ValueError, "`times` must lie in .*got nan"),
             ({"num_events": [1, 1]}, ValueError, "`num_events` must have one number per list"),
             ({"num_events": 3}, ValueError, "`num_events` must lie between 1 and E = 2; got 3"),
             ({"times": [], "channels": np.zeros(0, int)}, ValueError, "`times` must hold at least"),

@@ -76,6 +76,7 @@ def test_every_loss_is_here():
 @every
 def test_the_ideal_output_is_the_minimum(name):
     run, ideal, least = CASES[name]
+    run = jax.jit(run)
     best = np.asarray(run(jnp.asarray(ideal, jnp.float32)))
     np.testing.assert_allclose(best, np.broadcast_to(least, best.shape), atol=1e-5)
     rng = np.random.default_rng(0)
@@ -95,12 +96,15 @@ def test_axes(name):
     ys = reference.inputs(B, T, C)
     want = run(ys)
     assert want.shape == (() if name.endswith("penalty") else (B,))
-    reference.assert_close(run(ys.swapaxes(0, 1), time_major=True), want, 1e-6, name)
-    reference.assert_close(jax.jit(run)(ys), want, 1e-6, name)
-    many = jax.vmap(run)(jnp.stack([ys, ys]))
-    reference.assert_close(many[1], want, 1e-6, name)
-    full = run(ys, seq_lengths=np.full(B, T))
-    reference.assert_close(full, want, 1e-6, name)
+
+    @jax.jit
+    def others(ys):
+        major = run(ys.swapaxes(0, 1), time_major=True)
+        full = run(ys, seq_lengths=np.full(B, T))
+        return run(ys), major, full, jax.vmap(run)(jnp.stack([ys, ys]))[1]
+
+    for got in others(ys):
+        reference.assert_close(got, want, 1e-6, name)
 
 
 @every
@@ -112,9 +116,10 @@ def test_padding_has_no_effect(name):
 
     ys = reference.inputs(B, T, C)
     beyond = (np.arange(T) >= LENGTHS[:, None])[..., None]
-    clean = reference.value_and_grads(masked, ys)
-    for filler in (7.0, jnp.nan):
-        dirty = reference.value_and_grads(masked, jnp.where(beyond, filler, ys))
+    both = jax.jit(lambda ys: reference.value_and_grads(masked, ys))
+    clean = both(ys)
+    for filler in (7.0, np.nan):
+        dirty = both(np.where(beyond, np.float32(filler), ys))
         reference.assert_trees_close(dirty, clean, 1e-6)
     if not name.startswith("rate_penalty"):
         short = run(ys[:, :2], seq_lengths=np.full(B, 2)) if "step" not in name else clean[0]
@@ -154,6 +159,37 @@ class TestLabels:
         want = self.call(name, ys, np.array([1, 2]))
         reference.assert_close(self.call(name, ys[1], 2), want[1], 1e-6, name)
 
+    def test_few_bits_are_enough_for_the_labels(self, name):
+        """Classes may be more than the labels' type can count."""
+        ys = reference.inputs(2, T, 300)
+        want = self.call(name, ys, np.array([250, 3]))
+        got = self.call(name, ys, np.array([250, 3], np.uint8))
+        np.testing.assert_array_equal(got, want)
+
+
+@every
+def test_without_a_batch_axis(name, monkeypatch):
+    run, *_ = CASES[name]
+    ys = reference.inputs(B, T, C)
+    if name.endswith("penalty"):
+        reference.assert_close(run(ys[1]), run(ys[1:2]), 1e-6, name)
+        return
+    run = jax.jit(run, static_argnames="seq_lengths")
+    want = run(ys)[1]
+    for target in ("LABELS", "STEP_LABELS", "SOFT", "TIMES"):
+        monkeypatch.setitem(globals(), target, globals()[target][1])
+    reference.assert_close(run(ys[1]), want, 1e-6, name)
+    reference.assert_close(run(ys[1], seq_lengths=T), want, 1e-6, name)
+
+
+@every
+def test_half_precision(name):
+    run = jax.jit(CASES[name][0])
+    ys = reference.inputs(B, T, C).astype(jnp.bfloat16)
+    got = run(ys)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(np.float32), run(ys.astype(jnp.float32)), rtol=0.1)
+
 
 class TestStepCrossEntropy:
     def test_axes_swapped_raise(self):
@@ -172,6 +208,12 @@ class TestStepCrossEntropy:
         want = (each * mask).sum(1) / np.maximum(mask.sum(1), 1)
         labels = np.where(mask, STEP_LABELS, -7)  # nonsense where it does not count
         reference.assert_close(losses.step_cross_entropy(ys, labels, mask=mask), want, 1e-5, "")
+        whole = losses.step_cross_entropy(ys, labels, mask=mask.astype(np.float32))
+        reference.assert_close(whole, want, 1e-5, "")
+        with pytest.raises(ValueError, match="`mask` must be True or False, .*; got 0.5"):
+            losses.step_cross_entropy(ys, labels, mask=mask * 0.5)
+        few = losses.step_cross_entropy(jnp.zeros((1, 2, 300)), np.array([[200, 3]], np.uint8))
+        assert few.tolist() == pytest.approx([np.log(300)])
         nothing = losses.step_cross_entropy(ys, labels, mask=np.zeros((B, T), bool))
         assert nothing.tolist() == [0, 0, 0]
 

@@ -1,5 +1,7 @@
 """How much networks fire, what that costs, what their layers did, and what is wrong with them."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 import reference
 
 import tracetorch_jax
-from tracetorch_jax import losses, metrics, snn
+from tracetorch_jax import losses, metrics, snn, spikes
 
 KEY = jax.random.key(0)
 
@@ -95,6 +97,12 @@ class TestSynapticOperations:
         major = snn.Unroll(model.cell, time_major=True)
         again = metrics.synaptic_operations(major, variables, xs.swapaxes(0, 1))
         assert again == got
+        called = {"time_major": True}
+        again = metrics.synaptic_operations(model, variables, xs.swapaxes(0, 1), **called)
+        assert again == got == metrics.synaptic_operations(model, variables, xs=xs)
+        for bad in (0, 1.5):
+            with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+                metrics.synaptic_operations(model, variables, xs, batch_size=bad)
         alone = metrics.synaptic_operations(model, variables, xs[0])
         assert alone["cell/layers_0"].dense == 7 * 5 * 4
 
@@ -129,23 +137,33 @@ class TestRecord:
     @pytest.mark.parametrize("name", reference.LAYERS)
     def test_every_state_after_every_step(self, name):
         layer, variables = reference.scrambled(name)
-        xs = reference.inputs(2, 6, 3)
+        xs = reference.inputs(2, 4, 3)
         model = snn.Unroll(layer)
-        ys, recordings = tracetorch_jax.record(model, reference.under(variables), xs)
-        np.testing.assert_array_equal(ys, model.apply(reference.under(variables), xs))
-        (recording,) = recordings.values()
-        assert list(recordings) == ["cell"] and recording.layer == layer
-        assert list(recording.states) == list(layer.spec.states)
-        np.testing.assert_array_equal(recording.inputs, xs)
+        layers = {}
+
+        @jax.jit
+        def run(variables, xs):
+            ys, recordings = tracetorch_jax.record(model, reference.under(variables), xs)
+            layers.update({path: each.layer for path, each in recordings.items()})
+            want = model.apply(reference.under(variables), xs)
+
+            def step(carry, x):
+                carry, _ = layer.apply(variables, carry, x)
+                return carry, carry
+
+            carry = layer.initialize_carry(None, xs[:, 0].shape)
+            _, states = jax.lax.scan(step, carry, xs.swapaxes(0, 1))
+            states = jax.tree.map(lambda states: states.swapaxes(0, 1), states)
+            parameters = layer.apply(variables, method="parameters")
+            return (ys, recordings["cell"]._replace(layer=None)), (want, states, parameters)
+
+        (ys, recording), (want, states, parameters) = run(variables, xs)
+        assert layers == {"cell": layer}
+        np.testing.assert_array_equal(ys, want)
         np.testing.assert_array_equal(recording.outputs, ys)
-        carry = None
-        step = jax.jit(layer.apply)
-        for t in range(6):
-            carry, _ = step(variables, carry, xs[:, t])
-            for state, values in recording.states.items():
-                reference.assert_close(values[:, t], carry[state], 1e-5, f"{name}: {state}")
-        parameters = layer.apply(variables, method="parameters")
-        assert set(recording.parameters) == set(parameters)
+        np.testing.assert_array_equal(recording.inputs, xs)
+        reference.assert_trees_close(recording.states, states, 1e-5)
+        reference.assert_trees_close(recording.parameters, parameters, 0)
 
     def test_a_model_of_several_parts(self):
         class Model(nn.Module):
@@ -193,6 +211,60 @@ class TestRecord:
 
         want = reference.value_and_grads(plain, variables, xs)
         reference.assert_trees_close(reference.value_and_grads(recorded, variables, xs), want)
+
+    def test_collections_that_change(self):
+        model = snn.Unroll(
+            snn.Sequential([nn.BatchNorm(use_running_average=False), snn.LIB(3)]), return_carry=True
+        )
+        xs = reference.inputs(2, 6, 3)
+        variables = model.init(KEY, xs)
+        for mutable in (True, ["batch_stats"], "batch_stats"):
+            (carry, ys), layers = tracetorch_jax.record(model, variables, xs, mutable=mutable)
+            assert ys.shape == xs.shape and list(layers) == ["cell/layers_1"]
+            np.testing.assert_array_equal(
+                layers["cell/layers_1"].states["mem"][:, -1], carry["layers_1"]["mem"]
+            )
+
+    def test_sequences_of_different_lengths(self):
+        model = snn.Unroll(snn.SLIT(3), return_carry=True)
+        xs, lengths = reference.inputs(3, 6, 3), jnp.array([6, 2, 0])
+        variables = model.init(KEY, xs)
+        (carry, ys), layers = tracetorch_jax.record(model, variables, xs, None, lengths)
+        again = model.apply(variables, xs, None, lengths)
+        reference.assert_trees_close((carry, ys), again, 0)
+        for name, values in layers["cell"].states.items():
+            np.testing.assert_array_equal(values[0, 5], carry[name][0])
+            np.testing.assert_array_equal(values[1, 1], carry[name][1])
+
+    def test_random_spikes_are_those_of_a_normal_call(self):
+        model = snn.Unroll(snn.LIB(3, spike=spikes.bernoulli()))
+        xs = reference.inputs(2, 6, 3)
+        variables = model.init({"params": KEY, "spike": KEY}, xs)
+        ys, _ = tracetorch_jax.record(model, variables, xs, rngs={"spike": KEY})
+        np.testing.assert_array_equal(ys, model.apply(variables, xs, rngs={"spike": KEY}))
+
+    def test_layers_under_flax_s_transformations(self):
+        class Model(nn.Module):
+            lift: str
+
+            @nn.compact
+            def __call__(self, xs):
+                lift = nn.remat
+                if self.lift == "vmap":
+                    axes = {"params": 0, "states": 0}
+                    lift = partial(nn.vmap, variable_axes=axes, split_rngs={"params": True})
+                return lift(snn.Unroll)(snn.LIB(3))(xs)
+
+        xs = reference.inputs(2, 6, 3)
+        plain = Model("remat")
+        variables = plain.init(KEY, xs)
+        ys, layers = tracetorch_jax.record(plain, variables, xs)
+        (recording,) = layers.values()
+        np.testing.assert_array_equal(recording.outputs, ys)
+        assert tracetorch_jax.diagnose(plain, variables, xs).layers[0].gradient > 0
+        many, xs = Model("vmap"), xs[None]
+        with pytest.raises(ValueError, match="`model` must not run .* under nn.vmap or nn.scan"):
+            tracetorch_jax.record(many, many.init(KEY, xs), xs)
 
     def test_models_without_layers_raise(self):
         with pytest.raises(ValueError, match=r"`model` must run trace layers through .*Unroll"):
@@ -256,8 +328,6 @@ class TestDiagnose:
         np.testing.assert_allclose(reports[0].membrane, reports[1].membrane, rtol=0.2, atol=0.05)
 
     def test_vanishing_gradients(self):
-        from tracetorch_jax import spikes
-
         narrow = [snn.LIB(16, threshold=8.0, spike=spikes.gaussian(0.5)) for _ in range(3)]
         diagnosis = self.diagnose(*narrow, snn.LI(3))
         assert any("gradient" in report.advice for report in diagnosis.layers[:2]), str(diagnosis)
@@ -298,6 +368,76 @@ class TestDiagnose:
         assert diagnosis.healthy, str(diagnosis)
         with pytest.raises(ValueError, match=r"`loss` must give a scalar; got shape \(4,\)"):
             tracetorch_jax.diagnose(model, variables, xs, loss=lambda ys: ys.mean((1, 2)))
+
+    @staticmethod
+    def scaled(factor):
+        """Six linear layers, through each of which gradients grow by a factor."""
+        model = TestDiagnose.network(*(snn.LI(6) for _ in range(6)))
+        xs = reference.inputs(4, 40, 6)
+        params = model.init(KEY, xs)["params"]
+        eyes = jax.tree.map(lambda p: factor * jnp.eye(6) if p.ndim == 2 else p, params)
+        loss = lambda ys: jnp.square(ys - 1e3).mean()  # noqa: E731
+        return tracetorch_jax.diagnose(model, {"params": eyes}, xs * factor**-6.0, loss=loss)
+
+    def test_gradients_relative_to_the_last_layer_s(self):
+        """The last that ran, not the last by name: layers_11 rather than layers_9."""
+        first, *_, last = self.scaled(10.0).layers
+        assert (first.path, last.path) == ("cell/layers_1", "cell/layers_11")
+        assert "times the last layer's: it explodes" in first.advice
+        first, *_, last = self.scaled(0.1).layers
+        assert "of the last layer's: it vanishes" in first.advice
+        assert "gradient" not in last.advice
+
+    def test_a_loss_that_ignores_a_layer(self):
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, xs, again, train):
+                return snn.Unroll(snn.LIB(6))(xs), snn.Unroll(snn.LI(6))(xs)
+
+        xs = reference.inputs(4, 40, 6)
+        variables = Model().init(KEY, xs, 1, train=True)
+        first, second = tracetorch_jax.diagnose(
+            Model(), variables, xs, 1, True, loss=lambda out: out[0].sum()
+        ).layers  # the third argument is not taken for sequence lengths
+        assert "gradient" not in first.advice and "no gradient reaches it" in second.advice
+
+    def test_without_a_batch_axis_and_without_parameters(self):
+        layer = snn.LIB(6, beta_learnable=False, threshold_learnable=False)
+        model = snn.Unroll(layer, return_carry=True)
+        xs = reference.inputs(1, 40, 6)
+        variables = model.init(KEY, xs)
+        lengths = jnp.array([30])
+        (want,) = tracetorch_jax.diagnose(model, variables, xs, seq_lengths=lengths).layers
+        (got,) = tracetorch_jax.diagnose(model, variables, xs[0], seq_lengths=lengths[0]).layers
+        assert got.parameter_gradient == 0 < got.gradient
+        assert got.rate == pytest.approx(want.rate) and got.membrane == pytest.approx(want.membrane)
+        images = snn.Unroll(snn.LIB(6, dim=-3))
+        xs = reference.inputs(8, 6, 2, 2)
+        variables = images.init(KEY, xs)
+        (got,) = tracetorch_jax.diagnose(images, variables, xs, seq_lengths=jnp.array(5)).layers
+        assert 0 <= got.dead <= 1 and got.rate[0] > 0
+
+    def test_decays_of_one_and_zero(self):
+        xs = reference.inputs(2, 40, 4)
+        layer = snn.LI(4, beta=(1.0, 1.0, 0.5, 1.0), beta_learnable=False)
+        model = snn.Unroll(layer)
+        (report,) = tracetorch_jax.diagnose(model, model.init(KEY, xs), xs).layers
+        assert report.half_lives["beta"] == (1.0, np.inf, np.inf)
+        assert "forget more slowly" in report.advice
+        model = snn.Unroll(snn.LI(4, beta=0.0, beta_learnable=False))
+        (report,) = tracetorch_jax.diagnose(model, model.init(KEY, xs), xs).layers
+        assert report.half_lives["beta"] == (0, 0, 0) and "next to nothing" in report.advice
+
+    def test_outputs_of_several_types(self):
+        model = snn.Unroll(snn.LIB(6), return_carry=True)
+        xs = reference.inputs(2, 40, 6).astype(jnp.bfloat16)  # carries are float32
+        diagnosis = tracetorch_jax.diagnose(model, model.init(KEY, xs), xs)
+        assert np.isfinite(diagnosis.loss) and diagnosis.layers[0].gradient > 0
+
+    def test_models_without_layers_raise(self):
+        model, xs = nn.Dense(2), jnp.ones((2, 3))
+        with pytest.raises(ValueError, match=r"`model` must run trace layers through .*Unroll"):
+            tracetorch_jax.diagnose(model, model.init(KEY, xs), xs)
 
     def test_neurons_spread_over_space(self):
         model = snn.Unroll(snn.LIB(3, dim=-3, threshold=jnp.array([0.3, 0.3, 50.0])))

@@ -100,16 +100,31 @@ def test_thresholds_of_a_spike_train():
         plot.spike_train(MEMBRANE, SPIKES[0, :, :3])
 
 
+def test_bad_states_and_thresholds_are_named():
+    with pytest.raises(ValueError, match="`states` must hold at least one state; got none"):
+        plot.traces({})
+    for name in ("threshold", "neg_threshold"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a number, or one for each of 5"):
+            plot.spike_train(MEMBRANE, SPIKES, **{name: [1.0, 2.0]})
+
+
 def test_half_lives_are_counted_on_a_logarithmic_axis():
     before, after = np.full(40, 0.5), 0.5 ** (1 / np.geomspace(1, 100, 40))
     ax = plot.half_lives(before, after, bins=10)
     assert ax.get_xscale() == "log"
     counts = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
     assert counts == [40, 40]
-    assert len(plot.half_lives(before).containers) == 1
+    alone = plot.half_lives(before)
+    assert len(alone.containers) == 1 and alone.get_xlim()[1] > 9 * alone.get_xlim()[0]
+    for drawn in (ax, alone):
+        drawn.figure.canvas.draw()
+        labels = [text.get_text() for text in drawn.get_xticklabels(which="both")]
+        assert "1" in labels and not any("10^" in label for label in labels)
     for bad in (0.0, 1.0, 1.5):
         with pytest.raises(ValueError, match="`after` must be decays strictly between 0 and 1"):
             plot.half_lives(before, [bad])
+    with pytest.raises(TypeError, match="`after` must be decays; got Axes"):
+        plot.half_lives(before, ax)
     with pytest.raises(ValueError, match="`before` must be decays .*; got none"):
         plot.half_lives([])
     with pytest.raises(ValueError, match="`bins` must be an integer of at least 1"):
@@ -121,6 +136,8 @@ def test_activity_has_both_signs_around_white():
     assert image.get_clim()[0] == -image.get_clim()[1]
     assert plot.activity(np.abs(MEMBRANE)).get_images()[0].get_clim()[0] == 0
     np.testing.assert_array_equal(image.get_array(), MEMBRANE[0].T)
+    ticks = plot.activity(MEMBRANE[0, :, :3]).get_yticks()
+    assert np.all(ticks == ticks.round())  # neurons are whole
 
 
 def test_an_animation_has_a_frame_per_step(tmp_path):

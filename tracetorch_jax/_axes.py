@@ -37,8 +37,13 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """A number greater than 0."""
-    if known(value) is not None and not (np.all(np.isfinite(value)) and np.all(value > 0)):
+    """A number greater than 0, or an array of them."""
+    values = known(value)
+    if values is None:
+        return
+    if values.dtype.kind not in "biuf" and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"`{name}` must be finite and greater than 0; got {value!r}.")
 
 

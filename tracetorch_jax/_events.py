@@ -92,7 +92,8 @@ def frames(
     padded, see `pad_events`, with `num_events` saying how many events each list has.
 
     Args:
-        times: ``[E]`` or ``[B, E]``, in any unit, in ascending order.
+        times: ``[E]`` or ``[B, E]``, in any unit, in ascending order. Whole numbers, with a `step`
+            and `start` that are whole as well, are divided exactly; NumPy's are in 64 bits.
         channels: integers in ``[0, num_channels)``, of the shape of `times`.
         polarities: +1 or -1 for each event, or booleans (False for -1); None for +1 throughout.
         num_steps: T.
@@ -111,8 +112,9 @@ def frames(
 
     Raises:
         ValueError: shapes that differ, no events, channels or times out of range, times that are
-            not ascending, polarities other than those above, `step` not greater than 0. While
-            values are being traced they can't be checked; what lies out of range is then left out.
+            not ascending, polarities other than those above, `step` not greater than 0, `start`
+            not finite. While values are being traced they can't be checked; what lies out of range
+            is then left out.
         TypeError: channels that are not integers.
 
     Example:
@@ -121,13 +123,16 @@ def frames(
     """
     steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
     check_positive("step", step)
+    if known(start) is not None and not np.isfinite(start):
+        raise ValueError(f"`start` must be finite; got {start!r}.")
     lengths = _check_events(times, channels, polarities, num_events, steps, neurons, step, start)
-    # In NumPy where possible: float64 keeps microseconds apart in recordings of hours.
-    numeric: Any = jnp if isinstance(times, jax.Array) else np
-    when = jnp.asarray(numeric.floor((numeric.asarray(times) - start) / step).astype(jnp.int32))
+    bins = _bins(times, step, start)
+    within = (bins >= 0) & (bins < steps)
+    numeric: Any = jnp if isinstance(bins, jax.Array) else np
+    when = jnp.asarray(numeric.where(within, bins, numeric.zeros_like(bins)).astype(jnp.int32))
     where = jnp.asarray(channels).astype(jnp.int32)
     signs = jnp.ones(when.shape, dtype) if polarities is None else _signs(polarities, dtype)
-    inside = (when >= 0) & (when < steps) & (where >= 0) & (where < neurons)
+    inside = within & (where >= 0) & (where < neurons)
     if lengths is not None:
         places = jnp.arange(when.shape[-1]).reshape((1,) * lengths.ndim + (-1,))
         inside &= places < lengths[..., None]
@@ -192,15 +197,13 @@ def _check_events(
         )
     if known(times) is not None:
         moments = np.asarray(times)
-        end = start + num_steps * step
-        check_values(
-            "times",
-            moments[used],
-            lambda v: (
-                (np.floor((v - start) / step) >= 0) & (np.floor((v - start) / step) < num_steps)
-            ),
-            f"lie in [start, start + num_steps * step) = [{start}, {end})",
-        )
+        if known(step) is not None and known(start) is not None:
+            check_values(
+                "times",
+                moments[used],
+                lambda v: (_bins(v, step, start) >= 0) & (_bins(v, step, start) < num_steps),
+                f"lie in [start, start + num_steps * step) = [{start}, {start + num_steps * step})",
+            )
         falls = (moments[..., 1:] < moments[..., :-1]) & used[..., 1:]
         if falls.any():
             first = tuple(int(i) for i in np.argwhere(falls)[0])
@@ -215,6 +218,26 @@ def _check_events(
                 "polarities", signs[used], lambda v: abs(v) == 1, "be 1 or -1, or booleans"
             )
     return lengths
+
+
+def _bins(times: Any, step: Any, start: Any) -> Any:
+    """Number of the step in which each event lies, negative before `start`.
+
+    In NumPy where possible: float64 keeps microseconds apart in recordings of hours.
+    """
+    numeric: Any = jnp if isinstance(times, jax.Array) else np
+    times = numeric.asarray(times)
+    # Strict promotion takes Python's numbers only.
+    step, start = (v if known(v) is None else float(v) for v in (step, start))
+    if jnp.issubdtype(times.dtype, jnp.integer):
+        whole = all(isinstance(v, float) and v.is_integer() for v in (step, start))
+        if whole:
+            signed = np.int64 if numeric is np else jnp.int32
+            if numeric is np or times.dtype.itemsize < 4:
+                times = times.astype(signed)
+            return (times - int(start)) // int(step)
+        times = times.astype(float)
+    return numeric.floor((times - start) / step)
 
 
 def _signs(polarities: Any, dtype: Any) -> jax.Array:

@@ -6,9 +6,11 @@ For a series of checkpoints, of which the oldest are deleted, use orbax's own ``
 from __future__ import annotations
 
 import pathlib
+import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["restore", "save"]
@@ -18,22 +20,23 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     """Write a tree of arrays to a folder: parameters, optimiser, carry, PRNG key, step.
 
     It is written under another name first and renamed when it is complete, so that what stands
-    under `path` is never half a checkpoint.
+    under `path` is never half a checkpoint, and a checkpoint that is replaced is there until then.
 
     Args:
         path: the folder to create.
         state: any tree of arrays and numbers, such as ``{"params": params, "optimiser": state,
             "carry": carry, "key": key, "step": 1000}``.
-        overwrite: whether a checkpoint that is already there is replaced.
+        overwrite: whether a checkpoint that is already there is replaced. Nothing else ever is.
 
     Returns:
         The folder's absolute path.
 
     Raises:
-        FileExistsError: there is something at `path` already, and `overwrite` is False.
+        FileExistsError: there is a checkpoint at `path` already and `overwrite` is False, or there
+            is something else.
         ImportError: orbax is missing.
-        TypeError: `state` holds something else.
-        ValueError: `state` is empty.
+        TypeError: `state` holds something else, or is a single array.
+        ValueError: `state` is empty, or an array in it is.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -43,19 +46,37 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         [1.0, 1.0, 1.0]
     """
     orbax = _orbax()
-    path = pathlib.Path(path).absolute()
+    path = _absolute(path)
     leaves = _leaves(state)
     if not leaves:
         raise ValueError("`state` must hold at least one array; got none.")
+    if "" in leaves:
+        raise TypeError(f"`state` must be a tree, such as a dict; got {type(state).__name__}.")
     for name, leaf in leaves.items():
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, complex, bool)):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, bool)):
             raise TypeError(
                 f"`state` must hold arrays and numbers; got {type(leaf).__name__} at {name}."
             )
+        if not np.size(leaf):
+            raise ValueError(
+                f"`state` must not hold empty arrays; got shape {leaf.shape} at {name}."
+            )
+    if path.exists() and not _is_checkpoint(path):
+        raise FileExistsError(f"`path` is no checkpoint and is left alone: {path}.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"`path` exists: {path}. Use overwrite=True to replace it.")
+    # NumPy's scalars are all that orbax does not take.
+    state = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state)
+    replaces = path.exists() and jax.process_count() == 1
+    target = path.with_name(f".{path.name}.incoming") if replaces else path
     with orbax.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, state, force=overwrite)
+        checkpointer.save(target, state, force=overwrite)
+    if replaces:
+        old = path.with_name(f".{path.name}.outgoing")
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        target.rename(path)
+        shutil.rmtree(old)
     return path
 
 
@@ -65,7 +86,8 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     Args:
         path: the folder.
         like: a tree of the same structure, shapes and dtypes, such as a freshly initialised state
-            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are.
+            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are. Of a
+            number of Python's and an array of no axes, either may stand for the other.
 
     Returns:
         A tree like `like`.
@@ -77,13 +99,30 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
             shape or dtype is listed, and nothing is loaded.
     """
     orbax = _orbax()
-    path = pathlib.Path(path).absolute()
-    if not (path / "_CHECKPOINT_METADATA").exists():
+    path = _absolute(path)
+    if not _is_checkpoint(path):
         raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
     with orbax.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(path)
         _compare(_leaves(getattr(saved, "item_metadata", saved).tree), _leaves(like), path)
-        return checkpointer.restore(path, like)
+        restored = checkpointer.restore(path, like)
+    # A checkpoint only says of PRNG keys what they are once they are read.
+    got, want = _leaves(restored), _leaves(like)
+    problems = [
+        f"has {name} as {got[name].dtype} instead of {want[name].dtype}"
+        for name in want
+        if _is_key(got[name]) != _is_key(want[name])
+        or (_is_key(want[name]) and got[name].dtype != want[name].dtype)
+    ]
+    if problems:
+        raise ValueError(f"`like` must match the checkpoint at {path}, which {problems[0]}.")
+    return jax.tree.map(
+        lambda wanted, x: (
+            jnp.asarray(x) if isinstance(wanted, jax.ShapeDtypeStruct) and not _is_key(x) else x
+        ),
+        like,
+        restored,
+    )
 
 
 def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) -> None:
@@ -94,20 +133,47 @@ def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) 
     common = [name for name in wanted if name in saved]
     for name in sorted(common, key=lambda name: "params" not in name.split(".")):
         got, want = _kind(saved[name]), _kind(wanted[name])
-        if got != want:
+        if got != want and not _same_number(saved[name], wanted[name]):
             problems.append(f"has {name} as {got} instead of {want}")
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
         raise ValueError(f"`like` must match the checkpoint at {path}, which {shown}.")
 
 
+def _is_number(leaf: Any) -> bool:
+    """Whether a leaf is a number of Python's, or was when it was saved."""
+    return isinstance(leaf, (bool, int, float)) or type(leaf).__name__ == "ScalarMetadata"
+
+
+def _same_number(saved: Any, wanted: Any) -> bool:
+    """Whether one is a number of Python's for which the other can stand without loss."""
+    if not (_is_number(saved) or _is_number(wanted)) or _is_key(wanted):
+        return False
+    if getattr(saved, "shape", ()) or getattr(wanted, "shape", ()):
+        return False
+    got, want = (_family(getattr(leaf, "dtype", type(leaf))) for leaf in (saved, wanted))
+    return got == want or (got, want) == ("i", "f")
+
+
+def _family(kind: Any) -> str:
+    """b, i or f for truth values, whole numbers and floating point."""
+    dtype: Any = np.dtype(kind)
+    kinds: dict[str, Any] = {"b": jnp.bool_, "i": jnp.integer, "f": jnp.floating}
+    return next((letter for letter in kinds if jnp.issubdtype(dtype, kinds[letter])), "?")
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a PRNG key."""
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def _kind(leaf: Any) -> str:
-    """Shape and dtype in words; a number of Python's is whatever it was saved as."""
-    if isinstance(leaf, (bool, int, float, complex)) or type(leaf).__name__ == "ScalarMetadata":
-        return "a number"
-    if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) and jax.dtypes.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    ):
+    """Shape and dtype in words."""
+    if isinstance(leaf, (bool, int, float)):
+        return f"a number ({type(leaf).__name__})"
+    if _is_number(leaf):
+        return f"a number ({np.dtype(leaf.dtype).name.rstrip('0123456789')})"
+    if _is_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, leaf)
     return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
@@ -121,6 +187,14 @@ def _leaves(tree: Any) -> dict[str, Any]:
         ): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _absolute(path: str | pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(path).expanduser().absolute()
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+    return (path / "_CHECKPOINT_METADATA").exists()
 
 
 def _orbax() -> Any:

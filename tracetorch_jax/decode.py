@@ -69,7 +69,7 @@ def last(
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
     if valid is None:
-        return xs[-1]
+        return xs[-1] if len(xs) else jnp.zeros(xs.shape[1:], xs.dtype)
     final = valid & ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     return zero_padding(xs, final).sum(axis=0)
 
@@ -96,9 +96,11 @@ def max(
         [[3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
+    if not len(xs):
+        return jnp.zeros(xs.shape[1:], xs.dtype)
     if valid is None:
         return xs.max(axis=0)
-    lowest = jnp.full_like(xs, jnp.finfo(xs.dtype).min)
+    lowest = jnp.full_like(xs, -jnp.inf)
     greatest = jnp.where(expand_mask(valid, xs.ndim), xs, lowest).max(axis=0)
     filled = expand_mask(valid.any(axis=0), greatest.ndim)
     return jnp.where(filled, greatest, jnp.zeros_like(greatest))
@@ -140,7 +142,8 @@ def first_spike(
 
     which is exact, and differentiable in each ``s[t]``: a spike at ``t`` before the first one would
     bring it forward by ``first - t`` steps, and without the first one the second would count. The
-    surrogate gradient of the spikes does the rest. Spikes that are scaled count as 1.
+    surrogate gradient of the spikes does the rest. Spikes that are scaled count as 1, and where
+    there is none, the gradient is that towards a positive one.
 
     Args:
         outputs: ``[B, T, ...]``, 0 where there is no spike.

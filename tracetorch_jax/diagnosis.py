@@ -14,6 +14,7 @@ import numpy as np
 from tracetorch_jax import metrics
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.recording import Recording, each_unrolled, record
+from tracetorch_jax.snn import Unroll
 
 __all__ = ["Diagnosis", "LayerReport", "diagnose"]
 
@@ -142,26 +143,26 @@ def diagnose(
     # A zero added to each layer's output: the gradient with respect to it is that of the output.
     taps = {path: jnp.zeros_like(_time_first(each)) for path, each in recordings.items()}
 
-    def run(params: Any, taps: dict[str, jax.Array]) -> jax.Array:
+    def run(params: Any, taps: dict[str, jax.Array], rest: Any, xs: Any) -> jax.Array:
         with nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])):
-            out = model.apply({**variables, "params": params}, xs, *args, **kwargs)
+            out = model.apply({**rest, "params": params}, xs, *args, **kwargs)
         return measure(out[0] if kwargs.get("mutable") else out)
 
-    value, (of_params, of_outputs) = jax.value_and_grad(run, argnums=(0, 1))(
-        variables["params"], taps
+    value, (of_params, of_outputs) = jax.jit(jax.value_and_grad(run, argnums=(0, 1)))(
+        variables.get("params", {}), taps, variables, xs
     )
-    norms = {path: float(jnp.linalg.norm(g.ravel())) for path, g in of_outputs.items()}
-    last = norms[list(norms)[-1]]
-    lengths = kwargs.get("seq_lengths", args[1] if len(args) > 1 else None)
+    norms = {path: _norm([g]) for path, g in of_outputs.items()}
+    last = norms[list(recordings)[-1]]
+    lengths = kwargs.get("seq_lengths")
+    if isinstance(model, Unroll) and len(args) > 1:
+        lengths = args[1]
     reports = []
     for path, recording in recordings.items():
         own = of_params
         for name in path.split("/") if path else []:
             own = own[name] if name in own else {}
-        squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(own)]
-        reports.append(
-            _report(path, recording, lengths, norms[path], float(sum(squares)) ** 0.5, last)
-        )
+        of_own = _norm(jax.tree.leaves(own))
+        reports.append(_report(path, recording, lengths, norms[path], of_own, last))
     return Diagnosis(tuple(reports), float(value))
 
 
@@ -175,17 +176,22 @@ def _report(
 ) -> LayerReport:
     spec = recording.layer.spec
     values = {name: np.asarray(value) for name, value in recording.parameters.items()}
-    half_lives = {
-        name: tuple(float(q) for q in np.percentile(_half_life(values[name]), (0, 50, 100)))
-        for name, constraint in spec.parameters.items()
-        if constraint is DECAY
-    }
+    half_lives = {}
+    for name, constraint in spec.parameters.items():
+        if constraint is DECAY:
+            steps = _half_life(values[name])
+            half_lives[name] = float(steps.min()), float(np.median(steps)), float(steps.max())
+    if recording.inputs.ndim == 1 + recording.layer.num_feature_axes:  # a batch of one
+        lone = (recording.inputs, recording.outputs, recording.states)
+        inputs, outputs, states = jax.tree.map(lambda x: x[None], lone)
+        recording = recording._replace(inputs=inputs, outputs=outputs, states=states)
+        seq_lengths = None if seq_lengths is None else np.reshape(seq_lengths, 1)
     with np.errstate(invalid="ignore"):  # what is not finite is reported below
         membrane = _membrane(recording, values)
     if seq_lengths is not None:
         within = np.arange(membrane.shape[1]) < np.asarray(seq_lengths)[:, None]
         membrane = membrane[within] if within.any() else np.zeros(1)
-    finite = bool(np.isfinite(membrane).all()) and bool(jnp.isfinite(recording.outputs).all())
+    finite = bool(np.isfinite(membrane).all()) and _finite(recording.outputs)
     percentiles: tuple[float, ...] = (np.nan,) * 3
     if finite:
         percentiles = tuple(float(q) for q in np.percentile(membrane, (5, 50, 95)))
@@ -195,9 +201,10 @@ def _report(
         if spikes.ndim > 2:
             spikes = jnp.moveaxis(spikes, recording.layer.dim, -1)
         rates = metrics.spike_rate(spikes, seq_lengths=seq_lengths)
+        positive, negative = np.asarray(rates.positive), np.asarray(rates.negative)
         # Where neurons are spread over space, one that fires anywhere is alive.
-        total = rates.total.reshape(-1, rates.total.shape[-1])
-        rate = float(rates.positive.mean()), float(rates.negative.mean())
+        total = (positive + negative).reshape(-1, positive.shape[-1])
+        rate = float(positive.mean()), float(negative.mean())
         dead = float((total.max(axis=0) == 0).mean())
         saturated = float((total.mean(axis=0) >= 0.9).mean())
     report = LayerReport(
@@ -207,13 +214,13 @@ def _report(
         dead=dead,
         saturated=saturated,
         membrane=percentiles,  # type: ignore[arg-type]
-        half_lives=half_lives,  # type: ignore[arg-type]
+        half_lives=half_lives,
         gradient=gradient,
         parameter_gradient=parameter_gradient,
         advice="",
     )
-    steps = recording.inputs.shape[1 if recording.inputs.ndim > -recording.layer.dim + 1 else 0]
-    return dataclasses.replace(report, advice=_advice(report, finite, steps, last_gradient))
+    length = recording.inputs.shape[1]
+    return dataclasses.replace(report, advice=_advice(report, finite, length, last_gradient))
 
 
 _FINE = "nothing remarkable."
@@ -267,7 +274,7 @@ def _advice(report: LayerReport, finite: bool, steps: int, last_gradient: float)
             f"its gradient is {report.gradient / last_gradient:.0e} of the last layer's: it "
             f"vanishes on the way. Use a wider surrogate, residual connections, or fewer layers."
         )
-    elif report.gradient > EXPLODED * last_gradient:
+    elif report.gradient > EXPLODED * last_gradient > 0:
         said.append(
             f"its gradient is {report.gradient / last_gradient:.0e} times the last layer's: it "
             f"explodes on the way. Clip the norm, use a narrower surrogate, or lower decays."
@@ -295,10 +302,19 @@ def _membrane(recording: Recording, values: dict[str, np.ndarray]) -> np.ndarray
     return np.where(membrane > 0, membrane / up, membrane / down)
 
 
+def _finite(xs: jax.Array) -> bool:
+    return bool(np.isfinite(np.asarray(xs, np.float64)).all())
+
+
+def _norm(gradients: list[jax.Array]) -> float:
+    """Euclidean norm of all of them together."""
+    return float(sum(np.square(np.asarray(g, np.float64)).sum() for g in gradients) ** 0.5)
+
+
 def _half_life(decay: np.ndarray) -> np.ndarray:
     """Half-lives in steps; 0 and infinity for decays of exactly 0 and 1."""
     with np.errstate(divide="ignore"):
-        return np.log(0.5) / np.log(np.asarray(decay, np.float64))
+        return np.log(2) / np.abs(np.log(np.asarray(decay, np.float64)))
 
 
 def _slowest(half_lives: dict[str, tuple[float, float, float]]) -> str:
@@ -321,5 +337,6 @@ def _probe(outputs: Any) -> jax.Array:
     parts = [
         (leaf * jax.random.normal(jax.random.key(i), leaf.shape, leaf.dtype)).mean()
         for i, leaf in enumerate(jax.tree.leaves(outputs))
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
-    return sum(parts[1:], parts[0])
+    return sum((part.astype(jnp.float32) for part in parts), jnp.zeros(()))

@@ -24,6 +24,7 @@ from tracetorch_jax._axes import (
     time_first,
 )
 from tracetorch_jax._checks import check_choice
+from tracetorch_jax._dtypes import wider
 from tracetorch_jax._events import Events, frames, pad_events
 
 __all__ = [
@@ -101,8 +102,10 @@ def rate(
     axis = add_time(values, time_major)
     shape = (*values.shape[:axis], steps, *values.shape[axis:])
     values = jnp.broadcast_to(jnp.expand_dims(values, axis), shape)
-    draws = jax.random.uniform(key, shape, values.dtype)
-    return jnp.where(draws < jnp.abs(values), jnp.sign(values), jnp.zeros_like(values))
+    fine = wider(values.dtype, jnp.float32)  # half precision would round small probabilities
+    draws = jax.random.uniform(key, shape, fine)
+    fires = draws < jnp.abs(values).astype(fine)
+    return jnp.where(fires, jnp.sign(values), jnp.zeros_like(values))
 
 
 def latency(
@@ -149,14 +152,17 @@ def latency(
     if not 0 < threshold < 1:
         raise ValueError(f"`threshold` must lie strictly between 0 and 1; got {threshold!r}.")
     steps = check_count("num_steps", num_steps)
+    dtype = values.dtype
+    values = values.astype(wider(dtype, jnp.float32))  # half precision could not count the steps
     inside = jnp.clip(values, threshold, 1)
     if scale == "linear":
         delay = (1 - inside) / (1 - threshold)
     else:
         delay = jnp.log(inside) / np.log(threshold)
-    when = jnp.where(values >= threshold, jnp.round((steps - 1) * delay), -1).astype(jnp.int32)
+    fires = values >= jnp.asarray(threshold, dtype).astype(values.dtype)
+    when = jnp.where(fires, jnp.round((steps - 1) * delay), -1).astype(jnp.int32)
     axis = add_time(values, time_major)
-    return jax.nn.one_hot(when, steps, dtype=values.dtype, axis=axis)
+    return jax.nn.one_hot(when, steps, dtype=dtype, axis=axis)
 
 
 def delta(
@@ -185,8 +191,7 @@ def delta(
         [0.0, 1.0, 0.0, -1.0]
     """
     steps = time_first("xs", xs, time_major)
-    check_positive("threshold", threshold)
-    level = jnp.asarray(threshold, steps.dtype)
+    level = _level(threshold, steps)
     before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
     change = steps - before
     level = jnp.broadcast_to(level, change.shape)
@@ -233,8 +238,7 @@ def level_crossing(
         [0.0, 0.0, 1.0, 0.0, -1.0]
     """
     steps = time_first("xs", xs, time_major)
-    check_positive("threshold", threshold)
-    size = jnp.broadcast_to(jnp.asarray(threshold, steps.dtype), steps.shape[1:])
+    size = _level(threshold, steps)[0]
 
     def step(level: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         out = jnp.trunc((x - level) / size)
@@ -242,7 +246,7 @@ def level_crossing(
         out = jnp.where(out == 0, jnp.zeros_like(out), out)  # no -0
         return level + size * out, out
 
-    _, out = jax.lax.scan(step, steps[0], steps)
+    _, out = jax.lax.scan(step, steps[0], steps) if len(steps) else (None, steps)
     return _as_given(out, time_major)
 
 
@@ -288,6 +292,21 @@ def population(
     centres = jnp.linspace(low, high, neurons, dtype=values.dtype)
     distance = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
     return jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
+
+
+def _level(threshold: ArrayLike, steps: jax.Array) -> jax.Array:
+    """A threshold for each element of a step, ``[1, B, ...]``."""
+    check_positive("threshold", threshold)
+    shape = np.shape(threshold)
+    try:
+        fits = np.broadcast_shapes(shape, steps.shape[1:]) == steps.shape[1:]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`threshold` must broadcast against a step of shape {steps.shape[1:]}; got {shape}."
+        )
+    return jnp.broadcast_to(jnp.asarray(threshold, steps.dtype), (1, *steps.shape[1:]))
 
 
 def _as_given(xs: jax.Array, time_major: bool) -> jax.Array:

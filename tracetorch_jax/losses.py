@@ -175,9 +175,12 @@ def step_cross_entropy(
     swap = not time_major and xs.ndim > 2
     want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
     _check_label_kind(labels, want, xs.shape[-1])
+    labels = _wide(labels)
     counts = jnp.ones(want, bool) if mask is None else jnp.asarray(mask)
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
+    if counts.dtype != jnp.bool_:
+        check_values("mask", counts, lambda v: (v == 0) | (v == 1), "be True or False, or 1 or 0")
     counts = counts.astype(bool)
     labels, counts = (jnp.moveaxis(a, 1, 0) if swap else a for a in (labels, counts))
     valid = steps_of(xs, seq_lengths)
@@ -429,7 +432,7 @@ def _labels(labels: Any, logits: jax.Array) -> jax.Array:
     labels = jnp.asarray(labels)
     _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
     _check_range(labels, logits.shape[-1])
-    return labels
+    return _wide(labels)
 
 
 def _check_label_kind(labels: jax.Array, want: tuple[int, ...], classes: int) -> None:
@@ -445,6 +448,11 @@ def _check_label_kind(labels: jax.Array, want: tuple[int, ...], classes: int) ->
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`labels` must be integers, indices of classes; got {labels.dtype}.")
+
+
+def _wide(labels: jax.Array) -> jax.Array:
+    """Labels of a type that can count all classes."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
 def _check_range(labels: jax.Array, classes: int) -> None:

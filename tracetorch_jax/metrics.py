@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._axes import lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._axes import check_count, lengths_of, steps_of, time_first, zero_padding
 
 __all__ = [
     "Operations",
@@ -174,7 +174,8 @@ def synaptic_operations(
         A dict from the path of each connection, such as ``cell/layers_0``, to its `Operations`.
 
     Raises:
-        ValueError: the model has none of these layers.
+        ValueError: the model has none of these layers, or runs them where they can't be watched, as
+            under `jax.jit` or in `flax.linen.RNN`; `batch_size` below 1.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -186,7 +187,8 @@ def synaptic_operations(
         12.0
     """
     if batch_size is None:
-        batch_size = _batch_size(model, args)
+        batch_size = _batch_size(model, args, kwargs)
+    check_count("batch_size", batch_size)
     calls: dict[str, list[tuple[nn.Module, Any, Any]]] = {}
 
     def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:
@@ -267,13 +269,17 @@ def _count(layer: nn.Module, params: Any, x: Any) -> np.ndarray:
     return np.array([effective, dense, float(present.sum()), x.size, spiking])
 
 
-def _batch_size(model: Any, args: Any) -> int:
+def _batch_size(model: Any, args: Any, kwargs: Any) -> int:
     """Sequences in the first argument."""
     from tracetorch_jax.snn import Unroll
 
-    shape = jnp.shape(args[0]) if args else ()
-    if isinstance(model, Unroll):
+    unroll = isinstance(model, Unroll)
+    if not args and not (unroll and "xs" in kwargs):
+        raise ValueError("`batch_size` must be given if the model has no argument by position.")
+    shape = jnp.shape(args[0] if args else kwargs["xs"])
+    if unroll:
         if len(shape) == model.cell.num_feature_axes + 1:
             return 1
-        return shape[1 if model.time_major else 0]
+        time_major = kwargs.get("time_major")
+        return shape[1 if (model.time_major if time_major is None else time_major) else 0]
     return shape[0] if shape else 1

@@ -86,7 +86,7 @@ def traces(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: states of another rank, `neuron` or `sequence` out of range.
+        ValueError: no states or states of another rank, `neuron` or `sequence` out of range.
 
     Example:
         >>> ax = traces({"syn": np.ones((10, 3)), "mem": np.zeros((10, 3))})
@@ -94,6 +94,8 @@ def traces(
         ['syn', 'mem']
     """
     named = states if isinstance(states, Mapping) else {"": states}
+    if not named:
+        raise ValueError("`states` must hold at least one state; got none.")
     ax = _axes(ax)
     for name, values in named.items():
         steps = _one(values, f"states[{name!r}]" if name else "states", sequence)
@@ -134,7 +136,8 @@ def spike_train(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: arrays of different or other ranks, `neuron` or `sequence` out of range.
+        ValueError: arrays of different or other ranks, thresholds of another number than neurons,
+            `neuron` or `sequence` out of range.
 
     Example:
         >>> ax = spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
@@ -147,6 +150,12 @@ def spike_train(
             f"`spikes` must have the shape of `membrane`, {mem.shape}; got {fired.shape}."
         )
     i = _index("neuron", neuron, mem.shape[1])
+    for name, given in (("threshold", threshold), ("neg_threshold", neg_threshold)):
+        if given is not None and np.size(given) not in (1, mem.shape[1]):
+            raise ValueError(
+                f"`{name}` must be a number, or one for each of {mem.shape[1]} neurons; got shape "
+                f"{np.shape(given)}."
+            )
     ax = _axes(ax)
     ax.plot(mem[:, i], color="black", linewidth=1, label="membrane")
     levels = [0.0, *mem[:, i]]
@@ -184,6 +193,7 @@ def half_lives(
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: `after` is no array, but axes, say.
         ValueError: a decay outside (0, 1), or `bins` below 1.
 
     Example:
@@ -196,6 +206,8 @@ def half_lives(
     for name, decays in (("before", before), ("after", after)):
         if decays is None:
             continue
+        if np.asarray(decays).dtype == object:
+            raise TypeError(f"`{name}` must be decays; got {type(decays).__name__}.")
         values = np.ravel(np.asarray(decays, np.float64))
         bad = values[~((values > 0) & (values < 1))]
         if bad.size or not values.size:
@@ -205,12 +217,16 @@ def half_lives(
     ax = _axes(ax)
     everything = np.concatenate(list(steps.values()))
     low, high = everything.min(), everything.max()
-    edges = np.geomspace(low / 1.1, high * 1.1, bins + 1)
+    margin = max(1.1, (10 * low / high) ** 0.5)  # show a factor of ten at least
+    edges = np.geomspace(low / margin, high * margin, bins + 1)
     for (name, values), color in zip(steps.items(), ("0.6", POSITIVE), strict=False):
         ax.hist(values, edges, color=color, alpha=0.7, label=f"{name} training")
     if after is not None:
         ax.legend(**_OUTSIDE, ncols=2)
     ax.set_xscale("log")
+    labelled = (1, 2, 5) if edges[-1] < 1000 * edges[0] else (1,)
+    for which in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        which(lambda x, _: f"{x:g}" if int(f"{x:e}"[0]) in labelled else "")
     ax.set(xlabel="half-life (steps)", ylabel="neurons")
     return ax
 
@@ -248,6 +264,8 @@ def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: 
     if colorbar:
         ax.figure.colorbar(image, ax=ax)
     ax.set(xlabel="step", ylabel="neuron")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     return ax
 
 

@@ -14,6 +14,9 @@ from tracetorch_jax.snn import TraceCell
 __all__ = ["Recording", "record"]
 
 
+_SEEN = "recorded"  # beside the states, by their names
+
+
 class Recording(NamedTuple):
     """What one trace layer did.
 
@@ -43,14 +46,16 @@ def record(
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
         variables: its variables.
         *args: arguments of the model.
-        **kwargs: keyword arguments of ``model.apply``, such as `rngs`.
+        **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
+            model changes is not returned.
 
     Returns:
         The model's output, and a dict from each trace layer's path, such as ``cell/layers_1``, to
         its `Recording`, in the order in which they ran.
 
     Raises:
-        ValueError: no trace layer of the model was run by `Unroll`.
+        ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
+            `scan`.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -62,39 +67,36 @@ def record(
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """
-    paths: list[str] = []
     layers: dict[str, TraceCell] = {}
-    mutable = kwargs.pop("mutable", [])
+    axes: dict[str, int] = {}
+    mutable = kwargs.pop("mutable", False)
+    if mutable is not True:
+        mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "states"]
 
-    def run(
-        variables: Any, args: Any, kwargs: Any
-    ) -> tuple[Any, dict[str, tuple[jax.Array, jax.Array, dict[str, jax.Array]]], Any]:
-        seen = {}
+    def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
+        layers[path] = cell.clone(parent=None, name=None)
+        axes[path] = xs.ndim
+        cell.sow("states", _SEEN, (xs, ys, cell.parameters()))
+        return ys
 
-        def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
-            paths.append(path)
-            layers[path] = cell.clone(parent=None, name=None)
-            seen[path] = xs, ys, cell.parameters()
-            return ys
-
-        with nn.intercept_methods(each_unrolled(watch)):
-            out, updated = model.apply(
-                variables, *args, mutable=[*_as_list(mutable), "states"], **kwargs
-            )
-        return out, seen, updated["states"] if "states" in updated else {}
-
-    out, seen, states = run(variables, args, kwargs)
-    if not seen:
+    with nn.intercept_methods(each_unrolled(watch)):
+        out, updated = model.apply(variables, *args, mutable=mutable, **kwargs)
+    if not layers:
         raise ValueError(
             "`model` must run trace layers through tracetorch_jax.snn.Unroll; none was run."
         )
     recordings = {}
-    for path in paths:
-        inputs, outputs, parameters = seen[path]
-        batched = inputs.ndim > 1 + layers[path].num_feature_axes
-        own = states
+    for path in layers:
+        own: Any = updated.get("states", {})
         for name in path.split("/") if path else []:
-            own = own[name]
+            own = own.get(name, {})
+        if _SEEN not in own or own[_SEEN][-1][0].ndim != axes[path]:
+            raise ValueError(
+                f"`model` must not run its trace layers under nn.vmap or nn.scan to be recorded; "
+                f"{path} is."
+            )
+        inputs, outputs, parameters = own[_SEEN][-1]
+        batched = inputs.ndim > 1 + layers[path].num_feature_axes
         recordings[path] = Recording(
             layers[path],
             _batch_first(inputs, batched),
@@ -126,7 +128,3 @@ def each_unrolled(
 
 def _batch_first(xs: jax.Array, batched: bool) -> jax.Array:
     return jnp.moveaxis(xs, 0, 1) if batched else xs
-
-
-def _as_list(mutable: Any) -> list[str]:
-    return [mutable] if isinstance(mutable, str) else list(mutable or [])

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
+from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional import DECAY, THRESHOLD
-from tracetorch_jax.functional.sequences import length_of
 
 __all__ = [
     "OnlineState",
@@ -55,7 +55,8 @@ def parameter_labels(params: Any) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters weight decay is for: all but a trace layer's own and biases.
+    """Which parameters weight decay is for: all but a trace layer's own, biases and the scales of
+    normalisations.
 
     Decaying a raw parameter towards 0 would draw every decay to 0.5 and every threshold to 0.69.
 
@@ -75,7 +76,8 @@ def decay_mask(params: Any) -> Any:
         {'Dense_0': {'bias': False, 'kernel': True}, 'cell': {'raw_beta': False}}
     """
     return jax.tree.map_with_path(
-        lambda path, _: _kind(path) == "other" and _name(path[-1]) != "bias", params
+        lambda path, _: _kind(path) == "other" and _leaf_name(path) not in ("bias", "scale"),
+        params,
     )
 
 
@@ -128,10 +130,10 @@ def piecewise_value_and_grad(
     Returns:
         A function from ``(params, carry, batch)`` to ``((value, carry), gradient)`` like that of
         ``jax.value_and_grad(loss, has_aux=True)``, for a batch of arrays ``[B, T, ...]``: means
-        over the pieces.
+        over the pieces. The first carry is one such as ``initialize_carry`` gives, not None.
 
     Raises:
-        ValueError: `length` below 1; when called, a T that `length` does not divide.
+        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide.
 
     Example:
         >>> from tracetorch_jax import snn
@@ -150,6 +152,8 @@ def piecewise_value_and_grad(
 
     def run(params: Any, carry: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
         steps = _steps("batch", batch)
+        if not steps:
+            raise ValueError("`batch` must hold at least one step; got T = 0.")
         if steps % length:
             raise ValueError(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
@@ -224,7 +228,8 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     Raises:
         TypeError: `layer` is not a trace layer.
-        ValueError: its spikes are random; when called, an input of another shape than the states.
+        ValueError: its spikes are random; when called, an input of another shape than the states,
+            or `params` that are not the layer's.
 
     Example:
         >>> from tracetorch_jax import snn
@@ -241,27 +246,40 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """
     from tracetorch_jax.functional.steps import is_stochastic
     from tracetorch_jax.snn import TraceCell
+    from tracetorch_jax.snn._cell import check_names
 
     if not isinstance(layer, TraceCell):
         raise TypeError(f"`layer` must be a trace layer; got {layer!r}.")
     if is_stochastic(layer.spike_function):
         raise ValueError("`layer` must not fire at random; got a stochastic spike function.")
 
+    names = tuple(p.raw_name for p in layer.describe() if p.learnable)
+    precise = layer.param_dtype
+
     def init(params: Any, x: jax.Array) -> OnlineState:
-        carry = layer.initialize_carry(None, jnp.shape(x))
-        zeros = {name: jnp.zeros_like(next(iter(carry.values()))) for name in params}
-        return OnlineState(carry, {state: dict(zeros) for state in carry})
+        check_names("params", params, names, type(layer).__name__)
+        x, compute, _ = layer._prepare("x", x)
+        carry = {name: jnp.zeros(x.shape, compute) for name in layer.spec.states}
+        zeros = jnp.zeros(x.shape, wider(compute, precise))
+        return OnlineState(carry, {state: dict.fromkeys(names, zeros) for state in carry})
 
     def step(
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
+        x = jnp.asarray(x)
         shape = jnp.shape(next(iter(state.carry.values())))
-        if jnp.shape(x) != shape:
-            raise ValueError(f"`x` must have the shape of the states, {shape}; got {jnp.shape(x)}.")
+        if x.shape != shape:
+            raise ValueError(f"`x` must have the shape of the states, {shape}; got {x.shape}.")
+        check_names("params", params, names, type(layer).__name__)
+        x, compute, given = layer._prepare("x", x)
         # One set of parameters per neuron and sequence makes every derivative elementwise: a
         # pullback of ones then gives one row of every neuron's own Jacobian.
-        wide = {name: _widen(value, layer.dim, x.shape) for name, value in params.items()}
-        (carry, out), pullback = jax.vjp(_per_element(layer), wide, state.carry, x)
+        wide = {name: _widen(params[name], layer.dim, x.shape) for name in names}
+
+        def advance(raw: dict[str, jax.Array], carry: dict[str, jax.Array]) -> Any:
+            return _per_element(layer, raw, carry, x.astype(compute))
+
+        (carry, out), pullback = jax.vjp(advance, wide, state.carry)
         zeros = jax.tree.map(jnp.zeros_like, (carry, out))
 
         def row(which: str | None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
@@ -270,8 +288,8 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 d_out = jnp.ones_like(d_out)
             else:
                 d_carry = {**d_carry, which: jnp.ones_like(d_carry[which])}
-            by_params, by_carry, _ = pullback((d_carry, d_out))
-            return by_params, by_carry
+            fine = wider(compute, precise)
+            return jax.tree.map(lambda g: g.astype(fine), pullback((d_carry, d_out)))
 
         def total(which: str | None) -> dict[str, jax.Array]:
             by_params, by_carry = row(which)
@@ -286,29 +304,27 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         def gradient(d_out: jax.Array) -> Any:
             return {
-                name: _narrow(d_out * influence[name], params[name], layer.dim) for name in params
+                name: _narrow(d_out.astype(value.dtype) * value, params[name], layer.dim).astype(
+                    precise
+                )
+                for name, value in influence.items()
             }
 
-        return OnlineState(carry, eligibility), out, gradient
+        return OnlineState(carry, eligibility), out.astype(given), gradient
 
     return init, step
 
 
-def _per_element(layer: Any) -> Callable[..., Any]:
+def _per_element(layer: Any, raw: dict[str, jax.Array], carry: Any, x: jax.Array) -> Any:
     """One step of a layer with a raw parameter for every element of the input."""
-
-    def advance(raw: dict[str, jax.Array], carry: Any, x: jax.Array) -> Any:
-        values = {}
-        for p in layer.describe():
-            name = p.raw_name
-            values[p.name] = (
-                p.constraint.constrain(raw[name])
-                if p.learnable
-                else _widen(p.constant(), layer.dim, x.shape)
-            ).astype(x.dtype)
-        return functional.step(layer.spec, values, carry, x, spike=layer.spike_function)
-
-    return advance
+    values = {}
+    for p in layer.describe():
+        values[p.name] = (
+            p.constraint.constrain(raw[p.raw_name])
+            if p.learnable
+            else _widen(p.constant(), layer.dim, x.shape)
+        ).astype(x.dtype)
+    return functional.step(layer.spec, values, carry, x, spike=layer.spike_function)
 
 
 def _widen(value: jax.Array, dim: int, shape: tuple[int, ...]) -> jax.Array:
@@ -328,10 +344,12 @@ def _narrow(value: jax.Array, like: jax.Array, dim: int) -> jax.Array:
 
 def _steps(name: str, batch: Any) -> int:
     """T of a tree of arrays ``[B, T, ...]``."""
-    for leaf in jax.tree.leaves(batch):
-        if jnp.ndim(leaf) < 2:
-            raise ValueError(f"`{name}` must hold arrays [B, T, ...]; got shape {jnp.shape(leaf)}.")
-    return length_of(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch))
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    if not shapes or any(len(shape) < 2 for shape in shapes):
+        raise ValueError(f"`{name}` must hold arrays [B, T, ...]; got shapes {shapes}.")
+    if len({shape[1] for shape in shapes}) > 1:
+        raise ValueError(f"`{name}` must agree in T, its second axis; got shapes {shapes}.")
+    return shapes[0][1]
 
 
 def _name(entry: Any) -> str:
@@ -342,9 +360,17 @@ def _name(entry: Any) -> str:
     return str(entry)
 
 
+def _leaf_name(path: Any) -> str:
+    """Name of a parameter, also of one in a box such as `flax.linen.Partitioned`."""
+    names = [_name(entry) for entry in path]
+    while names and names[-1] == "value":
+        names.pop()
+    return names[-1] if names else ""
+
+
 def _kind(path: Any) -> Kind:
     """What a parameter is, by its name."""
-    name = _name(path[-1]) if path else ""
+    name = _leaf_name(path)
     if not name.startswith("raw_"):
         return "other"
     known = _kinds().get(name)

@@ -1,0 +1,112 @@
+"""The examples that read events, as a user runs them, and the encoder of one of them."""
+
+import importlib
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+NAMES = ("spoken_digits", "shd")
+
+
+def run(name, *args):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), *args], capture_output=True, text=True
+    )
+
+
+def error(function, *args):
+    """The message with which a function of an example ends."""
+    with pytest.raises(SystemExit) as end:
+        function(*args)
+    assert end.value.code.startswith("error: ")
+    return end.value.code
+
+
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_and_ends_with_its_result(name):
+    done = run(name, "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"test accuracy [01]\.\d{3}", done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("name", "file"), [("spoken_digits", "x.npz"), ("shd", "shd_train.h5")])
+def test_data_that_are_missing_are_named(name, file, tmp_path):
+    done = run(name, "--data", str(tmp_path / "x.npz" if file == "x.npz" else tmp_path))
+    assert done.returncode == 1 and not done.stdout
+    assert re.search(rf"^error: there is no .*{re.escape(file)}\. ", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("hz", [150, 400, 1000, 3000])
+def test_a_tone_excites_the_channel_of_its_frequency(hz, example):
+    module = example("spoken_digits")
+    times, channels = module.events(np.sin(2 * np.pi * hz * np.arange(8000) / 8000))
+    counts = np.bincount(channels, minlength=module.CHANNELS)
+    frequencies = module.frequencies()
+    assert abs(int(counts.argmax()) - int(abs(frequencies - hz).argmin())) <= 1
+    assert 300 < counts.max() <= 334  # every 3 ms
+    assert counts[abs(frequencies - hz) > 150].max() < 0.1 * counts.max()
+    assert (np.diff(times) >= 0).all() and times.max() <= 1000
+
+
+def test_silence_has_no_events_and_loudness_does_not_matter(example):
+    events = example("spoken_digits").events
+    assert not len(events(np.zeros(800))[0])
+    sound = np.random.default_rng(0).normal(size=800)
+    assert all((a == b).all() for a, b in zip(events(sound), events(1000 * sound), strict=True))
+
+
+def test_recordings_are_read_from_the_archive(example, tmp_path):
+    from scipy.io import wavfile
+
+    module = example("spoken_digits")
+    path = tmp_path / "recordings.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(6):
+            wavfile.write(tmp_path / "a.wav", 8000, np.arange(800, dtype=np.int16))
+            archive.write(tmp_path / "a.wav", f"master/recordings/{i}_s{i}_0.wav")
+    recordings, digits, speakers = module.from_recordings(path)
+    assert digits.tolist() == speakers.tolist() == list(range(6)) and len(recordings) == 6
+    x = module.bin_events(recordings)
+    assert x.shape == (6, module.STEPS, module.CHANNELS)
+    assert x.sum() == sum(len(times) for times, _ in recordings)
+
+
+def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
+    digits, shd = example("spoken_digits"), example("shd")
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(b"PK\x03\x04 and no more")
+    assert "can't be read" in error(digits.from_events, path)
+    assert "can't be read" in error(digits.from_recordings, path)
+    assert "can't be read" in error(shd.read, path)
+    whole = {
+        f"{name}_{part}": np.array(values)
+        for name, values in {
+            "t_ms": [1, 2], "ch": [0, 64], "offsets": [0, 2], "y": [3], "speaker": [0]
+        }.items()
+        for part in ("train", "test")
+    }  # fmt: skip
+    np.savez(path, **whole)
+    assert "`ch_train` must lie between 0 and 63" in error(digits.from_events, path)
+    del whole["y_test"]
+    np.savez(path, **whole | {"ch_train": np.array([0, 1])})
+    assert "y_test" in error(digits.from_events, path)
+    times, good = np.array([0.1, 0.2]), np.array([3, 699])
+    for units, labels, word in ((good + 1, [0], "units"), (good, [20], "labels")):
+        shd.write(path, [(times, units)], np.array(labels))
+        assert f"`{word}` of" in error(shd.read, path)
+    shd.write(path, [(times, good)], np.array([19]))
+    x, labels = shd.read(path)
+    assert x.shape == (1, shd.STEPS, 70) and x.sum() == 2 and labels.tolist() == [19]
