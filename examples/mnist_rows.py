@@ -9,8 +9,9 @@ Machine Intelligence 3, 2021) reaches 98.2 %.
 
 The network's blocks add what their neurons fire, ternary and scaled, to a stream of real values;
 all memory is in the neurons' traces. What the readout says while the last seventh of the image
-arrives decides. In training, images that come by rows are moved by up to two pixels. Pixels are learnt for two epochs only, about five minutes, which leaves them at 78 % and
-still rising: see --epochs and --width.
+arrives decides. In training, images that come by rows are moved by up to two pixels. Pixels are
+learnt for two epochs only, about five minutes, which leaves them at 78 % and still rising: see
+--epochs and --width.
 
 Without --data the images are fetched, as one file, from where Keras gets them.
 """
