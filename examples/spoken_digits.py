@@ -8,7 +8,7 @@ The Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset, 
 3000 recordings of the digits 0 to 9 by six speakers, as WAV files of 8 kHz. Each speaker in turn
 (--fold, by default all) is left out of training and tested; the result is the mean over the six. On
 the events with which this was measured, a linear model reaches .683 from frames of 20 ms and .579
-from the counts of the channels.
+from the counts of the channels; this network .800 (mean of 3 seeds: .805, .797, .798).
 
 Every recording is cut into 24 steps. A layer of spiking neurons reads the present and, delayed,
 some of the past. In training, recordings are made to sound like other people's, see `augment`.

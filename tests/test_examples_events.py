@@ -86,6 +86,7 @@ def test_recordings_are_read_from_the_archive(example, tmp_path):
 
 def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
     digits, shd = example("spoken_digits"), example("shd")
+    assert "there is no" in error(digits.from_recordings, tmp_path / "nowhere.zip")
     path = tmp_path / "damaged.npz"
     path.write_bytes(b"PK\x03\x04 and no more")
     assert "can't be read" in error(digits.from_events, path)

@@ -251,7 +251,7 @@ class TestRecord:
             def __call__(self, xs):
                 lift = nn.remat
                 if self.lift == "vmap":
-                    axes = {"params": 0, "states": 0}
+                    axes = {"params": 0, "trace_states": 0}
                     lift = partial(nn.vmap, variable_axes=axes, split_rngs={"params": True})
                 return lift(snn.Unroll)(snn.LIB(3))(xs)
 

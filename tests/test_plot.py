@@ -110,7 +110,7 @@ def test_bad_states_and_thresholds_are_named():
 
 def test_half_lives_are_counted_on_a_logarithmic_axis():
     before, after = np.full(40, 0.5), 0.5 ** (1 / np.geomspace(1, 100, 40))
-    ax = plot.half_lives(before, after, bins=10)
+    ax = plot.half_lives(after, before=before, bins=10)
     assert ax.get_xscale() == "log"
     counts = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
     assert counts == [40, 40]
@@ -121,11 +121,9 @@ def test_half_lives_are_counted_on_a_logarithmic_axis():
         labels = [text.get_text() for text in drawn.get_xticklabels(which="both")]
         assert "1" in labels and not any("10^" in label for label in labels)
     for bad in (0.0, 1.0, 1.5):
-        with pytest.raises(ValueError, match="`after` must be decays strictly between 0 and 1"):
-            plot.half_lives(before, [bad])
-    with pytest.raises(TypeError, match="`after` must be decays; got Axes"):
-        plot.half_lives(before, ax)
-    with pytest.raises(ValueError, match="`before` must be decays .*; got none"):
+        with pytest.raises(ValueError, match="`before` must be decays strictly between 0 and 1"):
+            plot.half_lives(before, before=[bad])
+    with pytest.raises(ValueError, match="`decays` must be decays .*; got none"):
         plot.half_lives([])
     with pytest.raises(ValueError, match="`bins` must be an integer of at least 1"):
         plot.half_lives(before, bins=0)

@@ -178,14 +178,14 @@ def spike_train(
 
 
 def half_lives(
-    before: ArrayLike, after: ArrayLike | None = None, ax: Any = None, *, bins: int = 30
+    decays: ArrayLike, ax: Any = None, *, before: ArrayLike | None = None, bins: int = 30
 ) -> Any:
-    """Distribution of decays as half-lives, on a logarithmic axis: before training, and after.
+    """Distribution of decays as half-lives, on a logarithmic axis; beside it that before training.
 
     Args:
-        before: decays of any shape, in (0, 1).
-        after: likewise, or None.
+        decays: of any shape, in (0, 1).
         ax: matplotlib axes, or None for new ones.
+        before: the decays before training, of any shape, or None.
         bins: of the histogram.
 
     Returns:
@@ -193,22 +193,19 @@ def half_lives(
 
     Raises:
         ImportError: matplotlib is missing.
-        TypeError: `after` is no array, but axes, say.
         ValueError: a decay outside (0, 1), or `bins` below 1.
 
     Example:
-        >>> ax = half_lives(np.full(8, 0.9), np.linspace(0.5, 0.99, 8))
+        >>> ax = half_lives(np.linspace(0.5, 0.99, 8), before=np.full(8, 0.9))
         >>> ax.get_xlabel()
         'half-life (steps)'
     """
     check_count("bins", bins)
     steps = {}
-    for name, decays in (("before", before), ("after", after)):
-        if decays is None:
+    for name, given in (("before", before), ("decays", decays)):
+        if given is None:
             continue
-        if np.asarray(decays).dtype == object:
-            raise TypeError(f"`{name}` must be decays; got {type(decays).__name__}.")
-        values = np.ravel(np.asarray(decays, np.float64))
+        values = np.ravel(np.asarray(given, np.float64))
         bad = values[~((values > 0) & (values < 1))]
         if bad.size or not values.size:
             got = bad[0] if values.size else "none"
@@ -219,9 +216,11 @@ def half_lives(
     low, high = everything.min(), everything.max()
     margin = max(1.1, (10 * low / high) ** 0.5)  # show a factor of ten at least
     edges = np.geomspace(low / margin, high * margin, bins + 1)
-    for (name, values), color in zip(steps.items(), ("0.6", POSITIVE), strict=False):
-        ax.hist(values, edges, color=color, alpha=0.7, label=f"{name} training")
-    if after is not None:
+    styles = {"before": ("0.6", "before training"), "decays": (POSITIVE, "after training")}
+    for name, values in steps.items():
+        color, label = styles[name]
+        ax.hist(values, edges, color=color, alpha=0.7, label=label)
+    if before is not None:
         ax.legend(**_OUTSIDE, ncols=2)
     ax.set_xscale("log")
     labelled = (1, 2, 5) if edges[-1] < 1000 * edges[0] else (1,)

@@ -71,12 +71,12 @@ def record(
     axes: dict[str, int] = {}
     mutable = kwargs.pop("mutable", False)
     if mutable is not True:
-        mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "states"]
+        mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "trace_states"]
 
     def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
         layers[path] = cell.clone(parent=None, name=None)
         axes[path] = xs.ndim
-        cell.sow("states", _SEEN, (xs, ys, cell.parameters()))
+        cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters()))
         return ys
 
     with nn.intercept_methods(each_unrolled(watch)):
@@ -87,7 +87,7 @@ def record(
         )
     recordings = {}
     for path in layers:
-        own: Any = updated.get("states", {})
+        own: Any = updated.get("trace_states", {})
         for name in path.split("/") if path else []:
             own = own.get(name, {})
         if _SEEN not in own or own[_SEEN][-1][0].ndim != axes[path]:

@@ -210,8 +210,8 @@ class TraceCell(nn.RNNCellBase):
     ) -> tuple[Carry, jax.Array]:
         """Advance over the leading axis of `xs`; `Unroll` is the module that calls this.
 
-        With the collection ``"states"`` mutable, every state after every step, ``[T, ...]``, is
-        stored there; see `tracetorch_jax.record`.
+        With the collection ``"trace_states"`` mutable, every state after every step, ``[T, ...]``,
+        is stored there; see `tracetorch_jax.record`.
 
         Args:
             carry: states before the first step; None for zeros.
@@ -240,7 +240,7 @@ class TraceCell(nn.RNNCellBase):
             self.spec, self.spike_function, compute, compute if cast else out
         )
         options: dict[str, Any] = {"engine": engine, "unroll": unroll}
-        recording = self.is_mutable_collection("states") and not self.is_initializing()
+        recording = self.is_mutable_collection("trace_states") and not self.is_initializing()
         if recording:
             step, options = _Recorded(step), {}
         state, ys = functional.unroll(
@@ -256,7 +256,7 @@ class TraceCell(nn.RNNCellBase):
         if recording:
             ys, states = ys
             for name, values in states.items():
-                self.sow("states", name, values)
+                self.sow("trace_states", name, values)
         return state, ys.astype(out)
 
     # Checks.
