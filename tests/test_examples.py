@@ -9,9 +9,16 @@ import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 RESULTS = {
-    "ecg_segmentation": r"test accuracy 0\.\d{3}",
-    "byte_lm": r"validation nats per byte \d\.\d{3}",
+    "ecg_segmentation": "test accuracy",
+    "spoken_digits": "test accuracy",
+    "mnist_rows": "test accuracy",
+    "mnist_rows --mode pixels": "test accuracy",
+    "mnist_conv": "test accuracy",
+    "mnist_1d": "test accuracy",
+    "shd": "test accuracy",
+    "byte_lm": "validation nats per byte",
 }
+NAMES = sorted({command.split()[0] for command in RESULTS})
 
 
 def run(name, *args):
@@ -23,22 +30,30 @@ def run(name, *args):
     )
 
 
-@pytest.mark.parametrize("name", RESULTS)
-def test_runs_and_ends_with_its_result(name):
-    done = run(name, "--smoke")
+def test_every_example_is_here():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"digits", "harness", *NAMES}
+
+
+@pytest.mark.parametrize("command", RESULTS)
+def test_runs_and_ends_with_its_result(command):
+    done = run(*command.split(), "--smoke")
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(RESULTS[name], done.stdout.splitlines()[-1])
+    assert re.fullmatch(rf"{RESULTS[command]} \d\.\d{{3}}", done.stdout.splitlines()[-1])
+    assert re.search(r"100%.*2/2", done.stderr)  # the progress bar
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_data_that_are_missing_are_named(name, tmp_path):
-    done = run(name, "--data", str(tmp_path / "nowhere.npz"))
+    path, file = tmp_path / "nowhere.npz", r"nowhere\.npz"
+    if name == "shd":  # a folder
+        path, file = tmp_path, r"shd_train\.h5"
+    done = run(name, "--data", str(path))
     assert done.returncode == 1 and not done.stdout
-    assert re.search(r"^error: there is no .*nowhere\.npz\. ", done.stderr, re.M), done.stderr
+    assert re.search(rf"^error: there is no .*{file}\. ", done.stderr, re.M), done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_help_says_what_to_type(name):
     done = run(name, "--help")
     assert done.returncode == 0

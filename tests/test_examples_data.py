@@ -1,23 +1,13 @@
-"""The examples that read events, as a user runs them, and the encoder of one of them."""
+"""Reading and making of the events that examples learn from."""
 
 import importlib
 import pathlib
-import re
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-NAMES = ("spoken_digits", "shd")
-
-
-def run(name, *args):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), *args], capture_output=True, text=True
-    )
 
 
 def error(function, *args):
@@ -32,21 +22,6 @@ def error(function, *args):
 def example(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_runs_and_ends_with_its_result(name):
-    done = run(name, "--smoke")
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"test accuracy [01]\.\d{3}", done.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize(("name", "file"), [("spoken_digits", "x.npz"), ("shd", "shd_train.h5")])
-def test_data_that_are_missing_are_named(name, file, tmp_path):
-    done = run(name, "--data", str(tmp_path / "x.npz" if file == "x.npz" else tmp_path))
-    assert done.returncode == 1 and not done.stdout
-    assert re.search(rf"^error: there is no .*{re.escape(file)}\. ", done.stderr, re.M)
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("hz", [150, 400, 1000, 3000])
