@@ -89,7 +89,8 @@ def frames(
     """Sum lists of events into the steps of a sequence, on the device.
 
     An event at ``time`` falls into step ``floor((time - start) / step)``. A batch of lists is
-    padded, see `pad_events`, with `num_events` saying how many events each list has.
+    padded, see `pad_events`, with `num_events` saying how many events each list has; that takes the
+    memory of the longest for each, so bin a large data set some hundred recordings at a time.
 
     Args:
         times: ``[E]`` or ``[B, E]``, in any unit, in ascending order. Whole numbers, with a `step`
