@@ -10,26 +10,28 @@ from tracetorch_jax import snn
 from tracetorch_jax.functional.equations import equations
 
 
-@pytest.mark.parametrize("layer", reference.LAYERS)
-def test_matches_tracetorch_in_float64(layer, x64):
+def check_every_way(layer, dtype):
     """Every case through the cell, Unroll, nn.RNN, and as LeakyIntegrator."""
     for case in reference.cases(layer):
         for way in ("cell", "unroll", "rnn"):
-            reference.check_case(case, way, "float64")
+            reference.check_case(case, way, dtype)
         # The LeakyIntegrator's program, gradients included, is the one just checked, letter by
         # letter, so it is not compiled once more.
         named, flexible = (
-            reference.through_unroll.lower(*reference.arguments(case, "float64", family)).as_text()
+            reference.through_unroll.lower(*reference.arguments(case, dtype, family)).as_text()
             for family in (snn, snn.flex)
         )
         assert named == flexible, f"{layer}/{case.name}"
 
 
 @pytest.mark.parametrize("layer", reference.LAYERS)
+def test_matches_tracetorch_in_float64(layer, x64):
+    check_every_way(layer, "float64")
+
+
+@pytest.mark.parametrize("layer", reference.LAYERS)
 def test_matches_tracetorch_in_float32(layer, optimised):
-    """As users run it: in one program over the sequence, with all optimisations."""
-    for case in reference.cases(layer):
-        reference.check_case(case, "unroll", "float32")
+    check_every_way(layer, "float32")
 
 
 @pytest.mark.parametrize("layer", reference.DUAL)

@@ -4,6 +4,7 @@ in pieces, and gradients that need no past.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -380,6 +381,7 @@ def _kind(path: Any) -> Kind:
     return known
 
 
+@functools.cache
 def _kinds() -> dict[str, Kind]:
     """Kind of each raw parameter in the family."""
     single, dual = functional.Trace(), functional.Trace(dual=True)
