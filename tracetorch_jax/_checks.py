@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -10,3 +11,14 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         known = ", ".join(map(repr, allowed))
         raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
+
+
+def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:
+    """Raise unless the mapping has exactly the wanted keys."""
+    missing = [name for name in want if name not in got]
+    extra = [name for name in got if name not in want]
+    if missing or extra:
+        problems = [f"lacks {missing}"] * bool(missing) + [f"has unknown {extra}"] * bool(extra)
+        raise ValueError(
+            f"`{argument}` of {owner} must hold exactly {list(want)}; it {' and '.join(problems)}."
+        )

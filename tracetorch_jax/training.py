@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
+from tracetorch_jax._checks import check_names
 from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional import DECAY, THRESHOLD
 
@@ -247,7 +248,6 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """
     from tracetorch_jax.functional.steps import is_stochastic
     from tracetorch_jax.snn import TraceCell
-    from tracetorch_jax.snn._cell import check_names
 
     if not isinstance(layer, TraceCell):
         raise TypeError(f"`layer` must be a trace layer; got {layer!r}.")

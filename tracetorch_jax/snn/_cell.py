@@ -1,100 +1,36 @@
-"""The Flax module that every layer is: it holds parameters and hands them to `functional`."""
+"""The Flax (linen) module that every layer is: it holds the parameters."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import functools
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from tracetorch_jax import functional
-from tracetorch_jax._dtypes import wider
-from tracetorch_jax._parameters import Parameter, check_dim, check_dtype, check_num_neurons
-from tracetorch_jax.functional.spec import Spec
-from tracetorch_jax.functional.steps import is_stochastic
-
-Carry = dict[str, jax.Array]
+from tracetorch_jax._cell import Carry, Cell, checked_init
 
 
-class TraceCell(nn.RNNCellBase):
+class TraceCell(Cell, nn.RNNCellBase):
     """Base of all layers: one step of a trace layer as a Flax cell.
 
     A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each
     parameter was set to (`setting`); everything else is here.
     """
 
-    num_neurons: int
-    dim: int = dataclasses.field(default=-1, kw_only=True)
-    dtype: Any = dataclasses.field(default=None, kw_only=True)
-    param_dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
+    # Flax wraps the methods that it finds in the class itself.
+    parameters = Cell.parameters
+    __call__ = Cell.__call__
+    unroll = Cell.unroll
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)
-        cls.__init__ = _checked_init(cls, cls.__init__)  # type: ignore[method-assign]
+        cls.__init__ = checked_init(  # type: ignore[method-assign]
+            cls, cls.__init__, hidden=("parent", "name")
+        )
 
     def __post_init__(self) -> None:
-        self._set("num_neurons", check_num_neurons(self.num_neurons))
-        self._set("dim", check_dim(self.dim))
-        if self.dtype is not None:
-            check_dtype("dtype", self.dtype)
-        check_dtype("param_dtype", self.param_dtype)
-        self.canonicalize()
-        for parameter in self.describe():
-            parameter.check()
+        self.check_fields()
         super().__post_init__()
-
-    @nn.nowrap
-    def _set(self, name: str, value: Any) -> None:
-        """Set a field before Flax freezes the module."""
-        object.__setattr__(self, name, value)
-
-    # What a subclass says of itself.
-
-    @property
-    def spec(self) -> Spec:
-        """Static description of the layer."""
-        raise NotImplementedError
-
-    @property
-    def spike_function(self) -> Any:
-        """Spike function, or a pair for the two signs."""
-        return functional.steps.DEFAULT_SPIKE
-
-    @nn.nowrap
-    def canonicalize(self) -> None:
-        """Bring the fields to their hashable form, checking their types."""
-
-    @nn.nowrap
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
-        """Of a parameter: what its user calls it, its value, its rank, and if it is learnable."""
-        raise NotImplementedError
-
-    # Parameters.
-
-    @nn.nowrap
-    def describe(self) -> tuple[Parameter, ...]:
-        """Every parameter of the layer."""
-        described = []
-        for name, constraint in self.spec.parameters.items():
-            label, value, rank, learnable = self.setting(name)
-            described.append(
-                Parameter(
-                    name=name,
-                    label=label,
-                    constraint=constraint,
-                    value=value,
-                    rank=rank,
-                    learnable=learnable,
-                    num_neurons=self.num_neurons,
-                    dtype=self.param_dtype,
-                )
-            )
-        return tuple(described)
 
     def setup(self) -> None:
         """Create the raw parameters."""
@@ -104,39 +40,23 @@ class TraceCell(nn.RNNCellBase):
             if p.learnable
         }
 
-    def parameters(self) -> dict[str, jax.Array]:
-        """Constrained value of every parameter, learnable or not, by name.
+    def raw(self, name: str) -> jax.Array:
+        """The raw value of a learnable parameter."""
+        return self._raw[name]
 
-        Returns:
-            Arrays of shape ``(num_neurons,)`` or ``()``, of `param_dtype`.
-
-        Example:
-            >>> import jax, jax.numpy as jnp
-            >>> from tracetorch_jax import snn
-            >>> layer = snn.LIB(2, beta=0.5)
-            >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 2)))
-            >>> layer.apply(variables, method="parameters")["beta"].tolist()
-            [0.5, 0.5]
-        """
-        return {
-            p.name: p.constraint.constrain(self._raw[p.name]) if p.learnable else p.constant()
-            for p in self.describe()
-        }
-
-    def _along_dim(self, dtype: Any) -> dict[str, jax.Array]:
-        """Constrained values, cast for computing and shaped along `dim`."""
-        trailing = (1,) * (-self.dim - 1)
-        return {
-            name: value.astype(dtype).reshape(value.shape + trailing if value.ndim else ())
-            for name, value in self.parameters().items()
-        }
-
-    # One step.
+    def draw_key(self) -> jax.Array:
+        """A key of the stream ``"spike"``."""
+        return self.make_rng("spike")
 
     @property
-    def num_feature_axes(self) -> int:
-        """Axes of a step's tensor from `dim` on; those before it are batch axes."""
-        return -self.dim
+    def keeps_states(self) -> bool:
+        """Whether the collection ``"trace_states"`` is mutable, see `tracetorch_jax.record`."""
+        return self.is_mutable_collection("trace_states") and not self.is_initializing()
+
+    def keep_states(self, states: Carry) -> None:
+        """Store them in the collection ``"trace_states"``."""
+        for name, values in states.items():
+            self.sow("trace_states", name, values)
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> Carry:
@@ -159,217 +79,4 @@ class TraceCell(nn.RNNCellBase):
             {'syn': (2, 8), 'mem': (2, 8)}
         """
         del rng
-        self._check_shape("input_shape", tuple(input_shape))
-        return self._zeros(tuple(input_shape), self.dtype or self.param_dtype)
-
-    @nn.nowrap
-    def _zeros(self, shape: tuple[int, ...], dtype: Any) -> Carry:
-        return {name: jnp.zeros(shape, dtype) for name in self.spec.states}
-
-    def __call__(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
-        """Advance by one step.
-
-        Args:
-            carry: states by name, each of the shape of `x`; None for zeros.
-            x: input, with `num_neurons` at axis `dim`. Any other axes are batch or space.
-
-        Returns:
-            The new carry, and the output: the shape of `x`, and its dtype unless `dtype` says
-            otherwise. States keep the computation's dtype: `dtype`, by default the wider of those
-            of `x` and of the parameters, so that a bfloat16 input has float32 states.
-
-        Raises:
-            ValueError: `x` of the wrong size at `dim` or of too few axes; a carry with missing,
-                extra or misshapen states, or of another dtype than the computation's.
-            TypeError: `x` or the carry is of the wrong kind.
-        """
-        x, compute, out = self._prepare("x", x)
-        carry = self._check_carry(carry, x.shape, compute)
-        key = self.make_rng("spike") if is_stochastic(self.spike_function) else None
-        state, y = functional.step(
-            self.spec,
-            self._along_dim(compute),
-            carry,
-            x.astype(compute),
-            spike=self.spike_function,
-            key=key,
-        )
-        return state, y.astype(out)
-
-    # Many steps.
-
-    def unroll(
-        self,
-        carry: Carry | None,
-        xs: jax.Array,
-        *,
-        seq_lengths: jax.Array | None = None,
-        engine: functional.scan.Engine = "auto",
-        unroll: int = 1,
-        checkpoint_every: int | Literal["sqrt"] | None = None,
-    ) -> tuple[Carry, jax.Array]:
-        """Advance over the leading axis of `xs`; `Unroll` is the module that calls this.
-
-        With the collection ``"trace_states"`` mutable, every state after every step, ``[T, ...]``,
-        is stored there; see `tracetorch_jax.record`.
-
-        Args:
-            carry: states before the first step; None for zeros.
-            xs: ``[T, ...]``, each slice an input of one step.
-            seq_lengths: see `functional.unroll`.
-            engine: see `functional.unroll`.
-            unroll: see `functional.unroll`.
-            checkpoint_every: see `functional.unroll`.
-
-        Returns:
-            The last carry, and the outputs ``[T, ...]``.
-
-        Raises:
-            ValueError: as one step and as `functional.unroll` do.
-            TypeError: as one step and as `functional.unroll` do.
-        """
-        xs, compute, out = self._prepare("xs", xs, leading=1)
-        carry = self._check_carry(carry, xs.shape[1:], compute)
-        # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16
-        # array whenever a step writes into it.
-        cast = xs.dtype != compute and engine != "fused" and jax.default_backend() == "cpu"
-        inputs: Any = xs.astype(compute) if cast else xs
-        if is_stochastic(self.spike_function):
-            inputs = inputs, jax.random.split(self.make_rng("spike"), xs.shape[0])
-        step: Any = functional.LayerStep(
-            self.spec, self.spike_function, compute, compute if cast else out
-        )
-        options: dict[str, Any] = {"engine": engine, "unroll": unroll}
-        recording = self.is_mutable_collection("trace_states") and not self.is_initializing()
-        if recording:
-            step, options = _Recorded(step), {}
-        state, ys = functional.unroll(
-            step,
-            self._along_dim(compute),
-            carry,
-            inputs,
-            elementwise=not recording,
-            seq_lengths=seq_lengths,
-            checkpoint_every=checkpoint_every,
-            **options,
-        )
-        if recording:
-            ys, states = ys
-            for name, values in states.items():
-                self.sow("trace_states", name, values)
-        return state, ys.astype(out)
-
-    # Checks.
-
-    @nn.nowrap
-    def _prepare(self, name: str, x: Any, leading: int = 0) -> tuple[jax.Array, Any, Any]:
-        """Check an input; return it with the dtypes of computation and of output."""
-        if isinstance(x, (Mapping, str)) or x is None:
-            raise TypeError(
-                f"`{name}` must be an array; got {type(x).__name__}. A cell is called as "
-                f"cell(carry, x)."
-            )
-        x = jnp.asarray(x)
-        if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
-            jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
-        ):
-            raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
-        self._check_shape(name, x.shape[leading:], x.shape)
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        if self.dtype is not None:
-            return x, jnp.dtype(self.dtype), jnp.dtype(self.dtype)
-        param_dtype = jnp.dtype(self.param_dtype)
-        if not floating:
-            return x, param_dtype, param_dtype
-        return x, wider(x.dtype, param_dtype), x.dtype
-
-    @nn.nowrap
-    def _check_shape(
-        self, name: str, shape: tuple[int, ...], whole: tuple[int, ...] | None = None
-    ) -> None:
-        layer, whole = type(self).__name__, shape if whole is None else whole
-        if len(shape) < -self.dim:
-            raise ValueError(
-                f"`{name}` must have an axis {self.dim} in each step for {layer} with "
-                f"dim={self.dim}; got shape {whole}."
-            )
-        if shape[self.dim] != self.num_neurons:
-            raise ValueError(
-                f"`{name}` must have num_neurons = {self.num_neurons} at axis {self.dim} for "
-                f"{layer}; got {shape[self.dim]} in shape {whole}."
-            )
-
-    @nn.nowrap
-    def _check_carry(self, carry: Any, shape: tuple[int, ...], dtype: Any) -> Carry:
-        layer = type(self).__name__
-        if carry is None:
-            return self._zeros(shape, dtype)
-        if not isinstance(carry, Mapping):
-            raise TypeError(
-                f"`carry` must be a dict of the states of {layer}, {list(self.spec.states)}; "
-                f"got {type(carry).__name__}. A cell is called as cell(carry, x)."
-            )
-        check_names("carry", carry, self.spec.states, layer)
-        for name in self.spec.states:
-            state = carry[name]
-            if jnp.shape(state) != shape:
-                raise ValueError(
-                    f"`carry[{name!r}]` must have the shape of one step of the input, {shape}; "
-                    f"got {jnp.shape(state)}."
-                )
-            if jnp.result_type(state) != dtype:
-                raise ValueError(
-                    f"`carry[{name!r}]` must be {dtype}, in which {layer} computes for this input; "
-                    f"got {jnp.result_type(state)}. Set `dtype` or `param_dtype` of the layer."
-                )
-        return {name: jnp.asarray(carry[name]) for name in self.spec.states}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Recorded:
-    """A step whose output holds the new state as well."""
-
-    step: functional.LayerStep
-
-    def __call__(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
-        state, y = self.step(params, state, x)
-        return state, (y, state)
-
-
-def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], layer: str) -> None:
-    """Raise unless the mapping has exactly the wanted keys."""
-    missing = [name for name in want if name not in got]
-    extra = [name for name in got if name not in want]
-    if missing or extra:
-        problems = [f"lacks {missing}"] * bool(missing) + [f"has unknown {extra}"] * bool(extra)
-        raise ValueError(
-            f"`{argument}` of {layer} must hold exactly {list(want)}; it {' and '.join(problems)}."
-        )
-
-
-def _checked_init(cls: type, init: Any) -> Any:
-    """Let a constructor say what is wrong with its arguments in the words of this library."""
-
-    @functools.wraps(init)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        if type(self) is cls:
-            if len(args) > 1:
-                raise TypeError(
-                    f"{cls.__name__} takes only `num_neurons` by position; write the others as "
-                    f"name=value; got {len(args)} positional arguments."
-                )
-            known = [field.name for field in dataclasses.fields(cls)]
-            unknown = [name for name in kwargs if name not in known]
-            if unknown:
-                public = [name for name in known if name not in ("parent", "name")]
-                close = difflib.get_close_matches(unknown[0], public, n=1)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
-                raise TypeError(
-                    f"{cls.__name__} has no argument `{unknown[0]}`; it takes "
-                    f"{', '.join(public)}.{hint}"
-                )
-            if not args and "num_neurons" not in kwargs:
-                raise TypeError(f"{cls.__name__} needs `num_neurons`; got none.")
-        init(self, *args, **kwargs)
-
-    return checked
+        return self.zeros(input_shape)

@@ -1,123 +1,33 @@
-"""The base of the named layers: fields to spec, and docstrings composed from the features."""
+"""The base of the named layers."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
-import flax.linen as nn
-
-from tracetorch_jax._features import Firing, spec_of
-from tracetorch_jax._parameters import check_flag, check_rank, freeze_value
-from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec
-from tracetorch_jax.functional.steps import DEFAULT_SPIKE
+from tracetorch_jax._features import spec_of
+from tracetorch_jax._layer import Named, compose
 from tracetorch_jax.snn._cell import TraceCell
 
-_COMMON_ARGS = """
-num_neurons: size of axis `dim`, at least 1.
-{features}
-dim: axis of one step's tensor that holds the neurons, counted from the end: -1 for ``[B, N]``, -3
-    for ``[B, C, H, W]``.
-dtype: what is computed in and given out; by default computation takes the wider of the dtypes of
-    input and parameters, and the output that of the input.
-param_dtype: what parameters are stored as.
-"""
 
-_VALUES = """
-Each parameter can be a float, an array or tuple of constrained values whose own rank then counts,
-or an initializer ``(key, shape, dtype) -> constrained values``. Learnable ones are stored under
-``raw_<name>`` in the collection ``params``.
-"""
-
-_RAISES = """
-TypeError: an argument is unknown, positional, or of the wrong kind.
-ValueError: a value outside its domain or not finite, a vector of the wrong length, a rank other
-    than 0 or 1, `num_neurons` below 1, or `dim` not negative.
-"""
-
-
-class Layer(TraceCell):
+class Layer(Named, TraceCell):
     """A layer whose features are its base classes."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ == "tracetorch_jax.snn._family":
-            cls.__doc__ = _compose(cls)
-
-    @property
-    def spec(self) -> Spec:
-        return spec_of(
-            (field.name for field in dataclasses.fields(self)),
-            ema=getattr(self, "ema", None),
-            zero_split=getattr(self, "zero_split", "half"),
-        )
-
-    @property
-    def spike_function(self) -> Any:
-        return getattr(self, "spike", DEFAULT_SPIKE)
-
-    @nn.nowrap
-    def canonicalize(self) -> None:
-        if isinstance(self, Firing) and not callable(self.spike):
-            raise TypeError(
-                f"`spike` must be a function from u to spikes, such as spikes.atan(2.0); "
-                f"got {self.spike!r}."
-            )
-        if hasattr(self, "ema"):
-            self._set("ema", check_flag("ema", self.ema))
-        for name in self.spec.parameters:
-            self._set(name, freeze_value(name, getattr(self, name)))
-            rank, learnable = f"{name}_rank", f"{name}_learnable"
-            self._set(rank, check_rank(rank, getattr(self, rank)))
-            self._set(learnable, check_flag(learnable, getattr(self, learnable)))
-
-    @nn.nowrap
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
-        rank, learnable = getattr(self, f"{name}_rank"), getattr(self, f"{name}_learnable")
-        return name, getattr(self, name), rank, learnable
+            cls.__doc__ = compose(cls, _example(cls), where=" in the collection ``params``")
 
 
-def _indent(text: str, by: int = 4) -> str:
-    pad = " " * by
-    return "\n".join(pad + line if line else line for line in text.strip().splitlines())
-
-
-def _compose(cls: type[Layer]) -> str:
-    """A layer's docstring: its own sentence, its equations, its features' arguments, an example."""
-    features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._features"]
-    spec = spec_of(field.name for field in dataclasses.fields(cls))
-    documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
-    arguments = _COMMON_ARGS.format(features="\n".join(documented))
-    upstream = f"{cls.__name__}EMA" if not spec.emits else cls.__name__
-    example = (
-        f">>> import jax, jax.numpy as jnp\n"
-        f">>> from tracetorch_jax import snn\n"
-        f">>> layer = snn.{cls.__name__}(8)\n"
-        f">>> carry = layer.initialize_carry(None, (2, 8))\n"
-        f">>> variables = layer.init(jax.random.key(0), carry, jnp.ones((2, 8)))\n"
-        f">>> carry, y = layer.apply(variables, carry, jnp.ones((2, 8)))\n"
-        f">>> sorted(carry), y.shape\n"
-        f"({sorted(spec.states)}, (2, 8))"
-    )
-    return "\n".join(
-        [
-            inspect.cleandoc(cls.__doc__ or ""),
-            "",
-            _indent("\n".join(equations(spec))),
-            "",
-            _VALUES.strip(),
-            "",
-            "Args:",
-            _indent(arguments),
-            "",
-            "Raises:",
-            _indent(_RAISES),
-            "",
-            "Example:",
-            _indent(example),
-            "",
-            f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2.",
-        ]
+def _example(cls: type[Layer]) -> tuple[str, ...]:
+    states = spec_of(field.name for field in dataclasses.fields(cls)).states
+    return (
+        ">>> import jax, jax.numpy as jnp",
+        ">>> from tracetorch_jax import snn",
+        f">>> layer = snn.{cls.__name__}(8)",
+        ">>> carry = layer.initialize_carry(None, (2, 8))",
+        ">>> variables = layer.init(jax.random.key(0), carry, jnp.ones((2, 8)))",
+        ">>> carry, y = layer.apply(variables, carry, jnp.ones((2, 8)))",
+        ">>> sorted(carry), y.shape",
+        f"({sorted(states)}, (2, 8))",
     )

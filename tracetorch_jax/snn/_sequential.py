@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._checks import check_names
 from tracetorch_jax.functional.sequences import expand_mask, mask_steps, valid_steps
-from tracetorch_jax.snn._cell import TraceCell, check_names
+from tracetorch_jax.snn._cell import TraceCell
 from tracetorch_jax.snn._foreign import unroll_any_cell
 
 # Modules that treat every leading axis alike, so that a whole [T, B, ...] sequence can be handed
