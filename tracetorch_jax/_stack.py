@@ -1,0 +1,290 @@
+"""Stacks of cells and ordinary modules, in every front end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax._cell import Cell
+from tracetorch_jax._checks import check_choice, check_names
+from tracetorch_jax._unroll import OverTime
+from tracetorch_jax.functional.scan import ENGINES
+from tracetorch_jax.functional.sequences import (
+    expand_mask,
+    keep_ended,
+    mask_steps,
+    valid_steps,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The classes of a front end that a stack tells apart, and what it does with them.
+
+    Attributes:
+        module: base of all modules.
+        cell: base of all cells.
+        over_time: modules that run over time by themselves.
+        conv: convolutions, with a `kernel_size` and channels last.
+        dense: modules that work on one feature axis.
+        embed: modules that work on no feature axis.
+        batch_norm: modules that take a `mask` of what to average.
+        any_leading_axes: modules that treat every leading axis alike, so that a whole ``[T, B,
+            ...]`` sequence can be handed to them as it is. Others get ``[T * B, ...]``, the number
+            of axes that they see in a single step.
+        fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.
+        output: from a layer, its carry and the shape of its input to the shape of its output.
+        scan: from a cell that is no trace layer, ``step(cell, carry, x)``, its first carry, inputs
+            ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
+    """
+
+    module: type
+    cell: type
+    over_time: tuple[type, ...]
+    conv: tuple[type, ...]
+    dense: tuple[type, ...]
+    embed: tuple[type, ...]
+    batch_norm: tuple[type, ...]
+    any_leading_axes: tuple[type, ...]
+    fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
+    output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
+    scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
+
+    def unroll(
+        self,
+        cell: Any,
+        carry: Any,
+        xs: jax.Array,
+        *,
+        init_key: Any = None,
+        **options: Any,
+    ) -> tuple[Any, jax.Array]:
+        """Advance any cell over the leading axis of `xs`: by itself if it can, else with a scan.
+
+        Args:
+            cell: the cell.
+            carry: its carry before the first step; None for a fresh one.
+            xs: ``[T, ...]``.
+            init_key: PRNG key of a fresh carry, for cells that start from random ones.
+            **options: `seq_lengths`, `engine`, `unroll` and `checkpoint_every`, see
+                `functional.unroll`.
+
+        Returns:
+            The last carry, and the outputs ``[T, ...]``.
+        """
+        if isinstance(cell, (Cell, Stack)):
+            return cell.unroll(carry, xs, **options)
+        return self._unroll_other(cell, carry, xs, init_key, **options)
+
+    def _unroll_other(
+        self,
+        cell: Any,
+        carry: Any,
+        xs: jax.Array,
+        init_key: Any,
+        *,
+        seq_lengths: jax.Array | None = None,
+        engine: str = "auto",
+        unroll: int = 1,
+        checkpoint_every: Any = None,
+    ) -> tuple[Any, jax.Array]:
+        check_choice("engine", engine, ENGINES)
+        kind = type(cell).__name__
+        if engine not in ("auto", "scan"):
+            raise ValueError(
+                f"`engine` {engine!r} is for trace layers; {kind} is none, and needs 'auto' or "
+                "'scan'."
+            )
+        if checkpoint_every is not None:
+            raise ValueError(
+                f"`checkpoint_every` is for trace layers; {kind} is none. Wrap it in Flax's remat "
+                f"instead; got {checkpoint_every!r}."
+            )
+        if carry is None:
+            carry = self.fresh_carry(cell, init_key, xs.shape[1:])
+        valid = None
+        if seq_lengths is not None:
+            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+            xs = mask_steps(valid, xs)
+
+        def step(cell: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
+            x, alive = inputs
+            new, y = cell(carry, x)
+            if alive is not None:
+                new = keep_ended(alive, new, carry)
+                y = mask_steps(alive, y)
+            return new, y
+
+        return self.scan(cell, step, carry, (xs, valid), unroll)
+
+
+class Stack:
+    """Cells, modules and functions, one after the other: all but where parameters are kept."""
+
+    front_end: ClassVar[FrontEnd]
+    layers: Sequence[Callable[..., Any]]
+    feature_axes: int | None
+
+    def check_fields(self) -> None:
+        """Check the arguments of the constructor."""
+        if not isinstance(self.layers, Sequence) or isinstance(self.layers, str):
+            raise TypeError(f"`layers` must be a list of layers; got {self.layers!r}.")
+        if not self.layers:
+            raise ValueError("`layers` must hold at least one layer; got none.")
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, (OverTime, *self.front_end.over_time)):
+                raise TypeError(
+                    f"`layers[{i}]` must be a cell, not {type(layer).__name__}, which runs over "
+                    f"time by itself: put its cell here and the whole stack into Unroll."
+                )
+            if not callable(layer):
+                raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
+        axes = self.feature_axes
+        if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 0):
+            raise ValueError(f"`feature_axes` must be an integer of at least 0; got {axes!r}.")
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of a step's tensor that are not batch axes."""
+        if self.feature_axes is not None:
+            return self.feature_axes
+        for layer in self.layers:
+            if self._is_cell(layer):
+                return layer.num_feature_axes  # type: ignore[attr-defined]
+            if isinstance(layer, self.front_end.conv):
+                size = layer.kernel_size  # type: ignore[attr-defined]
+                return 2 if isinstance(size, int) else len(size) + 1
+            if isinstance(layer, self.front_end.embed):
+                return 0
+            if isinstance(layer, self.front_end.dense):
+                return 1
+        return 1
+
+    def cells(self) -> dict[str, Any]:
+        """The cells of the stack by name."""
+        return {f"layers_{i}": layer for i, layer in enumerate(self.layers) if self._is_cell(layer)}
+
+    def fresh_carries(self, key: Any, input_shape: tuple[int, ...]) -> dict[str, Any]:
+        """A first carry for each cell of the stack, by name."""
+        x = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
+        last = max((i for i, layer in enumerate(self.layers) if self._is_cell(layer)), default=-1)
+        carry = {}
+        for i, layer in enumerate(self.layers[: last + 1]):
+            own = None
+            if self._is_cell(layer):
+                own = carry[f"layers_{i}"] = self.front_end.fresh_carry(layer, key, x.shape)
+            if i < last:
+                x = self._output(layer, own, x)
+        return carry
+
+    def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """Advance the whole stack by one step.
+
+        Args:
+            carry: carries by name of the cell; None for fresh ones.
+            x: input of the first layer.
+
+        Returns:
+            The new carries, and the output of the last layer.
+
+        Raises:
+            ValueError: a carry with missing or extra names.
+        """
+        carry = self._check_carry(carry)
+        new = {}
+        for i, layer in enumerate(self.layers):
+            name = f"layers_{i}"
+            if self._is_cell(layer):
+                own = carry[name]
+                if own is None and not isinstance(layer, (Cell, Stack)):
+                    own = self.front_end.fresh_carry(layer, None, x.shape)
+                new[name], x = layer(own, x)
+            else:
+                x = layer(x)
+        return new, x
+
+    def unroll(
+        self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
+    ) -> tuple[Any, jax.Array]:
+        """Advance layer by layer over the leading axis of `xs`; `Unroll` calls this.
+
+        Args:
+            carry: carries by name of the cell; None for fresh ones.
+            xs: ``[T, ...]``, each slice an input of one step.
+            seq_lengths: see `functional.unroll`.
+            **options: `engine`, `unroll` and `checkpoint_every`, see `functional.unroll`.
+
+        Returns:
+            The last carries, and the outputs of the last layer, ``[T, ...]``.
+        """
+        carry = self._check_carry(carry)
+        batched = xs.ndim - 1 > self.num_feature_axes
+        valid = None
+        if seq_lengths is not None:
+            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+            xs = mask_steps(valid, xs)
+        new = {}
+        for i, layer in enumerate(self.layers):
+            name = f"layers_{i}"
+            if self._is_cell(layer):
+                new[name], xs = self.front_end.unroll(
+                    layer, carry[name], xs, seq_lengths=seq_lengths, **options
+                )
+            else:
+                xs = self._over_time(layer, xs, batched, valid)
+        if valid is not None:
+            xs = mask_steps(valid, xs)  # a bias, say, made something of the padding
+        return new, xs
+
+    def _is_cell(self, layer: Any) -> bool:
+        return isinstance(layer, self.front_end.cell)
+
+    def _check_carry(self, carry: Any) -> Mapping[str, Any]:
+        names = tuple(self.cells())
+        if carry is None:
+            return dict.fromkeys(names)
+        if not isinstance(carry, Mapping):
+            raise TypeError(
+                f"`carry` must be a dict from the names of the cells, {list(names)}, to their "
+                f"carries; got {type(carry).__name__}. A cell is called as cell(carry, x)."
+            )
+        check_names("carry", carry, names, type(self).__name__)
+        return carry
+
+    def _output(self, layer: Any, carry: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """Shape of a layer's output, found without computing it."""
+        if isinstance(layer, Cell):
+            return x
+        if not isinstance(layer, self.front_end.module):
+            return jax.eval_shape(layer, x)
+        if isinstance(layer, self.front_end.embed):
+            x = jax.ShapeDtypeStruct(x.shape, jnp.int32)
+        return self.front_end.output(layer, carry, x)
+
+    def _over_time(
+        self, layer: Any, xs: jax.Array, batched: bool, valid: jax.Array | None
+    ) -> jax.Array:
+        """Apply something that keeps no state to every step of a sequence ``[T, ...]``."""
+        if not isinstance(layer, self.front_end.module):
+            return jax.vmap(layer)(xs)
+        if isinstance(layer, self.front_end.batch_norm):
+            mask = None if valid is None else expand_mask(valid, xs.ndim)
+            return layer(xs, mask=mask)  # type: ignore[operator]
+        if not batched or isinstance(layer, self.front_end.any_leading_axes):
+            return _same_length(layer, layer(xs), xs.shape[:1])  # type: ignore[operator]
+        merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
+        ys = _same_length(layer, layer(merged), merged.shape[:1])  # type: ignore[operator]
+        return ys.reshape(*xs.shape[:2], *ys.shape[1:])
+
+
+def _same_length(layer: Any, ys: jax.Array, leading: tuple[int, ...]) -> jax.Array:
+    if ys.shape[:1] != leading:
+        raise ValueError(
+            f"{type(layer).__name__} must keep its leading axis of size {leading[0]} to be run "
+            f"over a sequence; got an output of shape {ys.shape}."
+        )
+    return ys
