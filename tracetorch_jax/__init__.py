@@ -16,6 +16,7 @@ __all__ = [
     "initializers",
     "losses",
     "metrics",
+    "nnx",
     "plot",
     "record",
     "snn",
@@ -32,6 +33,7 @@ _ROOMS = (
     "initializers",
     "losses",
     "metrics",
+    "nnx",
     "plot",
     "training",
 )

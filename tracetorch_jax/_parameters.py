@@ -215,20 +215,23 @@ class Parameter:
         if not callable(self.value):
             raw = self.constraint.raw(np.asarray(self.value, np.float64))
             return jnp.asarray(np.broadcast_to(raw, shape), dtype)
-        return jax.tree.map(
-            lambda value: self._raw_of_initialized(value, shape, dtype),
-            self.value(key, shape, dtype),
-        )
+        return jax.tree.map(self.raw_of, self.value(key, shape, dtype))
 
-    def _raw_of_initialized(self, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        value = jnp.asarray(value, dtype)
-        if value.shape != shape:
+    def raw_of(self, value: Any) -> jax.Array:
+        """The raw parameter of what an initializer returned.
+
+        Raises:
+            ValueError: the wrong shape, or a known value outside the domain.
+        """
+        value = jnp.asarray(value, self.dtype)
+        if value.shape != self.shape:
             raise ValueError(
-                f"`{self.label}`: its initializer must return shape {shape}; got {value.shape}."
+                f"`{self.label}`: its initializer must return shape {self.shape}; "
+                f"got {value.shape}."
             )
         if not isinstance(value, jax.core.Tracer):
-            self.constraint.check(self.label, np.asarray(value, np.float64), dtype)
-        return self.constraint.invert(value).astype(dtype)
+            self.constraint.check(self.label, np.asarray(value, np.float64), self.dtype)
+        return self.constraint.invert(value).astype(self.dtype)
 
     def constant(self) -> jax.Array:
         """The value of a parameter that is not learnable."""

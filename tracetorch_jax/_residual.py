@@ -20,12 +20,12 @@ class Shortcut(Stack):
     merge: Literal["add", "concatenate"] = dataclasses.field(default="add", kw_only=True)
     axis: int = dataclasses.field(default=-1, kw_only=True)
 
-    def check_fields(self) -> None:
+    def check_fields(self, layers: Any, feature_axes: Any) -> None:
         """Check the arguments of the constructor."""
         check_choice("merge", self.merge, ("add", "concatenate"))
         if isinstance(self.axis, bool) or not isinstance(self.axis, int) or self.axis >= 0:
             raise ValueError(f"`axis` must be a negative integer; got {self.axis!r}.")
-        super().check_fields()
+        super().check_fields(layers, feature_axes)
 
     def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         """Advance the whole stack by one step; see `Sequential`."""

@@ -129,13 +129,13 @@ class Stack:
     layers: Sequence[Callable[..., Any]]
     feature_axes: int | None
 
-    def check_fields(self) -> None:
+    def check_fields(self, layers: Any, feature_axes: Any) -> None:
         """Check the arguments of the constructor."""
-        if not isinstance(self.layers, Sequence) or isinstance(self.layers, str):
-            raise TypeError(f"`layers` must be a list of layers; got {self.layers!r}.")
-        if not self.layers:
+        if not isinstance(layers, Sequence) or isinstance(layers, str):
+            raise TypeError(f"`layers` must be a list of layers; got {layers!r}.")
+        if not layers:
             raise ValueError("`layers` must hold at least one layer; got none.")
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(layers):
             if isinstance(layer, (OverTime, *self.front_end.over_time)):
                 raise TypeError(
                     f"`layers[{i}]` must be a cell, not {type(layer).__name__}, which runs over "
@@ -143,9 +143,11 @@ class Stack:
                 )
             if not callable(layer):
                 raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
-        axes = self.feature_axes
-        if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 0):
-            raise ValueError(f"`feature_axes` must be an integer of at least 0; got {axes!r}.")
+        number = isinstance(feature_axes, int) and not isinstance(feature_axes, bool)
+        if feature_axes is not None and not (number and feature_axes >= 0):
+            raise ValueError(
+                f"`feature_axes` must be an integer of at least 0; got {feature_axes!r}."
+            )
 
     @property
     def num_feature_axes(self) -> int:

@@ -66,7 +66,7 @@ class Sequential(Stack, nn.RNNCellBase):
     unroll = nn.compact(Stack.unroll)
 
     def __post_init__(self) -> None:
-        self.check_fields()
+        self.check_fields(self.layers, self.feature_axes)
         object.__setattr__(self, "layers", tuple(self.layers))  # hashable, unlike a list
         super().__post_init__()
 

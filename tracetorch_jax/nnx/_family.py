@@ -1,0 +1,141 @@
+"""The 28 layers: each is the list of its features, and its name says which."""
+
+from __future__ import annotations
+
+from tracetorch_jax._features import (
+    Binary,
+    DualMembrane,
+    DualRecurrence,
+    DualSynapse,
+    Membrane,
+    Potential,
+    Recurrence,
+    ScaledTernary,
+    Synapse,
+    Ternary,
+)
+from tracetorch_jax.nnx._layer import Layer
+
+
+class LI(Potential, Membrane, Layer):
+    """Leaky integrator: the membrane itself is the output, nothing fires."""
+
+
+class DLI(Potential, DualMembrane, Layer):
+    """Dual leaky integrator: the membrane itself is the output, nothing fires."""
+
+
+class SLI(Potential, Membrane, Synapse, Layer):
+    """Synaptic leaky integrator: the membrane itself is the output, nothing fires."""
+
+
+class DSLI(Potential, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic leaky integrator: the membrane itself is the output, nothing fires."""
+
+
+class LIB(Binary, Membrane, Layer):
+    """Leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class DLIB(Binary, DualMembrane, Layer):
+    """Dual leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class SLIB(Binary, Membrane, Synapse, Layer):
+    """Synaptic leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class RLIB(Binary, Recurrence, Membrane, Layer):
+    """Recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class DSLIB(Binary, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class DRLIB(Binary, DualRecurrence, DualMembrane, Layer):
+    """Dual recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class SRLIB(Binary, Recurrence, Membrane, Synapse, Layer):
+    """Synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class DSRLIB(Binary, DualRecurrence, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class LIT(Ternary, Membrane, Layer):
+    """Leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class DLIT(Ternary, DualMembrane, Layer):
+    """Dual leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class SLIT(Ternary, Membrane, Synapse, Layer):
+    """Synaptic leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class RLIT(Ternary, Recurrence, Membrane, Layer):
+    """Recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class DSLIT(Ternary, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class DRLIT(Ternary, DualRecurrence, DualMembrane, Layer):
+    """Dual recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class SRLIT(Ternary, Recurrence, Membrane, Synapse, Layer):
+    """Synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class DSRLIT(Ternary, DualRecurrence, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class LITS(ScaledTernary, Membrane, Layer):
+    """Leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class DLITS(ScaledTernary, DualMembrane, Layer):
+    """Dual leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class SLITS(ScaledTernary, Membrane, Synapse, Layer):
+    """Synaptic leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class RLITS(ScaledTernary, Recurrence, Membrane, Layer):
+    """Recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class DSLITS(ScaledTernary, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class DRLITS(ScaledTernary, DualRecurrence, DualMembrane, Layer):
+    """Dual recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class SRLITS(ScaledTernary, Recurrence, Membrane, Synapse, Layer):
+    """Synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class DSRLITS(ScaledTernary, DualRecurrence, DualMembrane, DualSynapse, Layer):
+    """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+ALL_LAYERS: dict[str, type[Layer]] = {
+    layer.__name__: layer
+    for layer in (
+        LI, DLI, SLI, DSLI,
+        LIB, DLIB, SLIB, RLIB, DSLIB, DRLIB, SRLIB, DSRLIB,
+        LIT, DLIT, SLIT, RLIT, DSLIT, DRLIT, SRLIT, DSRLIT,
+        LITS, DLITS, SLITS, RLITS, DSLITS, DRLITS, SRLITS, DSRLITS,
+    )
+}  # fmt: skip
+"""Every named layer by its name."""

@@ -1,0 +1,37 @@
+"""The base of the named layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tracetorch_jax._features import spec_of
+from tracetorch_jax._layer import Named, compose
+from tracetorch_jax.nnx._cell import TraceCell
+
+_OWN = """\
+rngs: random numbers, needed for an initializer (stream ``params``) and for stochastic spikes
+    (stream ``spike``).
+"""
+
+
+class Layer(Named, TraceCell):
+    """A layer whose features are its base classes."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ == "tracetorch_jax.nnx._family":
+            cls.__doc__ = compose(cls, _example(cls), where=" as `nnx.Param`", own=_OWN)
+
+
+def _example(cls: type[Layer]) -> tuple[str, ...]:
+    states = spec_of(field.name for field in dataclasses.fields(cls)).states
+    return (
+        ">>> import jax.numpy as jnp",
+        ">>> from tracetorch_jax import nnx",
+        f">>> layer = nnx.{cls.__name__}(8)",
+        ">>> carry = layer.initialize_carry((2, 8))",
+        ">>> carry, y = layer(carry, jnp.ones((2, 8)))",
+        ">>> sorted(carry), y.shape",
+        f"({sorted(states)}, (2, 8))",
+    )

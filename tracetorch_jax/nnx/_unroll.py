@@ -1,0 +1,49 @@
+"""Any cell over time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import nnx
+
+from tracetorch_jax._unroll import OverTime
+from tracetorch_jax.nnx._front_end import NNX
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class Unroll(OverTime, nnx.Module):
+    """A cell over time.
+
+    Unlike in `flax.nnx.RNN`, the parameters of a trace layer are constrained once per sequence, a
+    gradient keeps carries and nothing else, a stack (`Sequential`) runs layer by layer, and padding
+    gives zeros. See `tracetorch_jax.snn.Unroll`, whose arguments these are.
+
+    Args:
+        cell: a trace layer, a `Sequential`, or any other `flax.nnx.RNNCellBase`.
+        time_major: whether sequences are ``[T, B, ...]`` rather than ``[B, T, ...]``.
+        reverse: whether the sequence runs from its end to its start. The outputs are then in the
+            order in which they were computed, the last step first.
+        keep_order: with `reverse`, whether outputs are put back into the order of the input.
+        return_carry: whether to return ``(carry, ys)`` rather than ``ys``.
+        engine: ``"auto"``, ``"scan"``, ``"fused"`` or ``"parallel"``, see `functional.unroll`.
+        unroll: steps per iteration of the compiled loop.
+        checkpoint_every: K, to keep one carry per K steps for the gradient and compute the others
+            again; ``"sqrt"`` for about the square root of T; by default 8 on CPU and 1 elsewhere.
+
+    Raises:
+        TypeError: `cell` is not a cell.
+        ValueError: unknown `engine`; when called, one that cannot run the cell.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from tracetorch_jax import nnx
+        >>> model = nnx.Unroll(nnx.LI(3, beta=0.5), return_carry=True)
+        >>> carry, ys = model(jnp.ones((2, 4, 3)), seq_lengths=jnp.array([4, 2]))
+        >>> ys[1, :, 0].tolist(), carry["mem"][1, 0].item()
+        ([0.5, 0.75, 0.0, 0.0], 0.75)
+    """
+
+    front_end = NNX
+
+    def __post_init__(self) -> None:
+        self.check_fields()
