@@ -115,16 +115,24 @@ def test_readme_names_every_layer():
 
 
 SPEED = (ROOT / "docs" / "speed.md").read_text()
-PAGES = README + SPEED.partition("## On a CPU")[0]  # the rest has a test of its own
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGES, re.S | re.M)
+PAGES = {
+    "README": README,
+    "speed": SPEED.partition("## On a CPU")[0],  # the rest has a test of its own
+    "nnx": (ROOT / "docs" / "nnx.md").read_text(),
+}
+BLOCKS = {
+    f"{page}-{i}": block
+    for page, text in PAGES.items()
+    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
+}
 
 
-@pytest.mark.parametrize("i", range(len(BLOCKS)))
-def test_documented_code_runs(i, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each block by itself, as it would be typed into a fresh session."""
     monkeypatch.chdir(tmp_path)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(BLOCKS[i], f"block {i}", "exec"), {"__name__": "readme"})
+        exec(compile(BLOCKS[name], name, "exec"), {"__name__": "readme"})
 
 
 def test_the_speed_page_splits_a_batch_over_devices():
@@ -140,8 +148,8 @@ print(len(ys.sharding.device_set), tuple(ys.sharding.spec)[0])
     assert run("-c", block + use).split() == ["2", "data"]
 
 
-def test_readme_has_code():
-    assert len(BLOCKS) >= 3
+def test_pages_have_code():
+    assert {name.partition("-")[0] for name in BLOCKS} == set(PAGES)
 
 
 @pytest.mark.parametrize("mode", ["image", "rows"])
