@@ -217,7 +217,7 @@ def _check_elementwise(params: Any, state: Any) -> None:
     (shape,) = shapes
     for param in jax.tree.leaves(params):
         try:
-            fits = np.broadcast_shapes(param.shape, shape) == shape
+            fits = jnp.broadcast_shapes(param.shape, shape) == shape
         except ValueError:
             fits = False
         if not fits:
