@@ -46,7 +46,7 @@ def unroll(
 
     A gradient keeps the state before every K-th step and nothing else, and computes the rest again
     when it walks backwards. Without a gradient nothing is kept. What is compiled does not depend
-    on T.
+    on T, which may be a symbol of `jax.export`: then `unroll` is 1 and ``"sqrt"`` that of 1024.
 
     Args:
         step: pure function. It is compiled once for each function object and set of shapes, so
@@ -104,8 +104,9 @@ def unroll(
         raise TypeError(f"`step` must be hashable, like any function; got {step!r}.")
     unroll = _at_least_one("unroll", unroll)
     length = length_of(xs)
+    known = isinstance(length, int)  # a program exported for every T sees a symbol
     if checkpoint_every == "sqrt":
-        checkpoint_every = _root(length)
+        checkpoint_every = _root(length if known else 1024)
     elif checkpoint_every is not None:
         checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
 
@@ -119,6 +120,8 @@ def unroll(
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)] + _step_shapes(xs)
         valid = valid_steps(seq_lengths, length, shapes)
     scan = _choose(engine, elementwise, step, params, state, xs)
+    if not known:
+        unroll, checkpoint_every = 1, checkpoint_every if elementwise else None
     if elementwise and checkpoint_every is None:
         # On CPU storing fewer states is also faster: what is computed again stays in the cache.
         checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
@@ -133,6 +136,11 @@ def _choose(
     if engine == "parallel":
         if not hasattr(step, "ahead"):
             raise ValueError(f"`engine` 'parallel' needs a `LayerStep`; got {step!r}.")
+        if not isinstance(length_of(xs), int):
+            raise ValueError(
+                f"`engine` 'parallel' needs a number of steps T that is known when it is compiled; "
+                f"got the symbol {length_of(xs)}."
+            )
         return scan_parallel
     if engine == "fused":
         from tracetorch_jax.functional import fused  # Pallas takes a while to import
