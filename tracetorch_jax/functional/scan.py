@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.adjoint import scan_elementwise
