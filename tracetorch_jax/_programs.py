@@ -51,13 +51,20 @@ def array_spec(
 ) -> jax.ShapeDtypeStruct:
     """An array whose sizes may be names; `symbols` are those that its argument's peers use."""
     text = shape if isinstance(shape, str) else ", ".join(map(str, shape))
+    wrong = ValueError(
+        f'`{name}` must be sizes of at least 1, or names for them, such as "b, t, 20"; '
+        f"got {shape!r}."
+    )
     try:
         sizes = jax.export.symbolic_shape(text, scope=symbols) if text.strip() else ()
     except ValueError as error:
-        raise ValueError(
-            f'`{name}` must be sizes and names of sizes, such as "b, t, 20"; got {shape!r}.'
-        ) from error
-    return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+        raise wrong from error
+    if any(isinstance(size, int) and size < 1 for size in sizes):
+        raise wrong
+    try:
+        return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+    except TypeError as error:
+        raise TypeError(f"`dtype` must be a type of numbers; got {dtype!r}.") from error
 
 
 def key_specs(rngs: Sequence[str]) -> dict[str, Any]:
@@ -74,7 +81,8 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
         return model, variables
     if not isinstance(model, Unroll):
         raise TypeError(
-            f"`model` must be a cell, or the Unroll of one, to take steps; got {model!r}."
+            f"`model` must be a cell, or the Unroll of one, to take steps; "
+            f"got {type(model).__name__}."
         )
     if model.reverse:
         raise ValueError(
@@ -83,8 +91,8 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     collections = plain(variables)
     if not all(isinstance(own, Mapping) and "cell" in own for own in collections.values()):
         raise ValueError(
-            "`variables` must be those of the Unroll, whose cell's are under 'cell'; "
-            f"got {jax.tree.map(in_words, jax.tree.map(jnp.shape, collections))}."
+            "`variables` must be those of the Unroll, which has its cell's under 'cell'; got "
+            f"{ {name: list(own) for name, own in collections.items()} }."
         )
     return model.cell, {name: own["cell"] for name, own in collections.items()}
 
@@ -111,17 +119,20 @@ def plain(variables: Any) -> dict[str, Any]:
 
 
 def explained(act: Callable[[], Any]) -> Any:
-    """What `act` gives; what Flax finds wrong is said in terms of the arguments of `export`."""
+    """What `act` gives; what Flax finds wrong is said in terms of what `export` was given."""
+    cause: Exception
     try:
         return act()
     except flax.errors.InvalidRngError as error:
-        rule = "`rngs` must name what the model draws random numbers from"
-        raise ValueError(f"{rule}: {error}") from error
+        rule, cause = "`rngs` must name what the model draws random numbers from", error
     except flax.errors.ModifyScopeVariableError as error:
-        rule = "`model` must be in its inference mode, in which it changes no variables"
-        raise ValueError(f"{rule}: {error}") from error
+        rule, cause = "`model` must be in its inference mode, changing no variables", error
     except flax.errors.FlaxError as error:
-        raise ValueError(f"`variables` must be those of `model`: {error}") from error
+        rule, cause = "`variables` must be those of `model`", error
+    except jax.errors.TracerBoolConversionError as error:
+        rule, cause = "`shape` must have numbers for sizes that the model decides by", error
+    said = str(cause).split(" (https:")[0].splitlines()[0]
+    raise ValueError(f"{rule}: {said}") from cause
 
 
 def _spec(x: Any) -> jax.ShapeDtypeStruct:

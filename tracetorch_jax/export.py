@@ -65,8 +65,9 @@ def sequence(
         **kwargs: further arguments of the model, constants of the program: ``train=False``.
 
     Returns:
-        A `jax.export.Exported`: `save` it, or call it. Its results are those of the jitted model to
-        rounding.
+        A `jax.export.Exported`: `save` it, or run ``jax.jit(program.call)``. On the same device its
+        results are bit for bit those of ``jax.jit(lambda xs: model.apply(variables, xs))``, and
+        to rounding those of a model that gets its variables as an argument.
 
     Raises:
         TypeError: `model` is not a module.
@@ -83,7 +84,7 @@ def sequence(
         (2, 5, 3)
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a Flax module; got {model!r}.")
+        raise TypeError(f"`model` must be a Flax module; got {type(model).__name__}.")
     symbols = jax.export.SymbolicScope()
     xs = array_spec("shape", shape, dtype, symbols)
     named = key_specs(rngs)
@@ -233,7 +234,7 @@ def load(path: str | os.PathLike[str]) -> Exported:
         path: the file.
 
     Returns:
-        A `jax.export.Exported`. For many calls, compile once: ``run = jax.jit(program.call)``.
+        A `jax.export.Exported`; compile it once with ``run = jax.jit(program.call)``.
 
     Raises:
         FileNotFoundError: there is no such file.
