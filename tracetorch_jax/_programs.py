@@ -89,12 +89,17 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
             "`model` must run forwards to take steps; got an Unroll with reverse=True."
         )
     collections = plain(variables)
-    if not all(isinstance(own, Mapping) and "cell" in own for own in collections.values()):
+    own = {
+        name: collection["cell"]
+        for name, collection in collections.items()
+        if isinstance(collection, Mapping) and "cell" in collection
+    }
+    if collections and not own:
         raise ValueError(
             "`variables` must be those of the Unroll, which has its cell's under 'cell'; got "
-            f"{ {name: list(own) for name, own in collections.items()} }."
+            f"{ {name: list(collection) for name, collection in collections.items()} }."
         )
-    return model.cell, {name: own["cell"] for name, own in collections.items()}
+    return model.cell, own
 
 
 def carry_spec(cell: nn.RNNCellBase, variables: Any, x: Any, named: dict[str, Any]) -> Any:
