@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -227,6 +228,24 @@ def test_export_says_what_is_wrong(case, call, folder, tmp_path, monkeypatch):
     assert (status, out) == (1, "")
     assert complaint.startswith("error: ") and message in complaint
     assert not (tmp_path / "it").exists()
+
+
+def test_the_page_on_deployment_runs(call, tmp_path, monkeypatch):
+    """Its commands, with its model."""
+    page = (reference.DATA.parent.parent / "docs" / "deployment.md").read_text()
+    section = page.partition("## From the command line")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.S | re.M)
+    (commands,) = re.findall(r"^```bash\n(.*?)^```", section, re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network.py").write_text(code)
+    names: dict = {}
+    exec(code, names)
+    checkpoint.save("runs/best", names["make"]().init(KEY, jnp.ones((1, 1, 20))))
+    lines = commands.splitlines()
+    assert {shlex.split(line)[3] for line in lines} == set(COMMANDS)
+    for line in lines:
+        status, out, complaint = call(*shlex.split(line)[3:])
+        assert (status, complaint) == (0, "") and out, line
 
 
 def test_nothing_is_overwritten_unasked(call, folder, tmp_path, monkeypatch):

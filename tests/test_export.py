@@ -1,6 +1,7 @@
 """Programs that run without the model's code and give what the model gives, bit for bit."""
 
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -206,6 +207,17 @@ def test_without_the_code(tmp_path):
         env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     assert out.stdout == "equal\n", out.stderr
+
+
+def test_the_page_on_deployment_runs(tmp_path, monkeypatch):
+    """What it says to make, and then to run with JAX alone."""
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
+    make, run = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)[:2]
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"):
+        exec(compile(make, "make", "exec"), {"__name__": "page"})
+    alone = "import sys\nsys.modules['tracetorch_jax'] = sys.modules['flax'] = None\n"
+    subprocess.run([sys.executable, "-c", alone + run], check=True)
 
 
 def test_variables_can_stay_outside():
