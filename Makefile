@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint format clean
+ONNX_VENV ?= .venv-onnx
+
+.PHONY: demo test test-onnx lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -13,6 +15,16 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist worksteal
+
+# In an environment of its own, since jax2onnx does not know the newest jax.
+test-onnx: $(ONNX_VENV)/.installed
+	$(ONNX_VENV)/bin/python -m pytest tests/test_onnx.py
+
+$(ONNX_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(ONNX_VENV)
+	$(ONNX_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]' 'pytest>=8.3'
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
@@ -26,4 +38,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(ONNX_VENV) demo

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax import functional
 from tracetorch_jax._checks import check_names
@@ -290,10 +291,10 @@ class Cell:
         check_names("carry", carry, self.spec.states, layer)
         for name in self.spec.states:
             state = carry[name]
-            if jnp.shape(state) != shape:
+            if np.shape(state) != shape:
                 raise ValueError(
                     f"`carry[{name!r}]` must have the shape of one step of the input, {shape}; "
-                    f"got {jnp.shape(state)}."
+                    f"got {np.shape(state)}."
                 )
             if jnp.result_type(state) != dtype:
                 raise ValueError(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["restore", "save"]
+__all__ = ["read", "restore", "save"]
 
 
 def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pathlib.Path:
@@ -123,6 +123,44 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         like,
         restored,
     )
+
+
+def read(path: str | pathlib.Path) -> Any:
+    """Read what `save` wrote without knowing what it is of.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        A tree of dicts, lists, arrays on the first device, and numbers. Containers of other kinds,
+        an optimiser's say, come as dicts and lists.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint at `path`.
+        ImportError: orbax is missing.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> path = save(pathlib.Path(tempfile.mkdtemp()) / "it", {"a": (jnp.ones(2), 3)})
+        >>> read(path)["a"][1]
+        3
+    """
+    orbax = _orbax()
+    path = _absolute(path)
+    if not _is_checkpoint(path):
+        raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def like(saved: Any) -> Any:
+        if _is_number(saved):
+            return np.dtype(saved.dtype).type(0).item()
+        return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=device)
+
+    with orbax.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(path)
+        return checkpointer.restore(
+            path, jax.tree.map(like, getattr(saved, "item_metadata", saved).tree)
+        )
 
 
 def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) -> None:

@@ -78,6 +78,8 @@ _INTERPRETER = _Target(rows=1, time_bytes=None, ahead=1, options=_interpreter_op
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
     shape = jax.tree.leaves(state)[0].shape
+    if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
+        return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
     for name, tree in {"params": params, "state": state}.items():
         if len(inexact(tree)) != len(jax.tree.leaves(tree)):
             return f"real-valued `{name}`"

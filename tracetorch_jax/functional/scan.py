@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.adjoint import scan_elementwise
@@ -46,7 +45,7 @@ def unroll(
 
     A gradient keeps the state before every K-th step and nothing else, and computes the rest again
     when it walks backwards. Without a gradient nothing is kept. What is compiled does not depend
-    on T.
+    on T, which may be a symbol of `jax.export`: then `unroll` is 1 and ``"sqrt"`` that of 1024.
 
     Args:
         step: pure function. It is compiled once for each function object and set of shapes, so
@@ -104,8 +103,9 @@ def unroll(
         raise TypeError(f"`step` must be hashable, like any function; got {step!r}.")
     unroll = _at_least_one("unroll", unroll)
     length = length_of(xs)
+    known = isinstance(length, int)  # a program exported for every T sees a symbol
     if checkpoint_every == "sqrt":
-        checkpoint_every = _root(length)
+        checkpoint_every = _root(length if known else 1024)
     elif checkpoint_every is not None:
         checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
 
@@ -119,6 +119,8 @@ def unroll(
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)] + _step_shapes(xs)
         valid = valid_steps(seq_lengths, length, shapes)
     scan = _choose(engine, elementwise, step, params, state, xs)
+    if not known:
+        unroll, checkpoint_every = 1, checkpoint_every if elementwise else None
     if elementwise and checkpoint_every is None:
         # On CPU storing fewer states is also faster: what is computed again stays in the cache.
         checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
@@ -133,6 +135,11 @@ def _choose(
     if engine == "parallel":
         if not hasattr(step, "ahead"):
             raise ValueError(f"`engine` 'parallel' needs a `LayerStep`; got {step!r}.")
+        if not isinstance(length_of(xs), int):
+            raise ValueError(
+                f"`engine` 'parallel' needs a number of steps T that is known when it is compiled; "
+                f"got the symbol {length_of(xs)}."
+            )
         return scan_parallel
     if engine == "fused":
         from tracetorch_jax.functional import fused  # Pallas takes a while to import
@@ -217,7 +224,7 @@ def _check_elementwise(params: Any, state: Any) -> None:
     (shape,) = shapes
     for param in jax.tree.leaves(params):
         try:
-            fits = np.broadcast_shapes(param.shape, shape) == shape
+            fits = jnp.broadcast_shapes(param.shape, shape) == shape
         except ValueError:
             fits = False
         if not fits:

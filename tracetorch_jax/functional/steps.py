@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax.functional.linear import linear_recurrence
@@ -223,10 +224,10 @@ def fire(
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
     out = spike(u, draw) if is_stochastic(spike) else spike(u)
-    if jnp.shape(out) != jnp.shape(u):
+    if np.shape(out) != np.shape(u):
         raise ValueError(
-            f"`spike` must return an array of the shape of its input, {jnp.shape(u)}; "
-            f"got {jnp.shape(out)} from {spike!r}."
+            f"`spike` must return an array of the shape of its input, {np.shape(u)}; "
+            f"got {np.shape(out)} from {spike!r}."
         )
     return out.astype(u.dtype)
 
