@@ -172,7 +172,10 @@ def to_torch(
         raise ValueError(f"`model` must be one that traceTorch has, but {_listed(problems)}.")
     if like is not None:
         learned = written
-        written = {key: learned.get(key, array).astype(array.dtype) for key, array in old.items()}
+        written = {
+            key: _like(key, learned[key], array) if key in learned else array
+            for key, array in old.items()
+        }
     return {key: np.array(array, order="C") for key, array in written.items()}
 
 
@@ -291,6 +294,17 @@ def _load(
     if problems:
         raise ValueError(f"`state_dict` must fit `model`, but it {_listed(problems)}.")
     return leaves
+
+
+def _like(key: str, array: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """An array in the dtype of what it replaces, and in its shape: a bias may have been one."""
+    if array.shape != old.shape:
+        if old.ndim or not np.allclose(array, array.flat[0], rtol=1e-5):
+            raise ValueError(
+                f"`like` has one {key!r} for all neurons, but the model now has one for each."
+            )
+        array = array.mean()
+    return array.astype(old.dtype)
 
 
 def _own_leaves(variables: Any, found: Survey) -> dict[Path, np.ndarray]:
