@@ -19,6 +19,8 @@ Arrays = dict[str, np.ndarray]
 
 # What is not a parameter, and what a state dict without it is completed with.
 COUNTERS = ("num_batches_tracked",)
+# The order in which torch's modules create what they have.
+_ORDER = "weight bias running_mean running_var"
 
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
@@ -70,7 +72,7 @@ class Layout:
 
     def __init__(self, found: Found) -> None:
         self.found = found
-        self.entries = list(_entries(found))
+        self.entries = sorted(_entries(found), key=lambda entry: _ORDER.find(entry.torch))
         self.counters = COUNTERS if isinstance(found.module, nn.BatchNorm) else ()
 
     @property

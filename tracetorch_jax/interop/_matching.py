@@ -123,9 +123,6 @@ def flattened(flatten: Flatten | None, pairs: Mapping[str, Found]) -> dict[str, 
         raise ValueError(f"`flatten` must name prefixes of {list(pairs)}; got {unknown}.")
     orders, channels = {}, None
     for prefix, found in sorted(pairs.items(), key=lambda pair: pair[1].position):
-        if isinstance(found.module, (nn.Conv, nn.ConvTranspose)):
-            channels = found.module.features
-            continue
         size = layout_of(found).num_features
         if prefix in flatten:
             order = _order(prefix, flatten[prefix], size, found)
@@ -140,7 +137,9 @@ def flattened(flatten: Flatten | None, pairs: Mapping[str, Found]) -> dict[str, 
                 f"flatten={{{prefix!r}: None}} if the model does as torch does; "
                 f"got {dict(flatten)}."
             )
-        if isinstance(found.module, nn.Dense):
+        if isinstance(found.module, (nn.Conv, nn.ConvTranspose)):
+            channels = found.module.features
+        elif isinstance(found.module, nn.Dense):
             channels = None
     return orders
 

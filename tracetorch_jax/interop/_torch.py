@@ -303,7 +303,7 @@ def _like(key: str, array: np.ndarray, old: np.ndarray) -> np.ndarray:
             raise ValueError(
                 f"`like` has one {key!r} for all neurons, but the model now has one for each."
             )
-        array = array.mean()
+        array = np.asarray(array.mean())
     return array.astype(old.dtype)
 
 
