@@ -11,7 +11,7 @@ import numpy as np
 from tracetorch_jax import interop, snn, spikes
 
 FOLDER = pathlib.Path(__file__).parent / "data" / "torch"
-RELEASES = tuple(sorted(path.stem for path in FOLDER.glob("*.npz")))
+RELEASES = tuple(sorted(path.stem for path in FOLDER.glob("0.*.npz")))
 
 # What fires like a layer of each release, as the vectors were made: without chance.
 SPIKES = {
@@ -22,8 +22,14 @@ SPIKES = {
     "0.18.2": spikes.sigmoid(4.0),
     "0.19.1": spikes.smooth(4.0),
     "0.19.2": spikes.smooth(4.0),
+    "head": spikes.sigmoid(4.0),
 }
 BIASED = ("0.18.2", "0.19.1", "0.19.2")
+# Another layer on traceTorch's head: dual traces that are never summed, spikes recorded unscaled.
+ONLY_ON_HEAD = (
+    "DSLI", "DSLIEMA", "DSLIB", "DSRLIB", "DSLIT", "DRLIT", "DSRLIT",
+    "RLITS", "DSLITS", "DRLITS", "SRLITS", "DSRLITS",
+)  # fmt: skip
 # Without a synapse, whatever their names, up to 0.19.1.
 NO_SYNAPSE = {"SLIB": "LIB", "SRLIB": "RLIB", "SRLIT": "RLIT", "SRLITS": "RLITS"}
 
@@ -76,7 +82,7 @@ def counterpart(release, name, num_neurons, state_dict, *, learnable=None, dim=-
         options["ema"] = name.endswith("EMA")
         name = name.removesuffix("EMA")
     ignore = ()
-    if name in NO_SYNAPSE and release != "0.19.2":
+    if name in NO_SYNAPSE and release not in ("0.19.2", "head"):
         name, ignore = NO_SYNAPSE[name], ("*raw_alpha",)
     if name.startswith("D"):
         options["zero_split"] = "both"
