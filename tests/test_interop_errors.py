@@ -87,6 +87,12 @@ def test_a_buffer_must_be_the_constant_of_the_model():
     assert interop.from_torch(state_dict, integrator) == {}
 
 
+def test_a_scalar_stays_a_scalar():
+    values = interop.layer_arguments({"a.b.raw_beta": np.array(0.0, np.float32)}, "a.b")
+    assert snn.LI(3, **values).describe()[0].shape == ()
+    assert values["beta"].dtype == np.float64
+
+
 def test_a_bias_needs_a_layer_that_has_one():
     biased = LIB | {"raw_bias": np.full(3, np.sinh(0.25))}
     with pytest.raises(ValueError, match=says("has 'raw_bias' up to 0.25", "LIB has no bias (use")):

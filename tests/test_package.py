@@ -115,7 +115,9 @@ def test_readme_names_every_layer():
 
 
 SPEED = (ROOT / "docs" / "speed.md").read_text()
-PAGES = README + SPEED.partition("## On a CPU")[0]  # the rest has a test of its own
+TRACETORCH = (ROOT / "docs" / "tracetorch.md").read_text()
+# The rest of the page on speed has a test of its own.
+PAGES = README + SPEED.partition("## On a CPU")[0] + TRACETORCH
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGES, re.S | re.M)
 
 

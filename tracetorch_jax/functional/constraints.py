@@ -151,7 +151,7 @@ class Constraint:
     def value(self, raw: np.ndarray) -> np.ndarray:
         """Constrained values of NumPy `raw`, computed in float64: the inverse of `raw`."""
         with np.errstate(over="ignore"):
-            return self._numpy.constrain(raw.astype(np.float64))
+            return np.asarray(self._numpy.constrain(raw.astype(np.float64)))
 
 
 DECAY = Constraint(
