@@ -280,6 +280,18 @@ def test_other_modules_of_torch():
     assert params["layers_2"]["scale"][0] == 4.0
 
 
+def test_a_transposed_convolution_with_either_kind_of_kernel():
+    state_dict = {"weight": np.arange(24.0).reshape(2, 3, 4), "bias": np.arange(3.0)}
+    x, ys = np.arange(10, dtype=np.float32).reshape(1, 5, 2), []
+    for transpose_kernel in (False, True):
+        layer = nn.ConvTranspose(3, (4,), transpose_kernel=transpose_kernel)
+        variables = interop.from_torch(state_dict, layer, x)
+        ys.append(layer.apply(variables, x))
+        written = interop.to_torch(variables, layer, x)
+        np.testing.assert_array_equal(written["weight"], state_dict["weight"])
+    np.testing.assert_array_equal(*ys)
+
+
 # Files.
 
 

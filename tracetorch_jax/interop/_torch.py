@@ -17,7 +17,7 @@ from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, C
 from tracetorch_jax.interop._files import as_array, load_torch
 from tracetorch_jax.interop._layouts import Arrays, layout_of
 from tracetorch_jax.interop._matching import Flatten, flattened, match
-from tracetorch_jax.interop._survey import Path, Survey, leaves_by_path, survey
+from tracetorch_jax.interop._survey import Found, Path, Survey, leaves_by_path, survey
 
 StateDict = Mapping[str, Any]
 
@@ -34,10 +34,9 @@ def from_torch(
 ) -> dict[str, Any]:
     """Variables of a Flax model from a state dict of traceTorch (0.12 to 0.19 and head) or torch.
 
-    Modules are paired by name if the names are the same, ``"."`` for ``"/"``, and by position in
-    stacks: what stands third in ``torch.nn.Sequential`` is ``"2"``, and is paired with the third
-    module of a `Sequential` that has parameters if ``"2"`` is the third prefix that has any.
-    Otherwise `names` says which is which.
+    Modules are paired by name if all names are the same, with ``"."`` for ``"/"``, and in stacks by
+    position, whatever the numbers: the first of ``torch.nn.Sequential`` that has parameters with
+    the first of a `Sequential` that does, and so on. Otherwise `names` says which is which.
 
     Trace layers, `flax.linen.Dense`, ``Conv``, ``ConvTranspose``, ``Embed`` and the norms are
     transposed as they need; arrays that a module of your own creates are taken as they are if they
@@ -144,14 +143,11 @@ def to_torch(
     leaves = _own_leaves(variables, found)
     old: Arrays = {}
     if like is None:
-        renamed = {path: prefix for prefix, path in (names or {}).items()}
-        pairs = {renamed.get("/".join(m.path), m.name): m for m in found.modules}
-        if names is not None:
-            match(pairs, found.modules, {p: "/".join(m.path) for p, m in pairs.items()} | {**names})
+        pairs = _named(found.modules, names or {})
     else:
         old = _arrays(like)
         fitting = _without(old, ignore)
-        _load(fitting, found, names, flatten)
+        _load(fitting, found, names, flatten, argument="like")
         pairs = match(_groups(fitting), found.modules, names)
         bias = any(key.rpartition(".")[2] == "raw_bias" for key in old)
     orders = flattened(flatten, pairs)
@@ -275,8 +271,19 @@ def _groups(arrays: Arrays) -> dict[str, Arrays]:
     return groups
 
 
+def _named(modules: list[Found], names: Mapping[str, str]) -> dict[str, Found]:
+    """Modules by their prefix in torch: that of `names`, or else what their path suggests."""
+    renamed = {path: prefix for prefix, path in names.items()}
+    prefixes = {renamed.get("/".join(m.path), m.name): "/".join(m.path) for m in modules}
+    return match(prefixes, modules, prefixes | {**names})
+
+
 def _load(
-    arrays: Arrays, found: Survey, names: Mapping[str, str] | None, flatten: Flatten | None
+    arrays: Arrays,
+    found: Survey,
+    names: Mapping[str, str] | None,
+    flatten: Flatten | None,
+    argument: str = "state_dict",
 ) -> dict[Path, np.ndarray]:
     """Flax's arrays by path, all of them, or an error that lists all that is wrong."""
     groups = _groups(arrays)
@@ -292,7 +299,7 @@ def _load(
         for (collection, name), value in values.items():
             leaves[collection, *module.path, *name.split("/")] = value
     if problems:
-        raise ValueError(f"`state_dict` must fit `model`, but it {_listed(problems)}.")
+        raise ValueError(f"`{argument}` must fit `model`, but it {_listed(problems)}.")
     return leaves
 
 
