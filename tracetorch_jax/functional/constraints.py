@@ -148,6 +148,11 @@ class Constraint:
         """Raw values of legal NumPy `value`, computed in float64."""
         return self._numpy.invert(value.astype(np.float64))
 
+    def value(self, raw: np.ndarray) -> np.ndarray:
+        """Constrained values of NumPy `raw`, computed in float64: the inverse of `raw`."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self._numpy.constrain(raw.astype(np.float64)))
+
 
 DECAY = Constraint(
     "sigmoid",

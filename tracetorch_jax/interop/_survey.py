@@ -1,0 +1,148 @@
+"""What a Flax model consists of: its modules, in order, with the variables that each one owns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax.snn import Sequential, TraceCell, Unroll
+
+Path = tuple[str, ...]
+Leaf = tuple[str, str]
+
+
+@dataclasses.dataclass
+class Found:
+    """One module that has parameters, or may have them as constants.
+
+    Attributes:
+        path: where its variables are, below the name of the collection.
+        module: the module itself.
+        name: the path as torch would write it: without what `Unroll` adds, and with a number for a
+            place in a stack.
+        leaves: shape and dtype of its variables by collection and name.
+        position: its place in the order of calls.
+        before: shape of what the module called before it gave out, or None for the first.
+    """
+
+    path: Path
+    module: nn.Module
+    name: str
+    leaves: dict[Leaf, jax.ShapeDtypeStruct]
+    position: int
+    before: tuple[int, ...] | None
+
+    @property
+    def label(self) -> str:
+        """Type and path in words."""
+        where = f" {'/'.join(self.path)!r}" if self.path else ""
+        return f"{type(self.module).__name__}{where}"
+
+
+@dataclasses.dataclass
+class Survey:
+    """All modules of a model in the order in which they are called, and its variables' shapes."""
+
+    modules: list[Found]
+    variables: Any
+
+
+def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
+    """Initialise a model without computing anything, and note what happens."""
+    seen: dict[Path, nn.Module] = {}
+    calls: dict[Path, tuple[int, ...] | None] = {}
+    last: list[tuple[int, ...] | None] = [None]
+
+    def look(method: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        path = tuple(context.module.path)
+        seen.setdefault(path, context.module)
+        runs = context.method_name in ("__call__", "unroll")
+        if runs and not _is_container(context.module):
+            calls.setdefault(path, last[0])
+        out = method(*args, **kwargs)
+        if runs:
+            last[0] = _shape(out)
+        return out
+
+    inputs = _complete(model, inputs)
+    traced = [isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) for x in inputs]
+
+    def init(key: jax.Array, *arrays: Any) -> Any:
+        given = iter(arrays)
+        args = [next(given) if t else x for x, t in zip(inputs, traced, strict=True)]
+        keys = {name: key for name in ("params", "dropout", "spike")}
+        with nn.intercept_methods(look):
+            return model.init(keys, *args)
+
+    arrays = [x for x, t in zip(inputs, traced, strict=True) if t]
+    variables = jax.eval_shape(init, jax.random.key(0), *arrays)
+    owned: dict[Path, dict[Leaf, jax.ShapeDtypeStruct]] = {path: {} for path in calls}
+    for (collection, *names), leaf in leaves_by_path(variables).items():
+        owner = tuple(names[:-1])
+        while owner not in seen:
+            owner = owner[:-1]
+        owned.setdefault(owner, {})[collection, "/".join(names[len(owner) :])] = leaf
+    modules = [
+        Found(path, seen[path], _name(path, seen), owned[path], position, calls.get(path))
+        for position, path in enumerate(owned)
+        if owned[path] or isinstance(seen[path], TraceCell)
+    ]
+    return Survey(modules, variables)
+
+
+def leaves_by_path(variables: Any) -> dict[Path, Any]:
+    """Every leaf of a tree of dicts by its keys; boxes such as `nn.Partitioned` do not count."""
+    return {
+        tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)): leaf
+        for path, leaf in jax.tree.leaves_with_path(variables)
+    }
+
+
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, (Unroll, Sequential, nn.Sequential, nn.RNN))
+
+
+def _name(path: Path, seen: Mapping[Path, nn.Module]) -> str:
+    """A path in torch's words."""
+    names = []
+    for i, name in enumerate(path):
+        parent = seen.get(path[:i])
+        if isinstance(parent, (Unroll, nn.RNN)) and name == "cell":
+            continue
+        if isinstance(parent, (Sequential, nn.Sequential)):
+            name = name.removeprefix("layers_")
+        names.append(name)
+    return ".".join(names)
+
+
+def _shape(out: Any) -> tuple[int, ...] | None:
+    """Shape of an output; of a cell's pair of carry and output, that of the output."""
+    if isinstance(out, tuple) and out:
+        out = out[-1]
+    return tuple(out.shape) if hasattr(out, "shape") else None
+
+
+def _complete(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of ``model.init`` after the key."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a Flax (linen) module; got {model!r}.")
+    if not inputs:
+        cell = model.cell if isinstance(model, Unroll) else model
+        if not isinstance(cell, TraceCell):
+            raise TypeError(
+                f"`inputs` must be what {type(model).__name__} is called with, such as a sequence "
+                f"of zeros: only a single trace layer says by itself what shapes its parameters "
+                f"have; got none."
+            )
+        step = jax.ShapeDtypeStruct((cell.num_neurons,) + (1,) * (-cell.dim - 1), jnp.float32)
+        if isinstance(model, Unroll):
+            step = jax.ShapeDtypeStruct((1, *step.shape), step.dtype)
+        inputs = (step,)
+    if isinstance(model, nn.RNNCellBase) and len(inputs) == 1:
+        inputs = (None, *inputs)
+    return tuple(jnp.asarray(x) if hasattr(x, "__array__") else x for x in inputs)

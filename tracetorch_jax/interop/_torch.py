@@ -1,0 +1,349 @@
+"""State dicts of traceTorch and torch as Flax variables, and back."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
+from tracetorch_jax.interop._files import as_array, load_torch
+from tracetorch_jax.interop._layouts import Arrays, layout_of
+from tracetorch_jax.interop._matching import Flatten, flattened, match
+from tracetorch_jax.interop._survey import Found, Path, Survey, leaves_by_path, survey
+
+StateDict = Mapping[str, Any]
+
+_SHOWN = 40
+
+
+def from_torch(
+    state_dict: StateDict | str | os.PathLike[str],
+    model: nn.Module,
+    *inputs: Any,
+    names: Mapping[str, str] | None = None,
+    flatten: Flatten | None = None,
+    ignore: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Variables of a Flax model from a state dict of traceTorch (0.12 to 0.19 and head) or torch.
+
+    Modules are paired by name if all names are the same, with ``"."`` for ``"/"``, and in stacks by
+    position, whatever the numbers: the first of ``torch.nn.Sequential`` that has parameters with
+    the first of a `Sequential` that does, and so on. Otherwise `names` says which is which.
+
+    Trace layers, `flax.linen.Dense`, ``Conv``, ``ConvTranspose``, ``Embed`` and the norms are
+    transposed as they need; arrays that a module of your own creates are taken as they are if they
+    have the same name and shape. A parameter that is not learnable is a buffer in traceTorch and a
+    constant of the module here, so the two must have the same value.
+
+    What a state dict does not say is yours to set: which spike function, whether ``LI`` sums or
+    averages, padding and strides, the epsilon of norms. ``docs/tracetorch.md`` has a table of what
+    each release needs.
+
+    Args:
+        state_dict: arrays or tensors by name, or the path of a ``.safetensors``, ``.pt`` or
+            ``.pth`` file, see `load_torch`.
+        model: the module to fill.
+        *inputs: what `model` is called with, for its shapes; `jax.ShapeDtypeStruct` will do. A
+            single trace layer needs none.
+        names: by prefix in torch, such as ``"fc1"``, the path in the variables, such as
+            ``"cell/layers_0"``; for all modules.
+        flatten: by prefix in torch of a module whose input was flattened from ``[C, H, W]``, that
+            shape. Flax's convolutions keep channels last and so flatten ``[H, W, C]``; the
+            parameters are permuted accordingly. None instead of a shape leaves them as they are,
+            for a model that moves its channels to torch's place before it flattens.
+        ignore: patterns of keys to leave out, such as ``"*.raw_alpha"``.
+
+    Returns:
+        Variables for ``model.apply``: ``{"params": ...}``, with ``"batch_stats"`` if there are
+        any, in the dtypes that the model's parameters have.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: a file needs a package that is missing.
+        TypeError: an argument of the wrong kind, or `inputs` is missing.
+        ValueError: the state dict does not fit the model: all keys that are missing, unknown, of
+            another shape, or of another value than the model's constant, are listed. Or the
+            modules cannot be paired, or a convolution's output is flattened and `flatten` does not
+            say from what.
+
+    Example:
+        >>> import numpy as np, flax.linen as nn, jax.numpy as jnp
+        >>> from tracetorch_jax import interop, snn
+        >>> state_dict = {
+        ...     "0.weight": np.ones((2, 3)), "0.bias": np.zeros(2), "1.raw_beta": np.zeros(2)
+        ... }
+        >>> model = snn.Unroll(snn.Sequential([nn.Dense(2), snn.LI(2, ema=False)]))
+        >>> xs = jnp.ones((1, 3, 3))
+        >>> variables = interop.from_torch(state_dict, model, xs)
+        >>> model.apply(variables, xs)[0, :, 0].tolist()
+        [3.0, 4.5, 5.25]
+    """
+    arrays = _without(_arrays(state_dict), ignore)
+    found = survey(model, inputs)
+    leaves = _load(arrays, found, names, flatten)
+    keys = iter(leaves_by_path(found.variables))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaves[next(keys)], leaf.dtype), found.variables)
+
+
+def to_torch(
+    variables: Mapping[str, Any],
+    model: nn.Module,
+    *inputs: Any,
+    names: Mapping[str, str] | None = None,
+    flatten: Flatten | None = None,
+    release: str = "0.17",
+    like: StateDict | str | os.PathLike[str] | None = None,
+    ignore: Iterable[str] = (),
+) -> Arrays:
+    """The state dict of the torch model that a Flax model would be: the inverse of `from_torch`.
+
+    Args:
+        variables: the model's variables.
+        model: the module.
+        *inputs: see `from_torch`.
+        names: by prefix in torch, the path in the variables; by default the path with ``"."``,
+            without the ``cell`` of `Unroll`, and with numbers for the places in a stack.
+        flatten: see `from_torch`.
+        release: of traceTorch, ``"0.12"`` to ``"0.19"`` or ``"head"``. In 0.18 and 0.19 layers
+            that fire have a bias, which is written as 0 unless the model has one; the layouts of
+            all others are the same.
+        like: the state dict that the model was read from, or its file. Then names, order, dtypes
+            and whatever the model has no place for (such as a bias of 0 and the counters of norms)
+            are taken from there, and `release` does not matter.
+        ignore: patterns of keys of `like` that are kept as they are.
+
+    Returns:
+        NumPy arrays by name, contiguous: ``{k: torch.tensor(v) for k, v in ...items()}`` is for
+        ``load_state_dict``, and ``safetensors.numpy.save_file`` takes them as they are. Narrower
+        types than float32 become float32.
+
+    Raises:
+        TypeError: an argument of the wrong kind, or `inputs` is missing.
+        ValueError: `variables` are not those of the model, `like` does not fit it, or the model
+            has what no state dict of that release holds.
+
+    Example:
+        >>> import jax
+        >>> from tracetorch_jax import interop, snn
+        >>> layer = snn.SLIB(2, alpha=0.5, alpha_learnable=False, beta_rank=0)
+        >>> variables = layer.init(jax.random.key(0), None, jax.numpy.ones((1, 2)))
+        >>> {name: array.shape for name, array in interop.to_torch(variables, layer).items()}
+        {'raw_alpha': (2,), 'raw_beta': (), 'raw_threshold': (2,)}
+    """
+    bias = _has_bias(release)
+    found = survey(model, inputs)
+    leaves = _own_leaves(variables, found)
+    old: Arrays = {}
+    if like is None:
+        pairs = _named(found.modules, names or {})
+    else:
+        old = _arrays(like)
+        fitting = _without(old, ignore)
+        _load(fitting, found, names, flatten, argument="like")
+        pairs = match(_groups(fitting), found.modules, names)
+        bias = any(key.rpartition(".")[2] == "raw_bias" for key in old)
+    orders = flattened(flatten, pairs)
+    written: Arrays = {}
+    problems = []
+    for prefix, module in pairs.items():
+        layout = layout_of(module)
+        own = {leaf: leaves[leaf[0], *module.path, *leaf[1].split("/")] for leaf in module.leaves}
+        arrays, wrong = layout.dump(own, orders.get(prefix), bias)
+        problems += wrong
+        variable = {entry.torch for entry in layout.entries}
+        written |= {
+            f"{prefix}.{name}" if prefix else name: array
+            for name, array in arrays.items()
+            if like is None or name in variable
+        }
+    if problems:
+        raise ValueError(f"`model` must be one that traceTorch has, but {_listed(problems)}.")
+    if like is not None:
+        learned = written
+        written = {
+            key: _like(key, learned[key], array) if key in learned else array
+            for key, array in old.items()
+        }
+    return {key: np.array(array, order="C") for key, array in written.items()}
+
+
+def layer_arguments(state_dict: StateDict, prefix: str = "") -> dict[str, np.ndarray]:
+    """Constrained values of a trace layer's parameters: arguments for its constructor.
+
+    For layers whose parameters are constants, and for a look into a state dict.
+
+    Args:
+        state_dict: arrays or tensors by name.
+        prefix: what stands before the names of the layer, such as ``"1"`` for ``"1.raw_beta"``.
+
+    Returns:
+        By name, ``"beta"`` for ``"raw_beta"``, float64 arrays of shape ``()`` or
+        ``(num_neurons,)``. A bias is as traceTorch has it, 0.18 and 0.19 only; named layers take
+        none.
+
+    Raises:
+        TypeError: `state_dict` is none.
+        ValueError: there is no parameter of a trace layer below `prefix`.
+
+    Example:
+        >>> import numpy as np
+        >>> from tracetorch_jax import interop, snn
+        >>> values = interop.layer_arguments({"1.raw_beta": np.zeros(3)}, "1")
+        >>> layer = snn.LI(3, **values, beta_learnable=False)
+        >>> layer.beta
+        array([0.5, 0.5, 0.5])
+    """
+    start = f"{prefix}.raw_" if prefix else "raw_"
+    whole = _arrays(state_dict)
+    arrays = {key.removeprefix(start): a for key, a in whole.items() if key.startswith(start)}
+    if not arrays:
+        known = list(_groups(whole))
+        raise ValueError(f"`prefix` must be that of a trace layer, of {known}; got {prefix!r}.")
+    if "bias" in arrays:
+        arrays["bias"] = np.arcsinh(arrays["bias"].astype(np.float64))
+    return {name: _constraint(name).value(array) for name, array in arrays.items()}
+
+
+def _constraint(name: str) -> Constraint:
+    kind = name.removeprefix("pos_").removeprefix("neg_")
+    return {"alpha": DECAY, "beta": DECAY, "gamma": DECAY, "threshold": THRESHOLD}.get(
+        kind, UNBOUNDED
+    )
+
+
+def _arrays(state_dict: StateDict | str | os.PathLike[str]) -> Arrays:
+    """The arrays of a state dict, checked."""
+    if isinstance(state_dict, (str, os.PathLike)):
+        state_dict = load_torch(state_dict)
+    if not isinstance(state_dict, Mapping):
+        hint = " Use its state_dict()." if hasattr(state_dict, "state_dict") else ""
+        raise TypeError(
+            f"`state_dict` must be a dict from names to arrays, or a path; "
+            f"got {type(state_dict).__name__}.{hint}"
+        )
+    arrays = {}
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or isinstance(value, Mapping):
+            raise TypeError(
+                f"`state_dict` must be a flat dict from names to arrays; got "
+                f"{type(value).__name__} at {name!r}. Of a checkpoint that holds more, hand over "
+                f"the part with the weights."
+            )
+        array = as_array(value)
+        if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or (
+            jnp.issubdtype(array.dtype, np.complexfloating)
+        ):
+            raise TypeError(f"`state_dict[{name!r}]` must be real numbers; got {array.dtype}.")
+        arrays[name] = array
+    return arrays
+
+
+def _without(arrays: Arrays, ignore: Iterable[str]) -> Arrays:
+    """All arrays but those whose names match a pattern."""
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    for pattern in patterns:
+        if not fnmatch.filter(arrays, pattern):
+            raise ValueError(
+                f"`ignore` must be patterns of keys of the state dict; got {pattern!r}, which "
+                f"matches none of {list(arrays)[:_SHOWN]}."
+            )
+    return {
+        name: array
+        for name, array in arrays.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def _groups(arrays: Arrays) -> dict[str, Arrays]:
+    """The arrays of each module by its prefix."""
+    groups: dict[str, Arrays] = {}
+    for key, array in arrays.items():
+        prefix, _, name = key.rpartition(".")
+        groups.setdefault(prefix, {})[name] = array
+    return groups
+
+
+def _named(modules: list[Found], names: Mapping[str, str]) -> dict[str, Found]:
+    """Modules by their prefix in torch: that of `names`, or else what their path suggests."""
+    renamed = {path: prefix for prefix, path in names.items()}
+    prefixes = {renamed.get("/".join(m.path), m.name): "/".join(m.path) for m in modules}
+    return match(prefixes, modules, prefixes | {**names})
+
+
+def _load(
+    arrays: Arrays,
+    found: Survey,
+    names: Mapping[str, str] | None,
+    flatten: Flatten | None,
+    argument: str = "state_dict",
+) -> dict[Path, np.ndarray]:
+    """Flax's arrays by path, all of them, or an error that lists all that is wrong."""
+    groups = _groups(arrays)
+    pairs = match(groups, found.modules, names)
+    orders = flattened(flatten, pairs)
+    leaves: dict[Path, np.ndarray] = {}
+    problems = []
+    for prefix, module in pairs.items():
+        values, wrong = layout_of(module).load(
+            f"{prefix}." if prefix else "", groups[prefix], orders.get(prefix)
+        )
+        problems += wrong
+        for (collection, name), value in values.items():
+            leaves[collection, *module.path, *name.split("/")] = value
+    if problems:
+        raise ValueError(f"`{argument}` must fit `model`, but it {_listed(problems)}.")
+    return leaves
+
+
+def _like(key: str, array: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """An array in the dtype of what it replaces, and in its shape: a bias may have been one."""
+    if array.shape != old.shape:
+        if old.ndim or not np.allclose(array, array.flat[0], rtol=1e-5):
+            raise ValueError(
+                f"`like` has one {key!r} for all neurons, but the model now has one for each."
+            )
+        array = np.asarray(array.mean())
+    return array.astype(old.dtype)
+
+
+def _own_leaves(variables: Any, found: Survey) -> dict[Path, np.ndarray]:
+    """A model's variables by path, or an error that lists what is wrong with them."""
+    got, wanted = leaves_by_path(variables), leaves_by_path(found.variables)
+    problems = [f"lacks {'/'.join(path)!r}" for path in wanted if path not in got]
+    problems += [f"has unknown {'/'.join(path)!r}" for path in got if path not in wanted]
+    problems += [
+        f"has {'/'.join(path)!r} as {list(np.shape(got[path]))} instead of {list(leaf.shape)}"
+        for path, leaf in wanted.items()
+        if path in got and np.shape(got[path]) != leaf.shape
+    ]
+    if problems:
+        raise ValueError(f"`variables` must be those of `model`, but it {_listed(problems)}.")
+    arrays = {path: np.asarray(leaf) for path, leaf in got.items()}
+    return {
+        path: array if array.dtype in (np.float64, np.float32) else array.astype(np.float32)
+        for path, array in arrays.items()
+    }
+
+
+def _listed(problems: list[str]) -> str:
+    """Problems as the end of a sentence."""
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + more
+
+
+def _has_bias(release: str) -> bool:
+    """Whether layers that fire have a bias in a release of traceTorch."""
+    if release == "head":
+        return False
+    found = re.fullmatch(r"0\.(\d+)(\.\d+)?", str(release))
+    if not found or not 12 <= int(found[1]) <= 19:
+        raise ValueError(f"`release` must be '0.12' to '0.19' or 'head'; got {release!r}.")
+    return int(found[1]) >= 18
