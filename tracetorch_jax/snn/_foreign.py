@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from tracetorch_jax._checks import check_choice
+from tracetorch_jax.functional.placement import Placement, placement_of
 from tracetorch_jax.functional.scan import ENGINES
 from tracetorch_jax.functional.sequences import keep_ended, mask_steps, valid_steps
 
@@ -52,6 +53,8 @@ def unroll_any_cell(
     if carry is None:
         key = jax.random.key(0) if init_key is None else init_key
         carry = cell.initialize_carry(key, xs.shape[1:])
+        batch = xs.ndim - 1 - cell.num_feature_axes
+        carry = jax.tree.map(lambda state: _split_batch(state, xs, batch), carry)
     valid = None
     if seq_lengths is not None:
         valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
@@ -73,3 +76,10 @@ def unroll_any_cell(
         unroll=unroll,
     )
     return scan(cell, carry, (xs, valid))
+
+
+def _split_batch(state: jax.Array, xs: jax.Array, batch: int) -> jax.Array:
+    """Place a fresh state as the batch of ``[T, ...]``, its first `batch` axes, is placed."""
+    own = placement_of(xs)
+    whole = (None,) * (state.ndim - batch)
+    return Placement(own.mesh, own.spec[1 : 1 + batch] + whole, own.varying).put(state)

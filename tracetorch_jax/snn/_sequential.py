@@ -15,7 +15,7 @@ from tracetorch_jax.snn._cell import TraceCell, check_names
 from tracetorch_jax.snn._foreign import unroll_any_cell
 
 # Modules that treat every leading axis alike, so that a whole [T, B, ...] sequence can be handed
-# to them as it is. Others get [T * B, ...], the number of axes that they see in a single step.
+# to them as it is. Others get [B * T, ...], the number of axes that they see in a single step.
 _ANY_LEADING_AXES = (
     nn.Dense,
     nn.Conv,
@@ -267,11 +267,21 @@ def _over_time(layer: Any, xs: jax.Array, batched: bool, valid: jax.Array | None
         return jax.vmap(layer)(xs)
     if isinstance(layer, nn.BatchNorm):
         return layer(xs, mask=None if valid is None else expand_mask(valid, xs.ndim))
-    if not batched or isinstance(layer, _ANY_LEADING_AXES):
+    if not batched or _takes_any_leading_axes(layer):
         return _same_length(layer, layer(xs), xs.shape[:1])
+    # The batch goes first: only then does it stay split where it is split over devices.
+    xs = jnp.swapaxes(xs, 0, 1)
     merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
     ys = _same_length(layer, layer(merged), merged.shape[:1])
-    return ys.reshape(*xs.shape[:2], *ys.shape[1:])
+    return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
+
+
+def _takes_any_leading_axes(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Dropout):
+        return not layer.broadcast_dims
+    if isinstance(layer, (nn.Conv, nn.ConvTranspose)) and jax.device_count() > 1:
+        return False  # Flax merges the axes in their order, which would gather a split batch
+    return isinstance(layer, _ANY_LEADING_AXES)
 
 
 def _same_length(layer: Any, ys: jax.Array, leading: tuple[int, ...]) -> jax.Array:
