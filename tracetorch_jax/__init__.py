@@ -18,6 +18,7 @@ __all__ = [
     "metrics",
     "plot",
     "record",
+    "sharding",
     "snn",
     "spikes",
     "training",
@@ -33,6 +34,7 @@ _ROOMS = (
     "losses",
     "metrics",
     "plot",
+    "sharding",
     "training",
 )
 _FUNCTIONS = {"diagnose": "diagnosis", "record": "recording"}

@@ -236,9 +236,7 @@ def reduce_to(param: jax.Array, total: jax.Array) -> jax.Array:
 def _buffers(like: Tree, length: int) -> Tree:
     leaves, structure = jax.tree.flatten(like)
     shapes = [jnp.broadcast_to(leaf, (length, *leaf.shape)) for leaf in leaves]
-    return jax.tree.unflatten(
-        structure, [full_like(shape, i) for i, shape in enumerate(shapes, 1)]
-    )
+    return jax.tree.unflatten(structure, [full_like(shape, i) for i, shape in enumerate(shapes, 1)])
 
 
 def _put(buffers: Tree, values: Tree, t: Any) -> Tree:

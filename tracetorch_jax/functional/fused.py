@@ -91,8 +91,8 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     for leaf in jax.tree.leaves((params, state, xs)):
         if placement_of(leaf).split:
             return (
-                f"arrays that are not split over devices, not {jax.typeof(leaf)}: put jax.shard_map "
-                "around what runs the sequence"
+                f"arrays that are not split over devices, not {jax.typeof(leaf)}: put "
+                "jax.shard_map around what runs the sequence"
             )
         if placement_of(leaf).varying:
             return "check_vma=False in the jax.shard_map around it"

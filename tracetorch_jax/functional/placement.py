@@ -95,7 +95,8 @@ def common_placement(shape: tuple[int, ...], arrays: dict[str, jax.Array]) -> Pl
     """
     entries: list[Entry] = [None] * len(shape)
     sources = [""] * len(shape)
-    mesh, varying = None, frozenset[str]()
+    mesh: Any = None
+    varying: frozenset[str] = frozenset()
     for name, array in arrays.items():
         own = placement_of(array)
         varying |= own.varying
@@ -196,9 +197,12 @@ def place_state(step: Callable[..., Any], params: Any, state: Any, inputs: Any) 
     # What one state takes over from another in one step reaches a third in the next.
     for _ in jax.tree.leaves(state):
         new = jax.eval_shape(advance, params, state, inputs)
-        if jax.tree.structure(new) != jax.tree.structure(state):
+        leaves, structure = jax.tree.flatten(state)
+        if structure != jax.tree.structure(new):
             break  # the scan says what is wrong
-        state = jax.tree.map(lambda old, new: placement_of(new).put(old), state, new)
+        targets = map(placement_of, jax.tree.leaves(new))
+        placed = [target.put(leaf) for target, leaf in zip(targets, leaves, strict=True)]
+        state = jax.tree.unflatten(structure, placed)
     return state
 
 
