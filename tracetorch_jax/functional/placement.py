@@ -70,11 +70,12 @@ def placement_of(x: Any) -> Placement:
     """
     kind = jax.typeof(x)
     sharding = kind.sharding
-    varying = getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
+    manual = getattr(kind, "manual_axis_type", None)
+    varying: frozenset[str] = frozenset(getattr(manual, "varying", ()))
     explicit = sharding is not None and sharding.mesh.explicit_axes
     spec = tuple(sharding.spec) if explicit else ()
     spec += (None,) * (len(kind.shape) - len(spec))
-    return Placement(sharding.mesh if explicit else None, spec, frozenset(varying))
+    return Placement(sharding.mesh if explicit else None, spec, varying)
 
 
 def is_split(tree: Any) -> bool:
@@ -198,7 +199,8 @@ def place_state(step: Callable[..., Any], params: Any, state: Any, inputs: Any) 
     for _ in jax.tree.leaves(state):
         new = jax.eval_shape(advance, params, state, inputs)
         leaves, structure = jax.tree.flatten(state)
-        if structure != jax.tree.structure(new):
+        changed: Any = jax.tree.structure(new)
+        if structure != changed:
             break  # the scan says what is wrong
         targets = map(placement_of, jax.tree.leaves(new))
         placed = [target.put(leaf) for target, leaf in zip(targets, leaves, strict=True)]
