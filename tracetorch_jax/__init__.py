@@ -21,6 +21,7 @@ __all__ = [
     "nnx",
     "plot",
     "record",
+    "sharding",
     "snn",
     "spikes",
     "training",
@@ -39,6 +40,7 @@ _ROOMS = (
     "metrics",
     "nnx",
     "plot",
+    "sharding",
     "training",
 )
 _FUNCTIONS = {"diagnose": "diagnosis", "record": "recording"}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from tracetorch_jax._cell import Cell
 from tracetorch_jax._checks import check_choice, check_names
 from tracetorch_jax._unroll import OverTime
+from tracetorch_jax.functional.placement import Placement, placement_of
 from tracetorch_jax.functional.scan import ENGINES
 from tracetorch_jax.functional.sequences import (
     expand_mask,
@@ -34,8 +35,9 @@ class FrontEnd:
         embed: modules that work on no feature axis.
         batch_norm: modules that take a `mask` of what to average.
         any_leading_axes: modules that treat every leading axis alike, so that a whole ``[T, B,
-            ...]`` sequence can be handed to them as it is. Others get ``[T * B, ...]``, the number
+            ...]`` sequence can be handed to them as it is. Others get ``[B * T, ...]``, the number
             of axes that they see in a single step.
+        dropout: modules that do so unless they have `broadcast_dims`.
         fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.
         output: from a layer, its carry and the shape of its input to the shape of its output.
         scan: from a cell that is no trace layer, ``step(cell, carry, x)``, its first carry, inputs
@@ -50,6 +52,7 @@ class FrontEnd:
     embed: tuple[type, ...]
     batch_norm: tuple[type, ...]
     any_leading_axes: tuple[type, ...]
+    dropout: tuple[type, ...]
     fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
     output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
     scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
@@ -106,6 +109,8 @@ class FrontEnd:
             )
         if carry is None:
             carry = self.fresh_carry(cell, init_key, xs.shape[1:])
+            batch = xs.ndim - 1 - cell.num_feature_axes
+            carry = jax.tree.map(lambda state: _split_batch(state, xs, batch), carry)
         valid = None
         if seq_lengths is not None:
             valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
@@ -276,11 +281,27 @@ class Stack:
         if isinstance(layer, self.front_end.batch_norm):
             mask = None if valid is None else expand_mask(valid, xs.ndim)
             return layer(xs, mask=mask)  # type: ignore[operator]
-        if not batched or isinstance(layer, self.front_end.any_leading_axes):
+        if not batched or self._takes_any_leading_axes(layer):
             return _same_length(layer, layer(xs), xs.shape[:1])  # type: ignore[operator]
+        # The batch goes first: only then does it stay split where it is split over devices.
+        xs = jnp.swapaxes(xs, 0, 1)
         merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
         ys = _same_length(layer, layer(merged), merged.shape[:1])  # type: ignore[operator]
-        return ys.reshape(*xs.shape[:2], *ys.shape[1:])
+        return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
+
+    def _takes_any_leading_axes(self, layer: Any) -> bool:
+        if isinstance(layer, self.front_end.dropout):
+            return not layer.broadcast_dims  # type: ignore[attr-defined]
+        if isinstance(layer, self.front_end.conv) and jax.device_count() > 1:
+            return False  # Flax merges the axes in their order, which would gather a split batch
+        return isinstance(layer, self.front_end.any_leading_axes)
+
+
+def _split_batch(state: jax.Array, xs: jax.Array, batch: int) -> jax.Array:
+    """Place a fresh state as the batch of ``[T, ...]``, its first `batch` axes, is placed."""
+    own = placement_of(xs)
+    whole = (None,) * (state.ndim - batch)
+    return Placement(own.mesh, own.spec[1 : 1 + batch] + whole, own.varying).put(state)
 
 
 def _same_length(layer: Any, ys: jax.Array, leading: tuple[int, ...]) -> jax.Array:

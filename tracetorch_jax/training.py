@@ -16,6 +16,7 @@ from tracetorch_jax._axes import check_count
 from tracetorch_jax._checks import check_names
 from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional import DECAY, THRESHOLD
+from tracetorch_jax.functional.placement import common_placement, place_state
 
 __all__ = [
     "OnlineState",
@@ -161,6 +162,7 @@ def piecewise_value_and_grad(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
                 f"{length}. See `chunks` for pieces of different lengths."
             )
+        carry = place_state(once, (params, batch), carry, jnp.arange(steps // length))
         if truncate:
             return truncated(params, carry, batch, steps // length)
         return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, steps // length)
@@ -171,6 +173,10 @@ def piecewise_value_and_grad(
             lambda x: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * length, length, axis=1),
             batch,
         )
+
+    def once(given: Any, carry: Any, i: jax.Array) -> tuple[Any, None]:
+        params, batch = given
+        return loss(params, carry, piece_of(batch, i))[1], None
 
     def whole(params: Any, carry: Any, batch: Any, number: int) -> tuple[jax.Array, Any]:
         @jax.checkpoint
@@ -260,8 +266,10 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def init(params: Any, x: jax.Array) -> OnlineState:
         check_names("params", params, names, type(layer).__name__)
         x, compute, _ = layer._prepare("x", x)
-        carry = {name: jnp.zeros(x.shape, compute) for name in layer.spec.states}
-        zeros = jnp.zeros(x.shape, wider(compute, precise))
+        wide = {name: _widen(params[name], layer.dim, x.shape) for name in names}
+        target = common_placement(x.shape, {"x": x, **wide})
+        carry = {name: target.put(jnp.zeros(x.shape, compute)) for name in layer.spec.states}
+        zeros = target.put(jnp.zeros(x.shape, wider(compute, precise)))
         return OnlineState(carry, {state: dict.fromkeys(names, zeros) for state in carry})
 
     def step(

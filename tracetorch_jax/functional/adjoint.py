@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._dtypes import wider
+from tracetorch_jax.functional.placement import broadcast_like, full_like
 from tracetorch_jax.functional.sequences import keep_ended, length_of
 
 Step = Callable[..., tuple[Any, Any]]
@@ -82,9 +83,9 @@ def _backward(
     d_state, d_ys = map(inexact, cotangents)
     length = length_of(inputs)
     first = _get(kept, 0)
-    shape = jax.tree.leaves(first)[0].shape
-    totals = [jnp.zeros(shape, wider(p.dtype, jnp.float32)) for p in inexact(params)]
-    d_xs = [jnp.full_like(x, i) for i, x in enumerate(inexact(inputs), 1)]
+    like = jax.tree.leaves(first)[0]
+    totals = [full_like(like, 0, wider(p.dtype, jnp.float32)) for p in inexact(params)]
+    d_xs = [full_like(x, i) for i, x in enumerate(inexact(inputs), 1)]
     carry = ((d_state, totals), d_xs)
     stages, broadcast = _stages(step), _broadcaster(params, first)
 
@@ -170,7 +171,7 @@ def retreat(
         The carry before the step, and the gradients of its input.
     """
     (d_new, totals), (x, alive) = carry, inputs
-    d_old = zeros = jax.tree.map(jnp.zeros_like, d_new)
+    d_old = zeros = [full_like(d, 0) for d in d_new]
     if alive is not None:
         d_old = keep_ended(alive, zeros, d_new)
         d_new = keep_ended(alive, d_new, zeros)
@@ -216,13 +217,13 @@ def _stages(step: Step) -> Stages:
 
 def _broadcaster(params: Tree, state: Tree) -> Callable[[], Tree]:
     """Parameters broadcast where they are used, so that XLA keeps them small in the loop."""
-    shape = jax.tree.leaves(state)[0].shape
-    return lambda: jax.tree.map(lambda p: jnp.broadcast_to(p, shape), params)
+    like = jax.tree.leaves(state)[0]
+    return lambda: jax.tree.map(lambda p: broadcast_like(p, like), params)
 
 
 def reduce_to(param: jax.Array, total: jax.Array) -> jax.Array:
     """The gradient of a parameter, from that of what it was broadcast to."""
-    broadcast = functools.partial(jnp.broadcast_to, shape=total.shape)
+    broadcast = functools.partial(broadcast_like, like=total)
     (reduced,) = jax.vjp(broadcast, param.astype(total.dtype))[1](total)
     return reduced.astype(param.dtype)
 
@@ -235,9 +236,7 @@ def reduce_to(param: jax.Array, total: jax.Array) -> jax.Array:
 def _buffers(like: Tree, length: int) -> Tree:
     leaves, structure = jax.tree.flatten(like)
     shapes = [jnp.broadcast_to(leaf, (length, *leaf.shape)) for leaf in leaves]
-    return jax.tree.unflatten(
-        structure, [jnp.full_like(shape, i) for i, shape in enumerate(shapes, 1)]
-    )
+    return jax.tree.unflatten(structure, [full_like(shape, i) for i, shape in enumerate(shapes, 1)])
 
 
 def _put(buffers: Tree, values: Tree, t: Any) -> Tree:

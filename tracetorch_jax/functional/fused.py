@@ -27,6 +27,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional.adjoint import Step, fill, inexact, place, reduce_to, retreat
+from tracetorch_jax.functional.placement import placement_of
 from tracetorch_jax.functional.sequences import expand_mask, keep_ended, length_of
 
 Tree = Any
@@ -89,6 +90,14 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
                 f"inputs of the state's shape {shape} at every step, not {x.shape[1:]} of {x.dtype}"
                 " (spikes drawn at random have their keys there)"
             )
+    for leaf in jax.tree.leaves((params, state, xs)):
+        if placement_of(leaf).split:
+            return (
+                f"arrays that are not split over devices, not {jax.typeof(leaf)}: put "
+                "jax.shard_map around what runs the sequence"
+            )
+        if placement_of(leaf).varying:
+            return "check_vma=False in the jax.shard_map around it"
     if not length_of(xs) or 0 in shape:
         return f"at least one step of at least one neuron, not shape {(length_of(xs), *shape)}"
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.adjoint import scan_elementwise
 from tracetorch_jax.functional.linear import scan_parallel
+from tracetorch_jax.functional.placement import place_elementwise, place_state
 from tracetorch_jax.functional.sequences import (
     in_chunks,
     keep_ended,
@@ -163,6 +164,10 @@ def _run(
 ) -> tuple[Any, Any]:
     if valid is not None:
         xs = jax.tree.map(lambda x: mask_steps(valid, x), xs)
+    if scan is _scan_any:
+        state = place_state(step, params, state, xs) if length_of(xs) else state
+    else:
+        state, xs = place_elementwise(params, state, xs, valid)
     state, ys = scan(step, unroll, every, params, state, (xs, valid))
     if valid is not None:
         ys = jax.tree.map(lambda y: mask_steps(valid, y), ys)

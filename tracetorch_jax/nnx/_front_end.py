@@ -54,6 +54,7 @@ NNX = FrontEnd(
         nnx.Embed,
         nnx.PReLU,
     ),
+    dropout=(nnx.Dropout,),
     fresh_carry=_fresh_carry,
     output=_output,
     scan=_scan,

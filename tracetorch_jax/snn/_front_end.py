@@ -54,6 +54,7 @@ LINEN = FrontEnd(
         nn.Embed,
         nn.PReLU,
     ),
+    dropout=(nn.Dropout,),
     fresh_carry=_fresh_carry,
     output=_output,
     scan=_scan,
