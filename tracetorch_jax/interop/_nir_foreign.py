@@ -1,0 +1,2 @@
+def read_foreign(graph, dt, reset):
+    raise NotImplementedError
