@@ -33,7 +33,9 @@ def conv_node(
             f"got kernel_size={size} for the shape {shape}."
         )
     if len(set(size)) > 1:
-        raise ValueError(f"{where} must have a square kernel, of which nir knows the shape; got {size}.")
+        raise ValueError(
+            f"{where} must have a square kernel, of which nir knows the shape; got {size}."
+        )
     for name, plain in _PLAIN.items():
         value = getattr(conv, name)
         if value not in (plain, None) and set(np.ravel(value)) != {plain}:
@@ -49,11 +51,15 @@ def conv_node(
         for n, p, d, k, s in zip(shape, padding, dilation, size, strides, strict=False)
     )
     if min(out) < 1:
-        raise ValueError(f"{where} has a kernel larger than its input of shape {shape}; got {size}.")
+        raise ValueError(
+            f"{where} has a kernel larger than its input of shape {shape}; got {size}."
+        )
     weight = np.moveaxis(storable(kernel), (-1, -2), (0, 1))
     bias = np.asarray(params["bias"]) if conv.use_bias else np.zeros(conv.features)
     if bias.shape != (conv.features,):
-        raise ValueError(f"`bias` of {where} must have the shape ({conv.features},); got {bias.shape}.")
+        raise ValueError(
+            f"`bias` of {where} must have the shape ({conv.features},); got {bias.shape}."
+        )
     one = len(size) == 1
     values = {
         "input_shape": int(shape[0]) if one else tuple(map(int, shape[:-1])),

@@ -63,10 +63,10 @@ def check_reset(name: str, node: Node, reset: Reset) -> None:
     v_reset = np.asarray(node.values["v_reset"], np.float64)
     if reset == "v_reset":
         raise ValueError(
-            f"Node {name!r} ({node.kind}) sets its membrane to `v_reset` = {v_reset.flat[0]:g} after "
-            f"a spike, which no layer here does: they take the threshold off. If its writer means "
-            f'that, say reset="subtract" (snnTorch writes this node for its reset_mechanism '
-            f'"subtract" and "zero" alike).'
+            f"Node {name!r} ({node.kind}) sets its membrane to `v_reset` = {v_reset.flat[0]:g} "
+            f"after a spike, which no layer here does: they take the threshold off, in the same step. "
+            f'If its writer means that, say reset="subtract". (snnTorch writes this node whatever its '
+            f'reset_mechanism; "subtract" with reset_delay=False is what is meant here.)'
         )
     if np.any(v_reset != 0):
         raise ValueError(
@@ -218,12 +218,11 @@ class _Match:
     def recurrence(self, sides: list[_Side]) -> dict[str, np.ndarray]:
         first = sides[0]
         for other in sides[1:]:
-            for a, b, name in (
-                (first.gamma, other.gamma, "decays"),
-                (first.rec_weight, other.rec_weight, "weights"),
-            ):
-                if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b)):
-                    raise self.fail(f"positive and negative spikes come back with other {name}")
+            pairs = ((first.gamma, other.gamma), (first.rec_weight, other.rec_weight))
+            for (a, b), what in zip(pairs, ("decays", "weights"), strict=True):
+                same = a is b if a is None or b is None else np.array_equal(a, b)
+                if not same:
+                    raise self.fail(f"positive and negative spikes come back with other {what}")
         if first.gamma is None or first.rec_weight is None:
             return {}
         return {"gamma": first.gamma, "rec_weight": first.rec_weight}
@@ -243,7 +242,9 @@ class _Match:
                 side.scale = self.value(side.head, "scale")
                 self.used.append(side.head)
             elif side.head == side.spikes and side.sign < 0:
-                raise self.fail(f"negative spikes leave it with a positive sign, from {side.head!r}")
+                raise self.fail(
+                    f"negative spikes leave it with a positive sign, from {side.head!r}"
+                )
         pos, neg = sides
         values |= {"pos_threshold": pos.threshold, "neg_threshold": neg.threshold}
         if not (np.all(pos.scale == 1) and np.all(neg.scale == -1)):

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax.interop import _nir_modules as modules
-from tracetorch_jax.interop._nir_cycles import Cycle, check_reset, decay_of, match
-from tracetorch_jax.interop._nir_graph import (
-    PARAMETERS,
-    Edge,
-    Graph,
-    Node,
-    components,
-    delayed_edges,
-    order,
-)
-from tracetorch_jax.interop._nir_run import Reset, padding_of, pair
+from tracetorch_jax.interop._nir_cycles import match
+from tracetorch_jax.interop._nir_graph import Edge, Graph, components, delayed_edges, order
+from tracetorch_jax.interop._nir_nodes import Layers, NodeReader
+from tracetorch_jax.interop._nir_run import Reset
 
 _READABLE = (
     "graphs can be read that are a chain of nodes, of cycles that are layers, and of stacks that "
     "are passed by"
 )
-_REFUSED = {"Delay": "a delay, which no layer here has"}
-_Layers = list[tuple[Any, dict[str, Any]]]
-"""Modules with their own parameters, one after the other."""
 
 
 def read_foreign(graph: Graph, dt: float, reset: Reset) -> tuple[nn.Module, dict[str, Any]]:
@@ -45,23 +29,23 @@ def read_foreign(graph: Graph, dt: float, reset: Reset) -> tuple[nn.Module, dict
     return snn.Unroll(cell), {"params": {"cell": params}} if params else {}
 
 
-def _stack(layers: _Layers, kind: Any = snn.Sequential, **options: Any) -> tuple[Any, Any]:
+def _stack(layers: Layers, kind: Any = snn.Sequential, **options: Any) -> tuple[Any, Any]:
     params = {f"layers_{i}": own for i, (_, own) in enumerate(layers) if own}
     return kind([module for module, _ in layers], **options), params
 
 
-class _Reader:
+class _Reader(NodeReader):
     """Walks a graph from its input to its output."""
 
     def __init__(self, graph: Graph, dt: float, reset: Reset) -> None:
-        self.graph, self.dt, self.reset = graph, dt, reset
+        super().__init__(graph.input_shape, dt, reset)
+        self.graph = graph
         self.cycles = components(graph)
-        self.shape = graph.input_shape
         self.done: set[Edge] = set()
 
     def chain(
         self, heads: tuple[str, ...], stop: str, start: str | None = None
-    ) -> tuple[_Layers, tuple[str, ...]]:
+    ) -> tuple[Layers, tuple[str, ...]]:
         """Read from the sum of what `heads` give up to, and without, the node `stop`.
 
         Args:
@@ -72,7 +56,7 @@ class _Reader:
         Returns:
             The layers, and the nodes whose sum is what they give.
         """
-        layers: _Layers = []
+        layers: Layers = []
         while True:
             following = [start] if start else self.following(heads)
             start = None
@@ -87,7 +71,7 @@ class _Reader:
             self.expect_sources(name, heads)
             if name in self.cycles:
                 cycle = match(self.graph, self.cycles[name], name, self.dt, self.reset)
-                layers += self.cycle(cycle)
+                layers += self.cycle(cycle, self.graph.nodes)
                 heads = cycle.heads
             else:
                 layers += self.node(name, self.graph.nodes[name])
@@ -120,7 +104,7 @@ class _Reader:
 
     def residual(
         self, heads: tuple[str, ...], following: list[str]
-    ) -> tuple[_Layers, tuple[str, ...]]:
+    ) -> tuple[Layers, tuple[str, ...]]:
         """A stack and what passes by it; the sum of both goes on."""
         places = order(self.graph, delayed_edges(self.graph))
         start, *others = sorted(following, key=places.index)
@@ -135,266 +119,3 @@ class _Reader:
             )
         block, params = _stack(inner, snn.Residual, feature_axes=len(before))
         return [(block, params)], (*heads, *last)
-
-    # Nodes.
-
-    def node(self, name: str, node: Node) -> _Layers:
-        kind = node.kind
-        if kind in _REFUSED:
-            raise ValueError(f"Node {name!r} ({kind}) is {_REFUSED[kind]}.")
-        read = getattr(self, f"_{_METHODS[kind]}")
-        layers: _Layers = read(name, node)
-        return layers
-
-    def values(self, name: str, node: Node) -> dict[str, np.ndarray]:
-        """Parameters of an elementwise node, float64, of the shape of the signal or ()."""
-        found = {p: np.asarray(node.values[p], np.float64) for p in PARAMETERS[node.kind]}
-        for parameter, value in found.items():
-            if value.shape not in ((), self.shape):
-                raise ValueError(
-                    f"Node {name!r} ({node.kind}) has `{parameter}` of shape {value.shape}, but "
-                    f"gets steps of shape {self.shape}."
-                )
-        return found
-
-    def _linear(self, name: str, node: Node) -> _Layers:
-        weight = node.values["weight"]
-        if weight.ndim != 2 or self.shape != (weight.shape[1],):
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, [out, in], but "
-                f"gets steps of shape {self.shape}."
-            )
-        features = weight.shape[0]
-        kernel = _array(weight.T)
-        params = {"kernel": kernel}
-        if node.kind == "Affine":
-            bias = node.values["bias"]
-            if bias.shape != (features,):
-                raise ValueError(
-                    f"Node {name!r} (Affine) has `bias` of shape {bias.shape}, but gives {features} "
-                    f"values."
-                )
-            params["bias"] = _array(bias)
-        self.shape = (features,)
-        dense = nn.Dense(features, use_bias=node.kind == "Affine", param_dtype=_type(kernel))
-        return [(dense, params)]
-
-    def _scale(self, name: str, node: Node) -> _Layers:
-        return self.factor(self.values(name, node)["scale"])
-
-    def factor(self, factor: np.ndarray) -> _Layers:
-        """A factor, unless it is 1 to the rounding of float32."""
-        if np.allclose(factor, 1, rtol=0, atol=1e-6):
-            return []
-        scale = _array(np.broadcast_to(factor, self.shape))
-        return [(modules.Scale(self.shape, param_dtype=_type(scale)), {"scale": scale})]
-
-    def _threshold(self, name: str, node: Node) -> _Layers:
-        threshold = self.values(name, node)["threshold"]
-        return [self.layer(name, {"beta": np.zeros(()), "threshold": threshold})]
-
-    def _integrator(self, name: str, node: Node) -> _Layers:
-        """I, LI, CubaLI, IF, LIF and CubaLIF."""
-        kind, p = node.kind, self.values(name, node)
-        fires = kind.endswith("IF")
-        if fires:
-            check_reset(name, node, self.reset)
-        if kind in ("I", "IF"):
-            beta, gain, leak = np.ones(()), self.dt * p["r"], np.zeros(())
-        else:
-            tau = "tau_mem" if kind.startswith("Cuba") else "tau"
-            beta = decay_of(name, node, tau, self.dt)
-            gain, leak = (1 - beta) * p["r"], (1 - beta) * p["v_leak"]
-        values = {"beta": beta}
-        if kind.startswith("Cuba"):
-            values["alpha"] = decay_of(name, node, "tau_syn", self.dt)
-            gain = gain * p["w_in"]
-        if fires:
-            values["threshold"] = p["v_threshold"]
-            return [*self.factor(gain), self.layer(name, values, bias=leak)]
-        summing = np.allclose(gain, 1, rtol=0, atol=1e-6) or np.all(beta == 1)
-        if not summing:
-            gain, leak = gain / (1 - beta), leak / (1 - beta)
-        return [*self.factor(gain), self.layer(name, values, bias=leak, ema=not summing)]
-
-    def cycle(self, cycle: Cycle) -> _Layers:
-        for name in cycle.names:
-            self.values(name, self.graph.nodes[name])
-        return [
-            *self.factor(cycle.gain),
-            self.layer(cycle.name, cycle.values, bias=cycle.bias),
-        ]
-
-    def layer(
-        self,
-        name: str,
-        values: Mapping[str, np.ndarray],
-        *,
-        bias: np.ndarray | None = None,
-        ema: bool | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
-        """A trace layer with these constrained values, and its parameters."""
-        values = dict(values)
-        if bias is not None and np.any(bias != 0):
-            values["bias"] = bias
-        for threshold in ("threshold", "pos_threshold", "neg_threshold"):
-            if threshold in values and np.any(values[threshold] <= 0):
-                raise ValueError(
-                    f"Node {name!r} fires at a threshold of {values[threshold].min():g}; layers "
-                    f"here have thresholds greater than 0."
-                )
-        along, dim = _along_one_axis(name, values, self.shape)
-        options: dict[str, Any] = {"dim": dim, "param_dtype": _type(*map(_array, along.values()))}
-        for key, value in along.items():
-            options[key] = value
-            if key in ("alpha", "beta", "gamma"):
-                stored = value.astype(options["param_dtype"])
-                options[f"{key}_learnable"] = bool(np.all((stored > 0) & (stored < 1)))
-        if ema is not None:
-            options["ema"] = ema
-        made = _make(self.shape[dim], options)
-        params = {
-            p.raw_name: p.init(jax.random.key(0), p.shape, p.dtype)
-            for p in made.describe()
-            if p.learnable
-        }
-        return made, params
-
-    # Images.
-
-    def _flatten(self, name: str, node: Node) -> _Layers:
-        axes = len(self.shape)
-        start, end = (int(node.values[key]) for key in ("start_dim", "end_dim"))
-        if start % axes != 0 or end % axes != axes - 1:
-            raise ValueError(
-                f"Node {name!r} (Flatten) must flatten all {axes} axes of a step, of shape "
-                f"{self.shape}; got `start_dim` {start} and `end_dim` {end}."
-            )
-        self.shape = (math.prod(self.shape),)
-        return [(modules.Flatten(axes), {})] if axes > 1 else []
-
-    def _conv(self, name: str, node: Node) -> _Layers:
-        weight, bias = node.values["weight"], node.values["bias"]
-        axes = 1 if node.kind == "Conv1d" else 2
-        groups = int(node.values["groups"])
-        if weight.ndim != axes + 2 or len(self.shape) != axes + 1:
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, but gets steps "
-                f"of shape {self.shape}."
-            )
-        if self.shape[0] != weight.shape[1] * groups or bias.shape != weight.shape[:1]:
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, `bias` of shape "
-                f"{bias.shape} and `groups` {groups}, but gets steps of shape {self.shape}."
-            )
-        stride, dilation = (pair(node.values[key], axes) for key in ("stride", "dilation"))
-        padding = padding_of(node, axes)
-        size = weight.shape[2:]
-        out = tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(self.shape[1:], padding, dilation, size, stride, strict=True)
-        )
-        if min(out) < 1:
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) has a kernel of {size}, larger than its padded input "
-                f"of shape {self.shape}."
-            )
-        kernel = _array(np.moveaxis(weight, (0, 1), (-1, -2)))
-        conv = nn.Conv(
-            weight.shape[0],
-            size,
-            strides=stride,
-            padding=tuple((p, p) for p in padding),
-            kernel_dilation=dilation,
-            feature_group_count=groups,
-            param_dtype=_type(kernel),
-        )
-        self.shape = (weight.shape[0], *out)
-        return self.channels_last((conv, {"kernel": kernel, "bias": _array(bias)}))
-
-    def _pool(self, name: str, node: Node) -> _Layers:
-        size, stride, padding = (
-            pair(node.values[key], 2) for key in ("kernel_size", "stride", "padding")
-        )
-        if len(self.shape) != 3 or any(padding) or len({*size}) > 1 or len({*stride}) > 1:
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) must pool over squares of [C, H, W] without padding; "
-                f"got `kernel_size` {size}, `stride` {stride} and `padding` {padding} for steps of "
-                f"shape {self.shape}."
-            )
-        kind = modules.AvgPool if node.kind == "AvgPool2d" else modules.SumPool
-        out = tuple((n - size[0]) // stride[0] + 1 for n in self.shape[1:])
-        if min(out) < 1:
-            raise ValueError(
-                f"Node {name!r} ({node.kind}) pools over {size}, larger than {self.shape}."
-            )
-        self.shape = (self.shape[0], *out)
-        return self.channels_last((kind(size[0], stride[0]), {}))
-
-    def channels_last(self, module: tuple[Any, dict[str, Any]]) -> _Layers:
-        axes = len(self.shape)
-        return [(modules.ChannelsLast(axes), {}), module, (modules.ChannelsFirst(axes), {})]
-
-
-_METHODS = {
-    "Affine": "linear",
-    "AvgPool2d": "pool",
-    "Conv1d": "conv",
-    "Conv2d": "conv",
-    "CubaLI": "integrator",
-    "CubaLIF": "integrator",
-    "Flatten": "flatten",
-    "I": "integrator",
-    "IF": "integrator",
-    "LI": "integrator",
-    "LIF": "integrator",
-    "Linear": "linear",
-    "Scale": "scale",
-    "SumPool2d": "pool",
-    "Threshold": "threshold",
-}
-
-
-def _along_one_axis(
-    name: str, values: Mapping[str, np.ndarray], shape: tuple[int, ...]
-) -> tuple[dict[str, np.ndarray], int]:
-    """Values along the one axis on which they differ, and that axis from the end."""
-    for dim in dict.fromkeys((-len(shape), -1)):
-        found = {}
-        for key, value in values.items():
-            whole = np.broadcast_to(value, shape)
-            others = tuple(i for i in range(len(shape)) if i != len(shape) + dim)
-            line = whole[tuple(0 if i in others else slice(None) for i in range(len(shape)))]
-            if not np.array_equal(np.broadcast_to(np.expand_dims(line, others), shape), whole):
-                break
-            found[key] = value if value.ndim == 0 else line
-        else:
-            return found, dim
-    raise ValueError(
-        f"Node {name!r} has parameters that differ within one channel, of shape {shape}; layers "
-        f"here have one value per channel (`dim`)."
-    )
-
-
-def _make(num_neurons: int, options: dict[str, Any]) -> Any:
-    """A named layer, or a `LeakyIntegrator` if it has a bias."""
-    suffix = "B" if "threshold" in options else "T" if "pos_threshold" in options else ""
-    if "pos_scale" in options:
-        suffix = "TS"
-    kind = f"{'S' if 'alpha' in options else ''}{'R' if 'gamma' in options else ''}LI{suffix}"
-    bias = options.pop("bias", None)
-    if bias is None:
-        return snn.ALL_LAYERS[kind](num_neurons, **options)
-    layer = getattr(snn.flex, kind)(num_neurons, **options)
-    return layer.clone(bias=snn.flex.Weight(bias))
-
-
-def _array(value: Any) -> jax.Array:
-    """An array of float32, or of float64 where it is and JAX has it."""
-    value = np.asarray(value)
-    wide = value.dtype == np.float64 and jax.config.read("jax_enable_x64")
-    return jnp.asarray(value, jnp.float64 if wide else jnp.float32)
-
-
-def _type(*arrays: jax.Array) -> Any:
-    return jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32

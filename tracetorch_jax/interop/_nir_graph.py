@@ -170,7 +170,9 @@ def _read_file(path: pathlib.Path) -> Any:
         return nir.read(path, type_check=False)
     except Exception as error:  # `nir` asserts, and passes on whatever else goes wrong
         problem = str(error) or type(error).__name__
-        raise ValueError(f"`graph` must be a NIR file; {path} cannot be read: {problem}.") from error
+        raise ValueError(
+            f"`graph` must be a NIR file; {path} cannot be read: {problem}."
+        ) from error
 
 
 def _unknown_kinds(group: Any, name: str) -> dict[str, str]:

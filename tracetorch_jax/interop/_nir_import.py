@@ -12,10 +12,11 @@ import numpy as np
 
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax.interop import _nir_metadata as written
-from tracetorch_jax.interop._nir_export import FORMAT, KEY, check_dt, write
+from tracetorch_jax.interop._nir_export import check_dt
 from tracetorch_jax.interop._nir_foreign import read_foreign
 from tracetorch_jax.interop._nir_graph import Graph, Node, read
 from tracetorch_jax.interop._nir_run import Reset, find_dt
+from tracetorch_jax.interop._nir_writer import FORMAT, KEY, write
 
 
 def from_nir(
@@ -194,5 +195,3 @@ def _compare(graph: Graph, expected: Graph) -> None:
             f"`graph` was changed since to_nir wrote it, and its metadata no longer describe it: it "
             f"{shown}. With metadata=False the nodes are read by themselves."
         )
-
-

@@ -111,7 +111,9 @@ def layer_nodes(
         ValueError: the layer has no exact counterpart, and what makes it so.
     """
     if "passthrough" in (spec.positive, spec.negative):
-        raise ValueError(f"{where} passes its membrane through on one side, which no NIR node does.")
+        raise ValueError(
+            f"{where} passes its membrane through on one side, which no NIR node does."
+        )
     spec, values = single(spec, values, where)
     values = {name: full(value) for name, value in values.items()}
     return _Layer(spec, values, dt, style, where).write()

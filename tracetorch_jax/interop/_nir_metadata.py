@@ -87,7 +87,10 @@ def _encode(value: Any, argument: str, initializer: bool = False) -> Any:
     kind = type(value)
     if _OBJECTS.get(kind.__name__) is kind:
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"kind": kind.__name__, "fields": {k: _encode(v, argument, initializer) for k, v in fields.items()}}
+        return {
+            "kind": kind.__name__,
+            "fields": {k: _encode(v, argument, initializer) for k, v in fields.items()},
+        }
     if callable(value) and initializer:
         return {"initializer": None}  # what it made is in the variables
     raise TypeError(f"{argument} has no written form in a NIR graph; got {value!r}.")

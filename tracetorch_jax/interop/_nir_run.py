@@ -12,16 +12,21 @@ import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.interop._nir_export import check_dt, constrained, write
+from tracetorch_jax.interop._nir_export import check_dt, constrained
 from tracetorch_jax.interop._nir_graph import Graph, Node, delayed_edges, order, read
 from tracetorch_jax.interop._nir_layers import Style
+from tracetorch_jax.interop._nir_writer import write
 
 Reset = Literal["v_reset", "subtract"]
 Values = dict[str, Any]
 State = dict[str, np.ndarray]
 
+_TIMED = ("CubaLI", "CubaLIF", "I", "IF", "LI", "LIF")
 
-def run_nir(graph: Any, xs: Any, *, dt: float | None = None, reset: Reset = "v_reset") -> np.ndarray:
+
+def run_nir(
+    graph: Any, xs: Any, *, dt: float | None = None, reset: Reset = "v_reset"
+) -> np.ndarray:
     """Simulate a NIR graph with forward Euler steps, on NumPy.
 
     Each node takes the sum of what its sources give in the same step. On a cycle, what returns to
@@ -71,13 +76,16 @@ def run_nir(graph: Any, xs: Any, *, dt: float | None = None, reset: Reset = "v_r
 
 
 def find_dt(graph: Graph, dt: float | None) -> float:
-    """The length of a step: as given, or as the graph says."""
+    """The length of a step: as given, or as the graph says; of no matter if nothing takes time."""
     if dt is not None:
         return check_dt(dt)
     if "dt" not in graph.metadata:
+        if not any(node.kind in _TIMED for node in graph.nodes.values()):
+            return 1.0
         raise ValueError(
             "`dt` is needed: the metadata of `graph` do not hold it, and its time constants are in "
-            "seconds. Writers take 1e-4 (snnTorch, SpikingJelly) or 1e-3 (norse) unless told."
+            "seconds. snnTorch and SpikingJelly write for 1e-4; norse 1.1 multiplies time constants "
+            "by its own step, so that for its 1e-3 the square, 1e-6, is right."
         )
     return check_dt(float(np.asarray(graph.metadata["dt"])))
 
