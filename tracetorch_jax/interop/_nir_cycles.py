@@ -64,9 +64,10 @@ def check_reset(name: str, node: Node, reset: Reset) -> None:
     if reset == "v_reset":
         raise ValueError(
             f"Node {name!r} ({node.kind}) sets its membrane to `v_reset` = {v_reset.flat[0]:g} "
-            f"after a spike, which no layer here does: they take the threshold off, in the same step. "
-            f'If its writer means that, say reset="subtract". (snnTorch writes this node whatever its '
-            f'reset_mechanism; "subtract" with reset_delay=False is what is meant here.)'
+            f"after a spike, which no layer here does: they take the threshold off, in the same "
+            f'step. If its writer means that, say reset="subtract". (snnTorch writes this node '
+            f"whatever its reset_mechanism; its Leaky does the same as layers here with "
+            f'"subtract" and reset_delay=False.)'
         )
     if np.any(v_reset != 0):
         raise ValueError(

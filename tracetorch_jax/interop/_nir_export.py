@@ -35,8 +35,8 @@ def to_nir(
     raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.
 
     Args:
-        model: a trace layer, `flex.LeakyIntegrator`, `Sequential` or `Residual`, or `Unroll` of one.
-            A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and `Scale`,
+        model: a trace layer, `flex.LeakyIntegrator`, `Sequential` or `Residual`, or `Unroll` of
+            one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and `Scale`,
             `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this module.
         variables: its variables.
         input_shape: shape of one step's tensor, without batch and time.
@@ -105,5 +105,5 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
 def constrained(layer: TraceCell, own: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Constrained values of a layer's parameters, as it computes with them."""
     variables = {"params": dict(own)} if own else {}
-    values = layer.clone(parent=None, name=None).apply(variables, method="parameters")
+    values: Any = layer.clone(parent=None, name=None).apply(variables, method="parameters")
     return {name: np.asarray(value) for name, value in values.items()}

@@ -98,9 +98,8 @@ class _Reader(NodeReader):
         within = self.cycles.get(name, frozenset())
         sources = {source for source in self.graph.sources(name) if source not in within}
         if sources != set(heads):
-            raise ValueError(
-                f"Node {name!r} ({self.graph.nodes[name].kind}) adds up {sorted(sources)}; {_READABLE}."
-            )
+            kind = self.graph.nodes[name].kind
+            raise ValueError(f"Node {name!r} ({kind}) adds up {sorted(sources)}; {_READABLE}.")
 
     def residual(
         self, heads: tuple[str, ...], following: list[str]

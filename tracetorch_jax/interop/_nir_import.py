@@ -192,6 +192,6 @@ def _compare(graph: Graph, expected: Graph) -> None:
     if problems:
         shown = "; ".join(sorted(problems)[:10])
         raise ValueError(
-            f"`graph` was changed since to_nir wrote it, and its metadata no longer describe it: it "
-            f"{shown}. With metadata=False the nodes are read by themselves."
+            f"`graph` was changed since to_nir wrote it, and its metadata no longer describe it: "
+            f"it {shown}. With metadata=False the nodes are read by themselves."
         )

@@ -79,10 +79,11 @@ def single(spec: Spec, values: Values, where: str) -> tuple[Spec, Values]:
 
     if spec.rec_weight == "dual":
         merge("rec_weight")
+    membrane = of(spec.membrane, "beta") or spec.membrane
     spec = dataclasses.replace(
         spec,
         synapse=of(spec.synapse, "alpha"),
-        membrane=of(spec.membrane, "beta"),
+        membrane=membrane,
         recurrence=of(spec.recurrence, "gamma"),
         rec_weight=spec.rec_weight and "single",
     )
@@ -176,8 +177,8 @@ class _Layer:
         decay = self.values[name]
         if np.any(decay >= 1):
             raise ValueError(
-                f"{self.where} has a `{name}` of 1, which is an integrator without leak (I) in NIR: "
-                f"all of its neurons must have it, as a sum and without `bias`, or none."
+                f"{self.where} has a `{name}` of 1, which is an integrator without leak (I) in "
+                f"NIR: all of its neurons must have it, as a sum and without `bias`, or none."
             )
         return self.dt / (1 - decay), self.gain(decay, trace) / (1 - decay)
 
@@ -185,7 +186,6 @@ class _Layer:
         self, role: str, name: str, trace: Trace, sources: list[str], *, cuba: bool = False
     ) -> str:
         """A leaky integrator; with `cuba` the synapse is part of the node."""
-        decay = self.values[name]
         if self.integrates(name, trace):
             return self.piece.add(role, "I", sources, r=self.ones / self.dt)
         tau, r = self.time_constant(name, trace)

@@ -59,8 +59,8 @@ class NodeReader:
             bias = node.values["bias"]
             if bias.shape != (features,):
                 raise ValueError(
-                    f"Node {name!r} (Affine) has `bias` of shape {bias.shape}, but gives {features} "
-                    f"values."
+                    f"Node {name!r} (Affine) has `bias` of shape {bias.shape}, but gives "
+                    f"{features} values."
                 )
             params["bias"] = _array(bias)
         self.shape = (features,)
@@ -173,8 +173,8 @@ class NodeReader:
             )
         if self.shape[0] != weight.shape[1] * groups or bias.shape != weight.shape[:1]:
             raise ValueError(
-                f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, `bias` of shape "
-                f"{bias.shape} and `groups` {groups}, but gets steps of shape {self.shape}."
+                f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, `bias` of "
+                f"shape {bias.shape} and `groups` {groups}, but gets steps of shape {self.shape}."
             )
         stride, dilation = (pair(node.values[key], axes) for key in ("stride", "dilation"))
         padding = padding_of(node, axes)

@@ -67,8 +67,8 @@ def run_nir(
     batched = xs.ndim == len(shape) + 2
     if xs.ndim - len(shape) not in (1, 2) or xs.shape[xs.ndim - len(shape) :] != shape:
         raise ValueError(
-            f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the input "
-            f"of `graph` has; got shape {xs.shape}."
+            f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the "
+            f"input of `graph` has; got shape {xs.shape}."
         )
     xs = xs.astype(np.result_type(xs.dtype, np.float32))
     outputs = simulate(plain, xs if batched else xs[None], dt, reset)[plain.output]
@@ -84,8 +84,8 @@ def find_dt(graph: Graph, dt: float | None) -> float:
             return 1.0
         raise ValueError(
             "`dt` is needed: the metadata of `graph` do not hold it, and its time constants are in "
-            "seconds. snnTorch and SpikingJelly write for 1e-4; norse 1.1 multiplies time constants "
-            "by its own step, so that for its 1e-3 the square, 1e-6, is right."
+            "seconds. snnTorch and SpikingJelly write for 1e-4; norse 1.1 multiplies its time "
+            "constants by its step, so that for its 1e-3 the square, 1e-6, is right."
         )
     return check_dt(float(np.asarray(graph.metadata["dt"])))
 
@@ -303,7 +303,8 @@ def nir_mismatch(
     check_choice("style", style, ("exact", "lif"))
     dt = check_dt(dt)
     if not isinstance(model, snn.Unroll):
-        model = snn.Unroll(model)
+        cell: Any = model
+        model = snn.Unroll(cell)
         variables = {name: {"cell": own} for name, own in variables.items()}
     ours: Any = model.apply(variables, jnp.asarray(xs), return_carry=False)
     axes = model.cell.num_feature_axes
