@@ -43,23 +43,19 @@ class _Reader(NodeReader):
         self.cycles = components(graph)
         self.done: set[Edge] = set()
 
-    def chain(
-        self, heads: tuple[str, ...], stop: str, start: str | None = None
-    ) -> tuple[Layers, tuple[str, ...]]:
+    def chain(self, heads: tuple[str, ...], stop: str) -> tuple[Layers, tuple[str, ...]]:
         """Read from the sum of what `heads` give up to, and without, the node `stop`.
 
         Args:
             heads: nodes that have been read.
             stop: where to end.
-            start: which of several nodes that follow to begin with.
 
         Returns:
             The layers, and the nodes whose sum is what they give.
         """
         layers: Layers = []
         while True:
-            following = [start] if start else self.following(heads)
-            start = None
+            following = self.following(heads)
             if following == [stop]:
                 return layers, heads
             if len(following) > 1:
@@ -106,14 +102,14 @@ class _Reader(NodeReader):
     ) -> tuple[Layers, tuple[str, ...]]:
         """A stack and what passes by it; the sum of both goes on."""
         places = order(self.graph, delayed_edges(self.graph))
-        start, *others = sorted(following, key=places.index)
-        if len(others) != 1 or not set(heads) <= set(self.graph.sources(others[0])):
-            raise ValueError(f"Node {heads[0]!r} feeds {following}; {_READABLE}.")
-        before = self.shape
-        inner, last = self.chain(heads, others[0], start)
+        merging = max(following, key=places.index)
+        before, passing = self.shape, {(head, merging) for head in heads}
+        self.done |= passing
+        inner, last = self.chain(heads, merging)
+        self.done -= passing
         if self.shape != before:
             raise ValueError(
-                f"Node {others[0]!r} adds up steps of different shapes: {before} from "
+                f"Node {merging!r} adds up steps of different shapes: {before} from "
                 f"{list(heads)}, {self.shape} from {list(last)}."
             )
         block, params = _stack(inner, snn.Residual, feature_axes=len(before))

@@ -73,9 +73,9 @@ class Graph:
         return next(name for name, node in self.nodes.items() if node.kind == "Output")
 
 
-def storable(value: np.ndarray) -> np.ndarray:
-    """An array as HDF5 and all readers of NIR take it, without loss: float32 or float64."""
-    return value if value.dtype in (np.float32, np.float64) else value.astype(np.float32)
+def storable(value: np.ndarray) -> Any:
+    """An array as `nir` can write it, without loss: float32 or float64; a scalar without axes."""
+    return value[()] if value.dtype in (np.float32, np.float64) else value.astype(np.float32)[()]
 
 
 def import_nir() -> Any:

@@ -122,14 +122,14 @@ class _Reader:
         if kind == "Unroll":
             cell, params = self.module(described["cell"])
             model = written.restore(kind, described["arguments"], {}, {"cell": cell})
-            return model, {cell.name or "cell": params} if params else {}
+            return model, {"cell": params} if params else {}
         if kind in written.STACKS:
             layers, params = [], {}
             for i, child in enumerate(described["layers"]):
                 layer, own = self.module(child)
                 layers.append(layer)
                 if own:
-                    params[getattr(layer, "name", None) or f"layers_{i}"] = own
+                    params[f"layers_{i}"] = own
             return written.restore(kind, described["arguments"], {}, {"layers": layers}), params
         if "node" not in described:
             return written.restore(kind, described["arguments"], {}, {}), {}
@@ -146,17 +146,24 @@ class _Reader:
             self.values.append(values)
             arrays = {name: node.metadata[name] for name in dtypes}
         else:
-            arrays = _arrays(node, dtypes)
+            arrays = _arrays(node, dtypes, module)
         return module, {name: _cast(arrays[name], dtypes[name], name) for name in dtypes}
 
 
-def _arrays(node: Node, names: dict[str, str]) -> dict[str, np.ndarray]:
+def _arrays(node: Node, names: dict[str, str], module: Any) -> dict[str, np.ndarray]:
     """Parameters of a module that is a single node, from that node."""
+    if not names:
+        return {}
+    order = node.metadata.get("order", ...)  # of a signal that NIR flattens in another order
     if node.kind == "Scale":
-        return {"scale": node.values["scale"]}
+        scale = np.empty(node.values["scale"].size, node.values["scale"].dtype)
+        scale[order] = node.values["scale"].ravel()
+        return {"scale": scale.reshape(module.shape)}
     weight = node.values["weight"]
     axes = (-1, -2) if weight.ndim == 2 else (1, 0)
-    found = {"kernel": np.moveaxis(weight, axes, (-2, -1))}
+    kernel = np.moveaxis(weight, axes, (-2, -1))
+    found = {"kernel": np.empty_like(kernel)}
+    found["kernel"][order] = kernel
     if "bias" in names:
         found["bias"] = node.values["bias"]
     return found

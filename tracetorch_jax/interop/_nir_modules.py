@@ -110,12 +110,12 @@ class _Pool:
             object.__setattr__(self, "stride", self.size)
         _check_size("stride", self.stride, 1)
 
-    def _mean(self, x: jax.Array) -> jax.Array:
+    def _sum(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
         if x.ndim < 3:
             raise ValueError(f"`x` must have axes [..., H, W, C]; got shape {x.shape}.")
         stride: Any = self.stride
-        return nn.avg_pool(x, (self.size, self.size), strides=(stride, stride))
+        return nn.pool(x, 0.0, jax.lax.add, (self.size,) * 2, (stride,) * 2, "VALID")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class AvgPool(_Pool):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Average."""
-        return self._mean(x)
+        return self._sum(x) / self.size**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ class SumPool(_Pool):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Sum."""
-        return self._mean(x) * self.size**2
+        return self._sum(x)
 
 
 class Scale(nn.Module):

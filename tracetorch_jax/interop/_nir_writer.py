@@ -45,12 +45,11 @@ def write(
         if model.reverse:
             raise ValueError("`model` must run forward in time, as a NIR graph does; got reverse.")
         cell, tree = model.cell, model
-        name = cell.name or "cell"
-        params = writer.child(params, name, "`model`", (name,))
+        params = writer.child(params, "cell", "`model`", ("cell",))
     first = Signal.of_input(input_shape, _channels_last_first(cell))
     writer.nodes["input"] = Node("Input", {"shape": np.array(first.index.shape)})
     last, described = writer.module(cell, params, "", first)
-    if last.index.ndim == 1 and not np.array_equal(last.index, np.arange(last.index.size)):
+    if last.index.ndim == 1 and not last.in_order:
         raise ValueError(
             "`model` must not end with flattened channels-last images: NIR flattens them channels "
             "first, which is another order. Put a Dense after Flatten."
@@ -89,6 +88,11 @@ class Signal:
     def of_input(cls, shape: tuple[int, ...], channels_last: bool) -> Signal:
         index = np.arange(math.prod(shape)).reshape(shape)
         return cls("input", shape, np.moveaxis(index, -1, 0) if channels_last else index)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether flattening gives the same on both sides."""
+        return np.array_equal(self.index.ravel(), np.arange(self.index.size))
 
     def moved(self, source: str) -> Signal:
         return dataclasses.replace(self, source=source)
@@ -168,6 +172,8 @@ class _Writer:
             node, shape = pool_node(module, signal.shape, where)
             out = self.image(name, node, shape, signal, where)
         self.describe(module, params, name, path, where)
+        if isinstance(module, (nn.Dense, modules.Scale)) and not signal.in_order:
+            self.nodes[name].metadata["order"] = signal.index.ravel()
         description["node"] = name
         return out, description
 
@@ -177,7 +183,7 @@ class _Writer:
         if isinstance(stack, snn.Residual) and stack.merge != "add":
             raise ValueError(f"{where} concatenates, which no NIR node does; got {stack.merge!r}.")
         start, layers = signal, []
-        names = [getattr(m, "name", None) or f"layers_{i}" for i, m in enumerate(stack.layers)]
+        names = [f"layers_{i}" for i in range(len(stack.layers))]
         for name, layer in zip(names, stack.layers, strict=True):
             child = f"{path}/{name}" if path else name
             own: Any = {}
