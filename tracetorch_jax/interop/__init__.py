@@ -2,6 +2,7 @@
 
 from tracetorch_jax.interop._nir_export import to_nir
 from tracetorch_jax.interop._nir_import import from_nir
+from tracetorch_jax.interop._nir_mismatch import Mismatch, nir_mismatch
 from tracetorch_jax.interop._nir_modules import (
     AvgPool,
     ChannelsFirst,
@@ -10,7 +11,7 @@ from tracetorch_jax.interop._nir_modules import (
     Scale,
     SumPool,
 )
-from tracetorch_jax.interop._nir_run import Mismatch, nir_mismatch, run_nir
+from tracetorch_jax.interop._nir_run import run_nir
 
 __all__ = [
     "AvgPool",

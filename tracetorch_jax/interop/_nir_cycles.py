@@ -16,7 +16,6 @@ class Cycle:
 
     Attributes:
         name: of its membrane.
-        names: of all its nodes.
         heads: nodes whose sum is its output.
         values: constrained parameters by name.
         gain: what its input is to be multiplied by before it reaches a membrane that sums.
@@ -24,7 +23,6 @@ class Cycle:
     """
 
     name: str
-    names: list[str]
     heads: tuple[str, ...]
     values: dict[str, np.ndarray]
     gain: np.ndarray
@@ -138,7 +136,7 @@ class _Match:
             raise self.fail(f"{unused} have no place in one")
         values = {"beta": beta} | self.recurrence(sides)
         heads = self.outputs(sides, values)
-        return Cycle(entry, self.used, heads, values, gain, bias)
+        return Cycle(entry, heads, values, gain, bias)
 
     def only(self, names: list[str], what: str) -> str:
         if len(names) != 1:

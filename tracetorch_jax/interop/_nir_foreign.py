@@ -8,8 +8,9 @@ import flax.linen as nn
 
 from tracetorch_jax import snn
 from tracetorch_jax.interop._nir_cycles import match
-from tracetorch_jax.interop._nir_graph import Edge, Graph, components, delayed_edges, order
+from tracetorch_jax.interop._nir_graph import ELEMENTWISE, Edge, Graph
 from tracetorch_jax.interop._nir_nodes import Layers, NodeReader
+from tracetorch_jax.interop._nir_order import components, delayed_edges, order
 from tracetorch_jax.interop._nir_run import Reset
 
 _READABLE = (
@@ -66,12 +67,19 @@ class _Reader(NodeReader):
             self.done |= {(head, name) for head in heads}
             self.expect_sources(name, heads)
             if name in self.cycles:
+                self.check_shapes(self.cycles[name])
                 cycle = match(self.graph, self.cycles[name], name, self.dt, self.reset)
-                layers += self.cycle(cycle, self.graph.nodes)
+                layers += self.cycle(cycle)
                 heads = cycle.heads
             else:
                 layers += self.node(name, self.graph.nodes[name])
                 heads = (name,)
+
+    def check_shapes(self, names: frozenset[str]) -> None:
+        """Check the elementwise nodes of a cycle."""
+        for name in sorted(names):
+            if self.graph.nodes[name].kind in ELEMENTWISE:
+                self.values(name, self.graph.nodes[name])
 
     def following(self, heads: tuple[str, ...]) -> list[str]:
         """The nodes that take the sum of what `heads` give, and have not been read."""

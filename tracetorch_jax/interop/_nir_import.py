@@ -14,7 +14,8 @@ from tracetorch_jax._checks import check_choice
 from tracetorch_jax.interop import _nir_metadata as written
 from tracetorch_jax.interop._nir_export import check_dt
 from tracetorch_jax.interop._nir_foreign import read_foreign
-from tracetorch_jax.interop._nir_graph import Graph, Node, read
+from tracetorch_jax.interop._nir_graph import Graph, Node
+from tracetorch_jax.interop._nir_read import read
 from tracetorch_jax.interop._nir_run import Reset, find_dt
 from tracetorch_jax.interop._nir_writer import FORMAT, KEY, write
 

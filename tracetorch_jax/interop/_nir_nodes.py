@@ -105,14 +105,9 @@ class NodeReader:
             gain, leak = gain / (1 - beta), leak / (1 - beta)
         return [*self.factor(gain), self.layer(name, values, bias=leak, ema=not summing)]
 
-    def cycle(self, cycle: Cycle, nodes: Mapping[str, Node]) -> Layers:
+    def cycle(self, cycle: Cycle) -> Layers:
         """The layer that a cycle is."""
-        for name in cycle.names:
-            self.values(name, nodes[name])
-        return [
-            *self.factor(cycle.gain),
-            self.layer(cycle.name, cycle.values, bias=cycle.bias),
-        ]
+        return [*self.factor(cycle.gain), self.layer(cycle.name, cycle.values, bias=cycle.bias)]
 
     def layer(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from tracetorch_jax.interop import _nir_modules as modules
 from tracetorch_jax.interop._nir_conv import conv_node, pool_node
 from tracetorch_jax.interop._nir_graph import Graph, Node, storable
 from tracetorch_jax.interop._nir_layers import Style, layer_nodes
+from tracetorch_jax.interop._nir_signal import Signal
 from tracetorch_jax.snn import TraceCell
 
 FORMAT = 1
@@ -70,38 +70,6 @@ def write(
     }
     metadata = {KEY: json.dumps(document), "dt": dt}
     return Graph(writer.nodes, writer.edges, metadata, first.index.shape), first, last
-
-
-@dataclasses.dataclass
-class Signal:
-    """What flows along an edge.
-
-    `index` has the shape that the signal has in NIR, and holds where each of its elements lies in
-    the flattened tensor of ours, of shape `shape`: NIR has channels first, Flax has them last.
-    """
-
-    source: str
-    shape: tuple[int, ...]
-    index: np.ndarray
-
-    @classmethod
-    def of_input(cls, shape: tuple[int, ...], channels_last: bool) -> Signal:
-        index = np.arange(math.prod(shape)).reshape(shape)
-        return cls("input", shape, np.moveaxis(index, -1, 0) if channels_last else index)
-
-    @property
-    def in_order(self) -> bool:
-        """Whether flattening gives the same on both sides."""
-        return np.array_equal(self.index.ravel(), np.arange(self.index.size))
-
-    def moved(self, source: str) -> Signal:
-        return dataclasses.replace(self, source=source)
-
-    def full(self, value: np.ndarray, dim: int) -> np.ndarray:
-        """A value along axis `dim` of our tensor, as an array of NIR's shape."""
-        value = np.asarray(value).astype(np.float64)
-        along = value.reshape(value.shape + (1,) * (-dim - 1)) if value.ndim else value
-        return np.broadcast_to(along, self.shape).ravel()[self.index]
 
 
 def _channels_last_first(module: Any) -> bool:
