@@ -195,9 +195,7 @@ def test_arguments_of_to_nir_are_checked():
         interop.to_nir(model, {"params": params, "batch_stats": {}}, input_shape=(2,))
     with pytest.raises(TypeError, match="`variables` must be a dict of collections; got list"):
         interop.to_nir(model, [], input_shape=(2,))
-    with pytest.raises(
-        TypeError, match="`kernel` of Dense at `layers_0` must be known, not traced"
-    ):
+    with pytest.raises(TypeError, match="`bias` of Dense at `layers_0` must be known, not traced"):
         jax.jit(lambda params: write(params) and 0)(params)
     with pytest.raises(TypeError, match=r"str \(`model`\) has no counterpart in NIR"):
         interop.to_nir("LIB", {}, input_shape=(2,))

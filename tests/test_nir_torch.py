@@ -1,12 +1,15 @@
 """What `to_nir` writes, executed by nirtorch: needs torch, so it runs in an environment of its own.
 
-    pip install torch nir nirtorch jax flax pytest optax
+    pip install torch nir nirtorch snntorch jax flax pytest
     python -m pytest tests/test_nir_torch.py
 
 Elsewhere it is skipped. `test_nir.py` holds nirtorch's results against every version, from
 `data/nir/nirtorch.npz`, and executes the same graphs with an interpreter of its own.
 """
 
+import flax.linen as nn
+import jax
+import nir_cases
 import numpy as np
 import pytest
 
@@ -15,7 +18,6 @@ from tracetorch_jax import interop, snn
 torch = pytest.importorskip("torch", reason="needs torch; see the docstring of this file")
 nirtorch = pytest.importorskip("nirtorch", reason="needs nirtorch; see the docstring of this file")
 nir = pytest.importorskip("nir")
-nir_cases = pytest.importorskip("nir_cases")
 
 DT = 1e-3
 
@@ -97,4 +99,26 @@ def test_nirtorch_fires_the_same_spikes(name, tmp_path):
         np.testing.assert_array_equal(got, want)
     else:
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
-    assert snn.ALL_LAYERS
+
+
+def test_snntorch_runs_lossy_graphs_as_run_nir_does(tmp_path):
+    pytest.importorskip("snntorch", reason="needs snntorch")
+    from snntorch.import_nir import import_from_nir
+
+    layers = [
+        snn.LIB(5, beta=0.8, threshold=0.5),
+        nn.Dense(3),
+        snn.SLIB(3, alpha=0.3, threshold=0.1),
+    ]
+    model = snn.Unroll(snn.Sequential([nn.Dense(5), *layers]))
+    xs = np.random.default_rng(0).normal(1, 4, (2, 40, 4)).astype(np.float32)
+    variables = model.init(jax.random.key(1), xs)
+    path = tmp_path / "graph.nir"
+    nir.write(path, interop.to_nir(model, variables, input_shape=(4,), dt=1e-4, style="lif"))
+    module, outputs, state = import_from_nir(nir.read(path)), [], None
+    for x in torch.from_numpy(xs).unbind(1):
+        y, state = module(x, state)
+        outputs.append((y[0] if isinstance(y, tuple) else y).detach().numpy())
+    want = interop.run_nir(path, xs)
+    np.testing.assert_array_equal(np.stack(outputs, 1), want)
+    assert np.count_nonzero(want) > 20

@@ -116,6 +116,7 @@ def test_readme_names_every_layer():
 
 SPEED = (ROOT / "docs" / "speed.md").read_text()
 PAGES = README + SPEED.partition("## On a CPU")[0]  # the rest has a test of its own
+PAGES += (ROOT / "docs" / "nir.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGES, re.S | re.M)
 
 

@@ -39,8 +39,7 @@ class _Reader(NodeReader):
     """Walks a graph from its input to its output."""
 
     def __init__(self, graph: Graph, dt: float, reset: Reset) -> None:
-        super().__init__(graph.input_shape, dt, reset)
-        self.graph = graph
+        super().__init__(graph, dt, reset)
         self.cycles = components(graph)
         self.done: set[Edge] = set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 Edge = tuple[str, str]
@@ -75,6 +76,11 @@ class Graph:
 def storable(value: np.ndarray) -> Any:
     """An array as `nir` can write it, without loss: float32 or float64; a scalar without axes."""
     return value[()] if value.dtype in (np.float32, np.float64) else value.astype(np.float32)[()]
+
+
+def has_float64() -> bool:
+    """Whether JAX computes in float64 where it is told to."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def import_nir() -> Any:

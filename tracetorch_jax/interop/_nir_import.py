@@ -14,7 +14,7 @@ from tracetorch_jax._checks import check_choice
 from tracetorch_jax.interop import _nir_metadata as written
 from tracetorch_jax.interop._nir_export import check_dt
 from tracetorch_jax.interop._nir_foreign import read_foreign
-from tracetorch_jax.interop._nir_graph import Graph, Node
+from tracetorch_jax.interop._nir_graph import Graph, Node, has_float64
 from tracetorch_jax.interop._nir_read import read
 from tracetorch_jax.interop._nir_run import Reset, find_dt
 from tracetorch_jax.interop._nir_writer import FORMAT, KEY, write
@@ -172,7 +172,7 @@ def _arrays(node: Node, names: dict[str, str], module: Any) -> dict[str, np.ndar
 
 def _cast(array: Any, dtype: str, name: str) -> np.ndarray:
     wanted = jnp.dtype(dtype)
-    if wanted == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    if wanted == np.float64 and not has_float64():
         raise ValueError(
             f"`{name}` of `graph` is float64, which JAX rounds to float32 unless jax_enable_x64 is "
             f"set: set it to read this graph without loss."

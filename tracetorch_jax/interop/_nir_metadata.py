@@ -132,8 +132,8 @@ def restore(kind: str, text: str, values: Mapping[str, Any], children: dict[str,
         if name in ("dtype", "param_dtype"):
             decoded[name] = None if value is None else getattr(jnp, value)
             continue
-        lookup = values.get(name, values.get(name.removeprefix("pos_")))
-        decoded[name] = _decode(value, lookup)
+        own = (name, name.removeprefix("pos_"), name.removeprefix("neg_"))
+        decoded[name] = _decode(value, next((values[n] for n in own if n in values), None))
     return KINDS[kind](**decoded, **children)
 
 

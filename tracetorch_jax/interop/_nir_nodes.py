@@ -14,7 +14,7 @@ import numpy as np
 from tracetorch_jax import snn
 from tracetorch_jax.interop import _nir_modules as modules
 from tracetorch_jax.interop._nir_cycles import Cycle, check_reset, decay_of
-from tracetorch_jax.interop._nir_graph import PARAMETERS, Node
+from tracetorch_jax.interop._nir_graph import PARAMETERS, Graph, Node, has_float64
 from tracetorch_jax.interop._nir_run import Reset, padding_of, pair
 
 Layers = list[tuple[Any, dict[str, Any]]]
@@ -22,10 +22,21 @@ Layers = list[tuple[Any, dict[str, Any]]]
 
 
 class NodeReader:
-    """Reads nodes one after the other; `shape` is that of the signal that they get."""
+    """Reads nodes one after the other; `shape` is that of the signal that they get.
 
-    def __init__(self, shape: tuple[int, ...], dt: float, reset: Reset) -> None:
-        self.shape, self.dt, self.reset = shape, dt, reset
+    Parameters are of float32, or of float64 where the graph has any and JAX does.
+    """
+
+    def __init__(self, graph: Graph, dt: float, reset: Reset) -> None:
+        self.graph, self.dt, self.reset = graph, dt, reset
+        self.shape = graph.input_shape
+        arrays = [v for node in graph.nodes.values() for v in node.values.values()]
+        wide = any(getattr(array, "dtype", None) == np.float64 for array in arrays)
+        self.dtype = jnp.float64 if wide and has_float64() else jnp.float32
+
+    def array(self, value: Any) -> jax.Array:
+        """A parameter."""
+        return jnp.asarray(value, self.dtype)
 
     def node(self, name: str, node: Node) -> Layers:
         """The modules that a node is."""
@@ -53,7 +64,7 @@ class NodeReader:
                 f"gets steps of shape {self.shape}."
             )
         features = weight.shape[0]
-        kernel = _array(weight.T)
+        kernel = self.array(weight.T)
         params = {"kernel": kernel}
         if node.kind == "Affine":
             bias = node.values["bias"]
@@ -62,9 +73,9 @@ class NodeReader:
                     f"Node {name!r} (Affine) has `bias` of shape {bias.shape}, but gives "
                     f"{features} values."
                 )
-            params["bias"] = _array(bias)
+            params["bias"] = self.array(bias)
         self.shape = (features,)
-        dense = nn.Dense(features, use_bias=node.kind == "Affine", param_dtype=_type(kernel))
+        dense = nn.Dense(features, use_bias=node.kind == "Affine", param_dtype=self.dtype)
         return [(dense, params)]
 
     def _scale(self, name: str, node: Node) -> Layers:
@@ -74,8 +85,8 @@ class NodeReader:
         """A factor, unless it is 1 to the rounding of float32."""
         if np.allclose(factor, 1, rtol=0, atol=1e-6):
             return []
-        scale = _array(np.broadcast_to(factor, self.shape))
-        return [(modules.Scale(self.shape, param_dtype=_type(scale)), {"scale": scale})]
+        scale = self.array(np.broadcast_to(factor, self.shape))
+        return [(modules.Scale(self.shape, param_dtype=self.dtype), {"scale": scale})]
 
     def _threshold(self, name: str, node: Node) -> Layers:
         threshold = self.values(name, node)["threshold"]
@@ -128,7 +139,7 @@ class NodeReader:
                     f"here have thresholds greater than 0."
                 )
         along, dim = _along_one_axis(name, values, self.shape)
-        options: dict[str, Any] = {"dim": dim, "param_dtype": _type(*map(_array, along.values()))}
+        options: dict[str, Any] = {"dim": dim, "param_dtype": self.dtype}
         for key, value in along.items():
             options[key] = value
             if key in ("alpha", "beta", "gamma"):
@@ -183,7 +194,7 @@ class NodeReader:
                 f"Node {name!r} ({node.kind}) has a kernel of {size}, larger than its padded input "
                 f"of shape {self.shape}."
             )
-        kernel = _array(np.moveaxis(weight, (0, 1), (-1, -2)))
+        kernel = self.array(np.moveaxis(weight, (0, 1), (-1, -2)))
         conv = nn.Conv(
             weight.shape[0],
             size,
@@ -191,10 +202,10 @@ class NodeReader:
             padding=tuple((p, p) for p in padding),
             kernel_dilation=dilation,
             feature_group_count=groups,
-            param_dtype=_type(kernel),
+            param_dtype=self.dtype,
         )
         self.shape = (weight.shape[0], *out)
-        return self.channels_last((conv, {"kernel": kernel, "bias": _array(bias)}))
+        return self.channels_last((conv, {"kernel": kernel, "bias": self.array(bias)}))
 
     def _pool(self, name: str, node: Node) -> Layers:
         size, stride, padding = (
@@ -271,14 +282,3 @@ def _make(num_neurons: int, options: dict[str, Any]) -> Any:
         return snn.ALL_LAYERS[kind](num_neurons, **options)
     layer = getattr(snn.flex, kind)(num_neurons, **options)
     return layer.clone(bias=snn.flex.Weight(bias))
-
-
-def _array(value: Any) -> jax.Array:
-    """An array of float32, or of float64 where it is and JAX has it."""
-    value = np.asarray(value)
-    wide = value.dtype == np.float64 and jax.config.read("jax_enable_x64")
-    return jnp.asarray(value, jnp.float64 if wide else jnp.float32)
-
-
-def _type(*arrays: jax.Array) -> Any:
-    return jnp.float64 if any(a.dtype == jnp.float64 for a in arrays) else jnp.float32

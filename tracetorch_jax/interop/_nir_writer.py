@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
@@ -19,6 +17,7 @@ from tracetorch_jax.interop import _nir_modules as modules
 from tracetorch_jax.interop._nir_conv import conv_node, pool_node
 from tracetorch_jax.interop._nir_graph import Graph, Node, storable
 from tracetorch_jax.interop._nir_layers import Style, layer_nodes
+from tracetorch_jax.interop._nir_params import check_params, child_params
 from tracetorch_jax.interop._nir_signal import Signal
 from tracetorch_jax.snn import TraceCell
 
@@ -45,7 +44,7 @@ def write(
         if model.reverse:
             raise ValueError("`model` must run forward in time, as a NIR graph does; got reverse.")
         cell, tree = model.cell, model
-        params = writer.child(params, "cell", "`model`", ("cell",))
+        params = child_params(params, "cell", "`model`", ("cell",))
     first = Signal.of_input(input_shape, _channels_last_first(cell))
     writer.nodes["input"] = Node("Input", {"shape": np.array(first.index.shape)})
     last, described = writer.module(cell, params, "", first)
@@ -124,11 +123,11 @@ class _Writer:
         elif isinstance(module, nn.Dense):
             out = self.dense(module, params, name, signal, where)
         elif isinstance(module, nn.Conv):
-            self.check_params(params, {"kernel", "bias"} if module.use_bias else {"kernel"}, where)
+            check_params(params, {"kernel", "bias"} if module.use_bias else {"kernel"}, where)
             node, shape = conv_node(module, params, signal.shape, where)
             out = self.image(name, node, shape, signal, where)
         elif isinstance(module, modules.Scale):
-            self.check_params(params, {"scale"}, where, {"scale": module.shape})
+            check_params(params, {"scale"}, where, {"scale": module.shape})
             if signal.shape != module.shape:
                 raise ValueError(f"{where} must get the shape of one step; got {signal.shape}.")
             scale = np.asarray(params["scale"])
@@ -156,7 +155,7 @@ class _Writer:
             child = f"{path}/{name}" if path else name
             own: Any = {}
             if isinstance(layer, nn.Module):
-                own = self.child(params, name, where, tuple(names))
+                own = child_params(params, name, where, tuple(names))
             signal, described = self.module(layer, own, child, signal)
             layers.append(described)
         description = {
@@ -177,19 +176,6 @@ class _Writer:
             signal, description["node"] = out, name
         return signal, description
 
-    def child(self, params: Any, name: str, where: str, known: tuple[str, ...]) -> Any:
-        """Parameters of a module within another."""
-        if not isinstance(params, Mapping):
-            raise TypeError(
-                f"The parameters of {where} must be a dict; got {type(params).__name__}."
-            )
-        extra = [other for other in params if other not in known]
-        if extra:
-            raise ValueError(
-                f"The parameters of {where} must be those of {list(known)}; got {extra} too."
-            )
-        return params.get(name, {})
-
     # Leaves.
 
     def layer(
@@ -198,7 +184,7 @@ class _Writer:
         written.check_spike(layer, where)
         layer._check_shape("input_shape", signal.shape)
         wanted = {p.raw_name: p.shape for p in layer.describe() if p.learnable}
-        self.check_params(params, set(wanted), where, wanted)
+        check_params(params, set(wanted), where, wanted)
         values = self.values(layer, params)
         piece = layer_nodes(
             layer.spec, values, self.dt, self.style, lambda v: signal.full(v, layer.dim), where
@@ -228,7 +214,7 @@ class _Writer:
             )
         shapes = {"kernel": (signal.shape[0], dense.features), "bias": (dense.features,)}
         wanted = {"kernel", "bias"} if dense.use_bias else {"kernel"}
-        self.check_params(params, wanted, where, shapes)
+        check_params(params, wanted, where, shapes)
         weight = storable(np.asarray(params["kernel"]))[signal.index].T
         values = {"weight": np.ascontiguousarray(weight)}
         if dense.use_bias:
@@ -304,22 +290,3 @@ class _Writer:
             metadata["reset"] = "subtract" if module.spec.fires else "none"
             metadata |= {key: storable(value) for key, value in arrays.items()}
         self.nodes[name].metadata = metadata
-
-    def check_params(
-        self,
-        params: Any,
-        wanted: set[str],
-        where: str,
-        shapes: Mapping[str, tuple[int, ...]] | None = None,
-    ) -> None:
-        if not isinstance(params, Mapping) or set(params) != wanted:
-            got = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-            raise ValueError(f"The parameters of {where} must be {sorted(wanted)}; got {got}.")
-        for key in wanted:
-            shape = jnp.shape(params[key])
-            if shapes and shape != shapes[key]:
-                raise ValueError(
-                    f"`{key}` of {where} must have the shape {shapes[key]}; got {shape}."
-                )
-            if isinstance(params[key], jax.core.Tracer):
-                raise TypeError(f"`{key}` of {where} must be known, not traced; got {params[key]}.")
