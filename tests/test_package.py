@@ -118,7 +118,7 @@ SPEED = (ROOT / "docs" / "speed.md").read_text()
 PAGES = {
     "README": README,
     "speed": SPEED.partition("## On a CPU")[0],  # the rest has a test of its own
-    **{page: (ROOT / "docs" / f"{page}.md").read_text() for page in ("nnx", "tracetorch")},
+    **{page: (ROOT / "docs" / f"{page}.md").read_text() for page in ("nir", "nnx", "tracetorch")},
 }
 BLOCKS = {
     f"{page}-{i}": block

@@ -1,0 +1,109 @@
+"""Writing networks of trace layers as NIR graphs (extra ``nir``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from tracetorch_jax._checks import check_choice
+from tracetorch_jax.interop._nir_graph import build, import_nir
+from tracetorch_jax.interop._nir_layers import Style
+from tracetorch_jax.interop._nir_writer import write
+from tracetorch_jax.snn import TraceCell
+
+
+def to_nir(
+    model: nn.Module,
+    variables: Any,
+    *,
+    input_shape: tuple[int, ...],
+    dt: float = 1e-3,
+    style: Style = "exact",
+) -> Any:
+    """Write a network as a NIR graph.
+
+    Every single layer, ``LI`` to ``SRLITS``, is written exactly, with `LI`, `Threshold` and `Scale`
+    nodes: a simulator that takes forward Euler steps of `dt`, and in which a signal that returns to
+    a node arrives one step later, gives the same spikes. Dual layers are written as their single
+    counterparts if their two halves are equal. ``docs/nir.md`` shows the graphs.
+
+    What else the graph needs to come back by `from_nir` bit for bit (arguments of constructors,
+    raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.
+
+    Args:
+        model: a trace layer, `flex.LeakyIntegrator`, `Sequential` or `Residual`, or `Unroll` of
+            one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and `Scale`,
+            `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this module.
+        variables: its variables.
+        input_shape: shape of one step's tensor, without batch and time.
+        dt: length of a step in seconds.
+        style: ``"exact"``, or ``"lif"`` for one node that integrates and fires (`LIF`, `CubaLIF`,
+            `IF`) per sign, as hardware has them. NIR resets these to 0, and our layers take the
+            threshold off, so the spikes differ: `nir_mismatch` measures by how much.
+
+    Returns:
+        A ``nir.NIRGraph``; ``nir.write(path, graph)`` makes a file of it. Its arrays are of the
+        parameters' dtype, at least float32.
+
+    Raises:
+        ImportError: `nir` is missing.
+        TypeError: a module that NIR has no counterpart for, by its place in the stack; an argument
+            of the wrong kind.
+        ValueError: a dual layer whose halves differ, a spike function that does not step from 0 to
+            1, a decay of 1 for some neurons only, and whatever else has no exact counterpart;
+            variables that do not fit the model; a `dt` that is not positive.
+
+    Reference: Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set
+    for interoperable brain-inspired computing", Nature Communications 15, 2024.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from tracetorch_jax import snn
+        >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4)]))
+        >>> variables = model.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+        >>> graph = to_nir(model, variables, input_shape=(3,))
+        >>> sorted(graph.nodes)  # doctest: +NORMALIZE_WHITESPACE
+        ['input', 'layers_0', 'layers_1_mem', 'layers_1_reset', 'layers_1_spike', 'output']
+    """
+    import_nir()
+    check_choice("style", style, ("exact", "lif"))
+    dt, input_shape = check_dt(dt), _check_shape(input_shape)
+    if not isinstance(variables, Mapping):
+        raise TypeError(
+            f"`variables` must be a dict of collections; got {type(variables).__name__}."
+        )
+    others = [name for name in variables if name != "params"]
+    if others:
+        raise ValueError(f"`variables` must hold `params` alone to be written; got {others} too.")
+    params = nn.unbox(variables.get("params", {}))
+    return build(write(model, params, input_shape, dt, style, constrained)[0])
+
+
+def check_dt(dt: Any) -> float:
+    """Return `dt` as a positive float."""
+    if isinstance(dt, bool) or not isinstance(dt, (int, float, np.number)):
+        raise TypeError(f"`dt` must be a number of seconds; got {dt!r}.")
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"`dt` must be greater than 0 and finite, in seconds; got {dt!r}.")
+    return float(dt)
+
+
+def _check_shape(shape: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(size) for size in shape)
+    except TypeError:
+        raise TypeError(f"`input_shape` must be a tuple of integers; got {shape!r}.") from None
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"`input_shape` must be sizes of at least 1, at least one; got {sizes}.")
+    return sizes
+
+
+def constrained(layer: TraceCell, own: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Constrained values of a layer's parameters, as it computes with them."""
+    variables = {"params": dict(own)} if own else {}
+    values: Any = layer.clone(parent=None, name=None).apply(variables, method="parameters")
+    return {name: np.asarray(value) for name, value in values.items()}

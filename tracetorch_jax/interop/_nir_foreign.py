@@ -1,0 +1,123 @@
+"""Reading NIR graphs by what their nodes mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+
+from tracetorch_jax import snn
+from tracetorch_jax.interop._nir_cycles import match
+from tracetorch_jax.interop._nir_graph import ELEMENTWISE, Edge, Graph
+from tracetorch_jax.interop._nir_nodes import Layers, NodeReader
+from tracetorch_jax.interop._nir_order import components, delayed_edges, order
+from tracetorch_jax.interop._nir_run import Reset
+
+_READABLE = (
+    "graphs can be read that are a chain of nodes, of cycles that are layers, and of stacks that "
+    "are passed by"
+)
+
+
+def read_foreign(graph: Graph, dt: float, reset: Reset) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that a graph is by its nodes alone; see `from_nir`."""
+    reader = _Reader(graph, dt, reset)
+    layers, heads = reader.chain((graph.input,), graph.output)
+    reader.expect_sources(graph.output, heads)
+    if not layers:
+        raise ValueError("`graph` must do something between its input and its output.")
+    cell, params = _stack(layers, feature_axes=len(graph.input_shape))
+    return snn.Unroll(cell), {"params": {"cell": params}} if params else {}
+
+
+def _stack(layers: Layers, kind: Any = snn.Sequential, **options: Any) -> tuple[Any, Any]:
+    params = {f"layers_{i}": own for i, (_, own) in enumerate(layers) if own}
+    return kind([module for module, _ in layers], **options), params
+
+
+class _Reader(NodeReader):
+    """Walks a graph from its input to its output."""
+
+    def __init__(self, graph: Graph, dt: float, reset: Reset) -> None:
+        super().__init__(graph, dt, reset)
+        self.cycles = components(graph)
+        self.done: set[Edge] = set()
+
+    def chain(self, heads: tuple[str, ...], stop: str) -> tuple[Layers, tuple[str, ...]]:
+        """Read from the sum of what `heads` give up to, and without, the node `stop`.
+
+        Args:
+            heads: nodes that have been read.
+            stop: where to end.
+
+        Returns:
+            The layers, and the nodes whose sum is what they give.
+        """
+        layers: Layers = []
+        while True:
+            following = self.following(heads)
+            if following == [stop]:
+                return layers, heads
+            if len(following) > 1:
+                found, heads = self.residual(heads, following)
+                layers += found
+                continue
+            (name,) = following
+            self.done |= {(head, name) for head in heads}
+            self.expect_sources(name, heads)
+            if name in self.cycles:
+                self.check_shapes(self.cycles[name])
+                cycle = match(self.graph, self.cycles[name], name, self.dt, self.reset)
+                layers += self.cycle(cycle)
+                heads = cycle.heads
+            else:
+                layers += self.node(name, self.graph.nodes[name])
+                heads = (name,)
+
+    def check_shapes(self, names: frozenset[str]) -> None:
+        """Check the elementwise nodes of a cycle."""
+        for name in sorted(names):
+            if self.graph.nodes[name].kind in ELEMENTWISE:
+                self.values(name, self.graph.nodes[name])
+
+    def following(self, heads: tuple[str, ...]) -> list[str]:
+        """The nodes that take the sum of what `heads` give, and have not been read."""
+        outer = [
+            sorted(
+                b
+                for b in self.graph.targets(head)
+                if (head, b) not in self.done and b not in self.cycles.get(head, ())
+            )
+            for head in heads
+        ]
+        if any(targets != outer[0] for targets in outer):
+            listed = ", ".join(f"{h!r} to {t}" for h, t in zip(heads, outer, strict=True))
+            raise ValueError(
+                f"`graph` must add up {list(heads)} wherever it uses them; got {listed}."
+            )
+        return outer[0]
+
+    def expect_sources(self, name: str, heads: tuple[str, ...]) -> None:
+        within = self.cycles.get(name, frozenset())
+        sources = {source for source in self.graph.sources(name) if source not in within}
+        if sources != set(heads):
+            kind = self.graph.nodes[name].kind
+            raise ValueError(f"Node {name!r} ({kind}) adds up {sorted(sources)}; {_READABLE}.")
+
+    def residual(
+        self, heads: tuple[str, ...], following: list[str]
+    ) -> tuple[Layers, tuple[str, ...]]:
+        """A stack and what passes by it; the sum of both goes on."""
+        places = order(self.graph, delayed_edges(self.graph))
+        merging = max(following, key=places.index)
+        before, passing = self.shape, {(head, merging) for head in heads}
+        self.done |= passing
+        inner, last = self.chain(heads, merging)
+        self.done -= passing
+        if self.shape != before:
+            raise ValueError(
+                f"Node {merging!r} adds up steps of different shapes: {before} from "
+                f"{list(heads)}, {self.shape} from {list(last)}."
+            )
+        block, params = _stack(inner, snn.Residual, feature_axes=len(before))
+        return [(block, params)], (*heads, *last)

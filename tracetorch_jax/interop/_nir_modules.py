@@ -1,0 +1,208 @@
+"""What stands between layers in a NIR graph: shapes, pooling, and factors, for `snn.Sequential`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax._parameters import check_dtype
+
+
+def _check_size(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _OverAxes:
+    """Base of what acts on the last axes of one step's tensor."""
+
+    axes: int = 3
+
+    def __post_init__(self) -> None:
+        _check_size("axes", self.axes, 1 if isinstance(self, Flatten) else 2)
+
+    def _check(self, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)
+        if x.ndim < self.axes:
+            raise ValueError(
+                f"`x` must have at least {self.axes} axes for {self!r}; got shape {x.shape}."
+            )
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelsLast(_OverAxes):
+    """``[..., C, H, W]`` to ``[..., H, W, C]``, as `flax.linen.Conv` takes it.
+
+    Args:
+        axes: axes of one step's tensor, channels included.
+
+    Raises:
+        ValueError: `axes` below 2; when called, an array of fewer axes.
+
+    Example:
+        >>> ChannelsLast()(jnp.zeros((2, 5, 8, 9))).shape
+        (2, 8, 9, 5)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Move the axis of the channels."""
+        return jnp.moveaxis(self._check(x), -self.axes, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelsFirst(_OverAxes):
+    """``[..., H, W, C]`` to ``[..., C, H, W]``, where trace layers take ``dim=-3``.
+
+    Args:
+        axes: axes of one step's tensor, channels included.
+
+    Raises:
+        ValueError: `axes` below 2; when called, an array of fewer axes.
+
+    Example:
+        >>> ChannelsFirst()(jnp.zeros((2, 8, 9, 5))).shape
+        (2, 5, 8, 9)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Move the axis of the channels."""
+        return jnp.moveaxis(self._check(x), -1, -self.axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten(_OverAxes):
+    """The last axes of one step's tensor as one.
+
+    Args:
+        axes: how many; every axis but those of the batch.
+
+    Raises:
+        ValueError: `axes` below 1; when called, an array of fewer axes.
+
+    Example:
+        >>> Flatten(3)(jnp.zeros((2, 5, 8, 9))).shape
+        (2, 360)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Reshape."""
+        x = self._check(x)
+        return x.reshape(*x.shape[: -self.axes], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """Base of pooling over squares of ``[..., H, W, C]``."""
+
+    size: int = 2
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_size("size", self.size, 1)
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.size)
+        _check_size("stride", self.stride, 1)
+
+    def _sum(self, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)
+        if x.ndim < 3:
+            raise ValueError(f"`x` must have axes [..., H, W, C]; got shape {x.shape}.")
+        stride: Any = self.stride
+        return nn.pool(x, 0.0, jax.lax.add, (self.size,) * 2, (stride,) * 2, "VALID")
+
+
+@dataclasses.dataclass(frozen=True)
+class AvgPool(_Pool):
+    """Means over squares of ``[..., H, W, C]``, without padding.
+
+    Args:
+        size: side of a square.
+        stride: from one square to the next, by default `size`.
+
+    Raises:
+        ValueError: an argument below 1; when called, an array of fewer than 3 axes.
+
+    Example:
+        >>> AvgPool(2)(jnp.ones((1, 4, 6, 3))).shape
+        (1, 2, 3, 3)
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Average."""
+        return self._sum(x) / self.size**2
+
+
+@dataclasses.dataclass(frozen=True)
+class SumPool(_Pool):
+    """Sums over squares of ``[..., H, W, C]``, without padding.
+
+    Args:
+        size: side of a square.
+        stride: from one square to the next, by default `size`.
+
+    Raises:
+        ValueError: an argument below 1; when called, an array of fewer than 3 axes.
+
+    Example:
+        >>> float(SumPool(2)(jnp.ones((1, 4, 6, 3)))[0, 0, 0, 0])
+        4.0
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Sum."""
+        return self._sum(x)
+
+
+class Scale(nn.Module):
+    """One factor for each element of one step's tensor.
+
+        y = scale * x
+
+    Args:
+        shape: of one step's tensor.
+        param_dtype: what the factors are stored as.
+        scale_init: initializer of the factors, by default 1.
+
+    Raises:
+        TypeError: `param_dtype` is no floating-point type.
+        ValueError: when called, an array that does not end in `shape`.
+
+    Example:
+        >>> layer = Scale((3,))
+        >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 3)))
+        >>> layer.apply(variables, jnp.ones((2, 3))).shape
+        (2, 3)
+    """
+
+    shape: tuple[int, ...]
+    param_dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
+    scale_init: Callable[..., Any] = dataclasses.field(default=nn.initializers.ones, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        check_dtype("param_dtype", self.param_dtype)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiply.
+
+        Args:
+            x: ``[..., *shape]``.
+
+        Returns:
+            An array of the shape of `x`.
+        """
+        scale = self.param("scale", self.scale_init, self.shape, self.param_dtype)
+        leading = x.ndim - len(self.shape)
+        if leading < 0 or x.shape[leading:] != self.shape:
+            raise ValueError(f"`x` must end in the shape {self.shape}; got shape {x.shape}.")
+        x, scale = nn.dtypes.promote_dtype(x, scale, dtype=None)
+        return x * scale.reshape((1,) * leading + self.shape)
