@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from tracetorch_jax._cell import Cell
 from tracetorch_jax._checks import check_choice, check_names
 from tracetorch_jax._unroll import OverTime
-from tracetorch_jax.functional.placement import Placement, placement_of
+from tracetorch_jax.functional.placement import Placement, is_split, placement_of
 from tracetorch_jax.functional.scan import ENGINES
 from tracetorch_jax.functional.sequences import (
     expand_mask,
@@ -281,7 +281,7 @@ class Stack:
         if isinstance(layer, self.front_end.batch_norm):
             mask = None if valid is None else expand_mask(valid, xs.ndim)
             return layer(xs, mask=mask)  # type: ignore[operator]
-        if not batched or self._takes_any_leading_axes(layer):
+        if not batched or self._takes_any_leading_axes(layer, xs):
             return _same_length(layer, layer(xs), xs.shape[:1])  # type: ignore[operator]
         # The batch goes first: only then does it stay split where it is split over devices.
         xs = jnp.swapaxes(xs, 0, 1)
@@ -289,10 +289,10 @@ class Stack:
         ys = _same_length(layer, layer(merged), merged.shape[:1])  # type: ignore[operator]
         return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
 
-    def _takes_any_leading_axes(self, layer: Any) -> bool:
+    def _takes_any_leading_axes(self, layer: Any, xs: jax.Array) -> bool:
         if isinstance(layer, self.front_end.dropout):
             return not layer.broadcast_dims  # type: ignore[attr-defined]
-        if isinstance(layer, self.front_end.conv) and jax.device_count() > 1:
+        if isinstance(layer, self.front_end.conv) and (jax.device_count() > 1 or is_split(xs)):
             return False  # Flax merges the axes in their order, which would gather a split batch
         return isinstance(layer, self.front_end.any_leading_axes)
 
