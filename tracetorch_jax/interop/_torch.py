@@ -16,7 +16,7 @@ import numpy as np
 from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
 from tracetorch_jax.interop._files import as_array, load_torch
 from tracetorch_jax.interop._layouts import Arrays, layout_of
-from tracetorch_jax.interop._matching import Flatten, flattened, match
+from tracetorch_jax.interop._matching import Flatten, check_names, flattened, match
 from tracetorch_jax.interop._survey import Found, Path, Survey, leaves_by_path, survey
 
 StateDict = Mapping[str, Any]
@@ -99,7 +99,7 @@ def to_torch(
     *inputs: Any,
     names: Mapping[str, str] | None = None,
     flatten: Flatten | None = None,
-    release: str = "0.17",
+    release: str = "0.19",
     like: StateDict | str | os.PathLike[str] | None = None,
     ignore: Iterable[str] = (),
 ) -> Arrays:
@@ -113,8 +113,8 @@ def to_torch(
             without the ``cell`` of `Unroll`, and with numbers for the places in a stack.
         flatten: see `from_torch`.
         release: of traceTorch, ``"0.12"`` to ``"0.19"`` or ``"head"``. In 0.18 and 0.19 layers
-            that fire have a bias, which is written as 0 unless the model has one; the layouts of
-            all others are the same.
+            that fire have a bias, which is written as 0 unless the model has one; in all others
+            they have none, and nothing else differs.
         like: the state dict that the model was read from, or its file. Then names, order, dtypes
             and whatever the model has no place for (such as a bias of 0 and the counters of norms)
             are taken from there, and `release` does not matter.
@@ -136,14 +136,14 @@ def to_torch(
         >>> layer = snn.SLIB(2, alpha=0.5, alpha_learnable=False, beta_rank=0)
         >>> variables = layer.init(jax.random.key(0), None, jax.numpy.ones((1, 2)))
         >>> {name: array.shape for name, array in interop.to_torch(variables, layer).items()}
-        {'raw_alpha': (2,), 'raw_beta': (), 'raw_threshold': (2,)}
+        {'raw_alpha': (2,), 'raw_beta': (), 'raw_threshold': (2,), 'raw_bias': (2,)}
     """
     bias = _has_bias(release)
     found = survey(model, inputs)
     leaves = _own_leaves(variables, found)
     old: Arrays = {}
     if like is None:
-        pairs = _named(found.modules, names or {})
+        pairs = _named(found.modules, names)
     else:
         old = _arrays(like)
         fitting = _without(old, ignore)
@@ -271,8 +271,10 @@ def _groups(arrays: Arrays) -> dict[str, Arrays]:
     return groups
 
 
-def _named(modules: list[Found], names: Mapping[str, str]) -> dict[str, Found]:
+def _named(modules: list[Found], names: Mapping[str, str] | None) -> dict[str, Found]:
     """Modules by their prefix in torch: that of `names`, or else what their path suggests."""
+    check_names(names)
+    names = names or {}
     renamed = {path: prefix for prefix, path in names.items()}
     prefixes = {renamed.get("/".join(m.path), m.name): "/".join(m.path) for m in modules}
     return match(prefixes, modules, prefixes | {**names})
