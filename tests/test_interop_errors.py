@@ -151,6 +151,38 @@ def test_names_pair_modules_of_your_own():
             interop.from_torch(own, Auto(), XS, names=wrong)
 
 
+class Listed(nn.Module):
+    def setup(self):
+        self.blocks = [nn.remat(nn.Dense)(3), nn.Dense(3)]
+        self.heads_of = {"a": snn.Unroll(snn.LIB(3))}
+
+    def __call__(self, inputs, train):
+        x = self.blocks[1](self.blocks[0](inputs["x"]))
+        return self.heads_of["a"](x) if train else x
+
+
+def test_lists_and_options():
+    """As ``torch.nn.ModuleList`` and ``ModuleDict`` count; arguments may be trees and flags."""
+    inputs = {"x": jax.ShapeDtypeStruct((1, 4, 2), jnp.float32)}
+    state_dict = {f"blocks.{i}.bias": np.full(3, float(i)) for i in (0, 1)}
+    state_dict |= {"blocks.0.weight": np.ones((3, 2)), "blocks.1.weight": np.ones((3, 3))}
+    state_dict |= {f"heads_of.a.{key}": value for key, value in LIB.items()}
+    variables = interop.from_torch(state_dict, Listed(), inputs, True)
+    assert variables["params"]["blocks_1"]["bias"].tolist() == [1.0] * 3
+    written = interop.to_torch(variables, Listed(), inputs, True, release="head")
+    assert set(written) == set(state_dict)
+
+
+def test_modules_of_flax_without_a_counterpart():
+    model = snn.Sequential([nn.OptimizedLSTMCell(3)])
+    x = np.ones((1, 2), np.float32)
+    variables = model.init(jax.random.key(0), None, x)
+    with pytest.raises(ValueError, match=says("`model` must be made of", "got DenseParams")):
+        interop.to_torch(variables, model, x)
+    with pytest.raises(ValueError, match="must have the same modules"):
+        interop.from_torch({"0.weight_ih": np.ones((9, 2))}, model, x)
+
+
 def test_stacks_are_paired_by_position():
     """Torch counts layers without parameters, too, and tens come after twos."""
     layers = [nn.Dense(3), *(snn.LI(3) for _ in range(10))]

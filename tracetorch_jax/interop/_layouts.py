@@ -24,6 +24,7 @@ _ORDER = "weight bias running_mean running_var"
 
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
+_KNOWN = (nn.Dense, nn.Conv, nn.ConvTranspose, nn.Embed, *_NORMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Layout:
     """A module whose arrays are the same in both, apart from the order of their axes."""
 
     def __init__(self, found: Found) -> None:
+        if _is_flax(found.module) and not isinstance(found.module, _KNOWN):
+            raise ValueError(
+                f"`model` must be made of trace layers, modules of your own, and of Flax's "
+                f"{', '.join(kind.__name__ for kind in _KNOWN)}; got {found.label}."
+            )
         self.found = found
         self.entries = sorted(_entries(found), key=lambda entry: _ORDER.find(entry.torch))
         self.counters = COUNTERS if isinstance(found.module, nn.BatchNorm) else ()
@@ -132,6 +138,12 @@ class Layout:
     def misshapen(self, key: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         """A complaint about a shape."""
         return f"has {key!r} as {list(got)} where {self.found.label} needs {list(wanted)}"
+
+
+def _is_flax(module: nn.Module) -> bool:
+    """Whether a module is Flax's own; `nn.remat` and the like give theirs to whatever they wrap."""
+    kinds = [kind.__module__ for kind in type(module).__mro__]
+    return next(kind for kind in kinds if kind != "flax.linen.transforms").startswith("flax.")
 
 
 def _entries(found: Found) -> Iterator[Entry]:
