@@ -179,6 +179,9 @@ def test_modules_of_flax_without_a_counterpart():
     variables = model.init(jax.random.key(0), None, x)
     with pytest.raises(ValueError, match=says("`model` must be made of", "got DenseParams")):
         interop.to_torch(variables, model, x)
+    many = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True})(3)
+    with pytest.raises(ValueError, match=says("`model` must be made of", "got VmapDense")):
+        interop.from_torch({"weight": np.ones((3, 2)), "bias": np.ones(3)}, many, x)
     with pytest.raises(ValueError, match="must have the same modules"):
         interop.from_torch({"0.weight_ih": np.ones((9, 2))}, model, x)
 

@@ -251,7 +251,7 @@ def test_where_a_carry_starts(shape):
     inner = snn.Residual([nn.Dense(3), layer])
     model = snn.Unroll(snn.Sequential([snn.LI(3), inner]))
     variables = model.init(jax.random.key(0), jnp.zeros(shape))
-    carry = interop.initial_carry(variables, model, np.zeros(shape))
+    carry = jax.jit(lambda v: interop.initial_carry(v, model, np.zeros(shape)))(variables)
     batch = shape[:-2]
     want = model.cell.initialize_carry(None, (*batch, 3))
     chex.assert_trees_all_equal_shapes_and_dtypes(carry, want)
