@@ -196,7 +196,9 @@ def start(model, variables, xs):
     if not isinstance(model, Named):
         return interop.initial_carry(variables, model, xs)
     own = {"params": variables["params"]["spikes"]}
-    return interop.initial_carry(own, model.spikes, np.zeros((*xs.shape[:3], 6)))
+    return interop.initial_carry(
+        own, model.spikes, jax.ShapeDtypeStruct((*xs.shape[:3], 6), jnp.float32)
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
