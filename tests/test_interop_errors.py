@@ -90,8 +90,12 @@ def test_a_scalar_stays_a_scalar():
 
 def test_a_bias_needs_a_layer_that_has_one():
     biased = LIB | {"raw_bias": np.full(3, np.sinh(0.25))}
-    with pytest.raises(ValueError, match=says("has 'raw_bias' up to 0.25", "LIB has no bias (use")):
-        interop.from_torch(biased, snn.LIB(3))
+    for layer, hint in (
+        (snn.LIB(3), "(use snn.flex.LIB(...).clone(bias=snn.flex.Weight(0.0)) and"),
+        (snn.flex.LIB(3), "(use snn.flex.LeakyIntegrator(..., bias=snn.flex.Weight(0.0)) and"),
+    ):
+        with pytest.raises(ValueError, match=says("has 'raw_bias' up to 0.25", "no bias", hint)):
+            interop.from_torch(biased, layer)
     variables = interop.from_torch(LIB | {"raw_bias": np.zeros(3)}, snn.LIB(3))
     assert set(variables["params"]) == set(LIB)
     layer = LeakyIntegrator(

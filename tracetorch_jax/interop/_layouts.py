@@ -12,7 +12,7 @@ from tracetorch_jax.functional.spec import channel_names
 from tracetorch_jax.interop._bias import bias_factor
 from tracetorch_jax.interop._entries import Entry, entries_of
 from tracetorch_jax.interop._survey import Found, Leaf
-from tracetorch_jax.snn import TraceCell
+from tracetorch_jax.snn import ALL_LAYERS, TraceCell
 
 Arrays = dict[str, np.ndarray]
 
@@ -168,10 +168,13 @@ class TraceLayout(Layout):
         if "raw_bias" not in self.parameters:
             if not np.any(bias):
                 return group, []
-            example = "LeakyIntegrator(..., bias=Weight(0.0))"
+            name = type(self.layer).__name__
+            example = f"{name}(...).clone(bias=snn.flex.Weight(0.0))"
+            if name not in ALL_LAYERS:
+                example = "LeakyIntegrator(..., bias=snn.flex.Weight(0.0))"
             return group, [
                 f"has {prefix + 'raw_bias'!r} up to {np.abs(bias).max():.3g}, and "
-                f"{self.found.label} has no bias (use snn.flex.{example})"
+                f"{self.found.label} has no bias (use snn.flex.{example} and interop.initial_carry)"
             ]
         bias = bias * bias_factor(self.layer, self._decays(group), bias)
         wanted = self.parameters["raw_bias"].shape
