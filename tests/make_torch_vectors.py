@@ -172,6 +172,20 @@ def network_cases(seed):
         yield {"name": name}, network.state_dict(), {"xs": xs, "out": out}
 
 
+def random_cases():
+    """How often a layer fires by default, in releases in which that is left to chance."""
+    options = inspect.signature(snn.LIB).parameters
+    if not deterministic(snn.LIB) or options.get("deterministic", options["beta"]).default is True:
+        return
+    torch.manual_seed(0)
+    ranks = {option: 0 for option in options if option.endswith("_rank")}
+    layer = snn.LIB(20_000, **ranks)
+    xs = torch.linspace(0.1, 0.9, STEPS)
+    with torch.no_grad():
+        rates = run(layer, xs[:, None].expand(-1, 20_000)).mean(1)
+    yield {"name": "random"}, layer.state_dict(), {"xs": xs, "rates": rates}
+
+
 def save_files():
     """State dicts as torch writes them, with every kind of tensor that one may hold."""
     torch.manual_seed(0)
@@ -196,7 +210,7 @@ def save_files():
 
 def main():
     cases, values = [], []
-    for case, state, arrays in [*layer_cases(0), *network_cases(1)]:
+    for case, state, arrays in [*layer_cases(0), *network_cases(1), *random_cases()]:
         case["arrays"] = []
         both = {f"state/{key}": value for key, value in state.items()} | arrays
         for name, value in both.items():

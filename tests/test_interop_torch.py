@@ -1,14 +1,26 @@
 """State dicts of traceTorch's releases as models of ours: same outputs, and back again."""
 
 import functools
+import pathlib
+import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import assert_close
-from torch_vectors import BIASED, ONLY_ON_HEAD, RELEASES, counterpart, sub, torch_cases
+from reference import assert_close, under
+from torch_vectors import (
+    BIASED,
+    NO_SYNAPSE,
+    ONLY_ON_HEAD,
+    RELEASES,
+    SPIKES,
+    counterpart,
+    sub,
+    torch_cases,
+)
 
 from tracetorch_jax import functional, interop, snn, spikes
 
@@ -46,6 +58,20 @@ def test_every_layer_of_a_release(release):
         assert np.any(case["out"] != 0)
         assert_close(out, case["out"], 1e-5, f"{release} {case.info['name']}: out")
         assert_close(grad, case["grad"], 1e-4, f"{release} {case.info['name']}: grad")
+
+
+@pytest.mark.parametrize("release", ["0.15.0", "0.17.0", "0.18.2"])
+def test_a_layer_that_fires_at_random(release):
+    """It fires as often as it does in the releases that leave it to chance."""
+    case = torch_cases(release)["random"]
+    spike = spikes.bernoulli(spikes.sigmoid(4.0))
+    layer = snn.LIB(20_000, beta_rank=0, threshold_rank=0, spike=spike)
+    variables = interop.from_torch(case.state_dict, layer)
+    xs = jnp.broadcast_to(case["xs"][:, None], (case["xs"].size, 20_000))
+    rngs = {"spike": jax.random.key(0)}
+    rates = snn.Unroll(layer).apply(under(variables), xs, rngs=rngs).mean(axis=1)
+    assert np.ptp(rates) > 0.5
+    np.testing.assert_allclose(rates, case["rates"], atol=0.02)  # four standard deviations
 
 
 def test_every_layer_of_the_head():
@@ -170,7 +196,9 @@ def start(model, variables, xs):
     if not isinstance(model, Named):
         return interop.initial_carry(variables, model, xs)
     own = {"params": variables["params"]["spikes"]}
-    return interop.initial_carry(own, model.spikes, np.zeros((*xs.shape[:3], 6)))
+    return interop.initial_carry(
+        own, model.spikes, jax.ShapeDtypeStruct((*xs.shape[:3], 6), jnp.float32)
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -198,3 +226,37 @@ def test_whole_networks(release, name):
         np.testing.assert_allclose(fresh[key], array, rtol=1e-5, atol=1e-6, err_msg=key)
     again = interop.from_torch(written, model, xs, flatten=shapes)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), again, variables)
+
+
+def test_the_page_says_what_is_tested():
+    """The tables of docs/tracetorch.md name the spike functions and layers of `torch_vectors`."""
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "tracetorch.md").read_text()
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ")]
+    found = {
+        eval(code, {"spikes": spikes})
+        for row in rows
+        for code in re.findall(r"spikes\.\w+\([\d.]+\)", row[-1])
+    }
+    assert found == set(SPIKES.values())
+    only = [re.findall(r"`(\w+)`", row[0]) for row in rows if row[-1].strip().startswith("none: ")]
+    unscaled = [re.findall(r"`(\w+)`", row[0]) for row in rows if "unless the scales" in row[-1]]
+    assert sorted(only[0] + unscaled[0]) == sorted(ONLY_ON_HEAD)
+    (bug,) = [row for row in rows if "ignore=" in row[-1]]
+    names = re.findall(r"`(\w+)`", bug[0]), re.findall(r"`(\w+)`", bug[-1])
+    assert dict(zip(*names, strict=True)) == NO_SYNAPSE
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (4, 3)])
+def test_where_a_carry_starts(shape):
+    """Whatever holds the layer, its membrane starts at traceTorch's bias, and all else at 0."""
+    layer = snn.flex.SLIB(3, beta=0.5).clone(bias=snn.flex.Weight((0.25, 0.5, -1.0)))
+    inner = snn.Residual([nn.Dense(3), layer])
+    model = snn.Unroll(snn.Sequential([snn.LI(3), inner]))
+    variables = model.init(jax.random.key(0), jnp.zeros(shape))
+    carry = jax.jit(lambda v: interop.initial_carry(v, model, np.zeros(shape)))(variables)
+    batch = shape[:-2]
+    want = model.cell.initialize_carry(None, (*batch, 3))
+    chex.assert_trees_all_equal_shapes_and_dtypes(carry, want)
+    assert not np.any(carry["layers_0"]["mem"]) and not np.any(carry["layers_1"]["layers_1"]["syn"])
+    start = np.broadcast_to(np.float32([0.5, 1.0, -2.0]), (*batch, 3))
+    np.testing.assert_array_equal(carry["layers_1"]["layers_1"]["mem"], start)

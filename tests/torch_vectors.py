@@ -5,7 +5,6 @@ import functools
 import json
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import interop, snn, spikes
@@ -104,7 +103,3 @@ def sub(state_dict, prefix):
     """The part of a state dict below a prefix."""
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
-
-
-def bfloat16(array):
-    return np.asarray(array).astype(jnp.bfloat16)

@@ -14,7 +14,8 @@ from tracetorch_jax.interop._nir_modules import (
     SumPool,
 )
 from tracetorch_jax.interop._nir_run import run_nir
-from tracetorch_jax.interop._torch import from_torch, layer_arguments, to_torch
+from tracetorch_jax.interop._state_dict import layer_arguments
+from tracetorch_jax.interop._torch import from_torch, to_torch
 
 __all__ = [
     "AvgPool",

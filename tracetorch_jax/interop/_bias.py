@@ -61,7 +61,7 @@ def initial_carry(variables: Mapping[str, Any], model: nn.Module, xs: Any) -> An
         >>> interop.initial_carry(variables, layer, np.zeros((2, 1)))["mem"].tolist()
         [[0.5], [0.5]]
     """
-    shape = tuple(np.shape(xs))
+    shape = tuple(xs.shape) if hasattr(xs, "shape") else np.shape(xs)
     cell, params = model, variables.get("params", {})
     if isinstance(model, Unroll):
         cell, params = model.cell, params.get("cell", {})

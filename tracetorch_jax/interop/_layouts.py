@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from typing import cast
 
 import flax.linen as nn
@@ -12,54 +10,14 @@ import numpy as np
 from tracetorch_jax._parameters import Parameter
 from tracetorch_jax.functional.spec import channel_names
 from tracetorch_jax.interop._bias import bias_factor
+from tracetorch_jax.interop._entries import Entry, entries_of
 from tracetorch_jax.interop._survey import Found, Leaf
-from tracetorch_jax.snn import TraceCell
+from tracetorch_jax.snn import ALL_LAYERS, TraceCell
 
 Arrays = dict[str, np.ndarray]
 
 # What is not a parameter, and what a state dict without it is completed with.
 COUNTERS = ("num_batches_tracked",)
-# The order in which torch's modules create what they have.
-_ORDER = "weight bias running_mean running_var"
-
-
-_NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm, nn.RMSNorm)
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One array that is the same in both, apart from the order of its axes.
-
-    Attributes:
-        torch: its name in torch.
-        leaf: collection and name in Flax.
-        axes: of Flax's axes, which torch's each one is.
-        flip: torch's axes that run the other way.
-        features: torch's axis along which the features lie that come in.
-    """
-
-    torch: str
-    leaf: Leaf
-    axes: tuple[int, ...]
-    flip: tuple[int, ...] = ()
-    features: int | None = None
-
-    def to_flax(self, array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-        """Torch's array as Flax has it; `order` says where each incoming feature was."""
-        if order is not None and self.features is not None:
-            array = np.take(array, order, self.features)
-        return np.transpose(np.flip(array, self.flip), self.axes)
-
-    def to_torch(self, array: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-        """The inverse of `to_flax`."""
-        array = np.flip(np.transpose(array, np.argsort(self.axes)), self.flip)
-        if order is not None and self.features is not None:
-            array = np.take(array, np.argsort(order), self.features)
-        return array
-
-    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape in torch of an array of this `shape` in Flax."""
-        return tuple(shape[axis] for axis in np.argsort(self.axes))
 
 
 def layout_of(found: Found) -> Layout:
@@ -72,7 +30,7 @@ class Layout:
 
     def __init__(self, found: Found) -> None:
         self.found = found
-        self.entries = sorted(_entries(found), key=lambda entry: _ORDER.find(entry.torch))
+        self.entries = entries_of(found)
         self.counters = COUNTERS if isinstance(found.module, nn.BatchNorm) else ()
 
     @property
@@ -132,42 +90,6 @@ class Layout:
     def misshapen(self, key: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         """A complaint about a shape."""
         return f"has {key!r} as {list(got)} where {self.found.label} needs {list(wanted)}"
-
-
-def _entries(found: Found) -> Iterator[Entry]:
-    """The entries of a module that is no trace layer."""
-    module = found.module
-    axes = {leaf: tuple(range(len(value.shape))) for leaf, value in found.leaves.items()}
-    known: dict[Leaf, Entry] = {}
-    kernel, embedding = ("params", "kernel"), ("params", "embedding")
-    if isinstance(module, nn.Dense) and kernel in axes:
-        known[kernel] = Entry("weight", kernel, (1, 0), features=1)
-    elif isinstance(module, nn.Conv) and kernel in axes:
-        ndim = len(axes[kernel])
-        known[kernel] = Entry("weight", kernel, (*range(2, ndim), 1, 0))
-    elif isinstance(module, nn.ConvTranspose) and kernel in axes:
-        # Flax correlates with the kernel as it is; with `transpose_kernel`, as torch does.
-        space = tuple(range(2, len(axes[kernel])))
-        if module.transpose_kernel:
-            known[kernel] = Entry("weight", kernel, (*space, 1, 0))
-        else:
-            known[kernel] = Entry("weight", kernel, (*space, 0, 1), flip=space)
-    elif isinstance(module, nn.Embed) and embedding in axes:
-        known[embedding] = Entry("weight", embedding, (0, 1))
-    elif isinstance(module, _NORMS):
-        vectors = {
-            ("params", "scale"): "weight",
-            ("params", "bias"): "bias",
-            ("batch_stats", "mean"): "running_mean",
-            ("batch_stats", "var"): "running_var",
-        }
-        known = {
-            leaf: Entry(name, leaf, axes[leaf], features=0 if len(axes[leaf]) == 1 else None)
-            for leaf, name in vectors.items()
-            if leaf in axes
-        }
-    for leaf in axes:  # whatever a module of the user's own calls its parameters
-        yield known.get(leaf) or Entry(leaf[1], leaf, axes[leaf])
 
 
 class TraceLayout(Layout):
@@ -246,10 +168,13 @@ class TraceLayout(Layout):
         if "raw_bias" not in self.parameters:
             if not np.any(bias):
                 return group, []
-            example = "LeakyIntegrator(..., bias=Weight(0.0))"
+            name = type(self.layer).__name__
+            example = f"{name}(...).clone(bias=snn.flex.Weight(0.0))"
+            if name not in ALL_LAYERS:
+                example = "LeakyIntegrator(..., bias=snn.flex.Weight(0.0))"
             return group, [
                 f"has {prefix + 'raw_bias'!r} up to {np.abs(bias).max():.3g}, and "
-                f"{self.found.label} has no bias (use snn.flex.{example})"
+                f"{self.found.label} has no bias (use snn.flex.{example} and interop.initial_carry)"
             ]
         bias = bias * bias_factor(self.layer, self._decays(group), bias)
         wanted = self.parameters["raw_bias"].shape

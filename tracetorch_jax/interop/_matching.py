@@ -32,9 +32,11 @@ def match(
         The module of each prefix.
 
     Raises:
+        TypeError: `names` is no dict.
         ValueError: they cannot be paired.
     """
     prefixes = list(prefixes)
+    check_names(names)
     if names is not None:
         return _by_mapping(prefixes, modules, names)
     by_name = {module.name: module for module in modules}
@@ -56,6 +58,12 @@ def match(
         f"got {sorted(prefixes, key=_natural)} and {[module.label for module in modules]}. If "
         f"they do have the same, say which is which with `names`{example}."
     )
+
+
+def check_names(names: Mapping[str, str] | None) -> None:
+    """Raise unless `names` is a dict or None."""
+    if names is not None and not isinstance(names, Mapping):
+        raise TypeError(f"`names` must be a dict from prefix to path; got {names!r}.")
 
 
 def _by_mapping(

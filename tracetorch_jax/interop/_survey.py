@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
+
+_HOLDERS = (list, tuple, Mapping)
 
 Path = tuple[str, ...]
 Leaf = tuple[str, str]
@@ -23,8 +26,8 @@ class Found:
     Attributes:
         path: where its variables are, below the name of the collection.
         module: the module itself.
-        name: the path as torch would write it: without what `Unroll` adds, and with a number for a
-            place in a stack.
+        name: the path as torch would write it: without what `Unroll` adds, with a number for a
+            place in a stack, and with a dot before what a list or a dict holds.
         leaves: shape and dtype of its variables by collection and name.
         position: its place in the order of calls.
         before: shape of what the module called before it gave out, or None for the first.
@@ -69,18 +72,16 @@ def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
             last[0] = _shape(out)
         return out
 
-    inputs = _complete(model, inputs)
-    traced = [isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) for x in inputs]
+    leaves, treedef = jax.tree.flatten(_complete(model, inputs))
+    arrays = {i: x for i, x in enumerate(leaves) if hasattr(x, "shape")}  # the others are options
 
-    def init(key: jax.Array, *arrays: Any) -> Any:
-        given = iter(arrays)
-        args = [next(given) if t else x for x, t in zip(inputs, traced, strict=True)]
+    def init(key: jax.Array, arrays: dict[int, jax.Array]) -> Any:
+        args = jax.tree.unflatten(treedef, [arrays.get(i, x) for i, x in enumerate(leaves)])
         keys = {name: key for name in ("params", "dropout", "spike")}
         with nn.intercept_methods(look):
             return model.init(keys, *args)
 
-    arrays = [x for x, t in zip(inputs, traced, strict=True) if t]
-    variables = jax.eval_shape(init, jax.random.key(0), *arrays)
+    variables = jax.eval_shape(init, jax.random.key(0), arrays)
     owned: dict[Path, dict[Leaf, jax.ShapeDtypeStruct]] = {path: {} for path in calls}
     for (collection, *names), leaf in leaves_by_path(variables).items():
         owner = tuple(names[:-1])
@@ -115,8 +116,11 @@ def _name(path: Path, seen: Mapping[Path, nn.Module]) -> str:
         if isinstance(parent, (Unroll, nn.RNN)) and name == "cell":
             continue
         if isinstance(parent, (Sequential, nn.Sequential)):
-            name = name.removeprefix("layers_")
-        names.append(name)
+            names.append(name.removeprefix("layers_"))
+            continue
+        entry = re.fullmatch(r"(\w+)_(\w+)", name)  # of a list or dict, such as torch's ModuleList
+        held = vars(parent).get(entry[1]) if parent is not None and entry else None
+        names += entry.groups() if entry and isinstance(held, _HOLDERS) else [name]
     return ".".join(names)
 
 
@@ -145,4 +149,4 @@ def _complete(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         inputs = (step,)
     if isinstance(model, nn.RNNCellBase) and len(inputs) == 1:
         inputs = (None, *inputs)
-    return tuple(jnp.asarray(x) if hasattr(x, "__array__") else x for x in inputs)
+    return inputs

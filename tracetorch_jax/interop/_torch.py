@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -13,15 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
-from tracetorch_jax.interop._files import as_array, load_torch
 from tracetorch_jax.interop._layouts import Arrays, layout_of
-from tracetorch_jax.interop._matching import Flatten, flattened, match
+from tracetorch_jax.interop._matching import Flatten, check_names, flattened, match
+from tracetorch_jax.interop._state_dict import SHOWN, StateDict, arrays_of, grouped, without
 from tracetorch_jax.interop._survey import Found, Path, Survey, leaves_by_path, survey
-
-StateDict = Mapping[str, Any]
-
-_SHOWN = 40
 
 
 def from_torch(
@@ -86,7 +80,7 @@ def from_torch(
         >>> model.apply(variables, xs)[0, :, 0].tolist()
         [3.0, 4.5, 5.25]
     """
-    arrays = _without(_arrays(state_dict), ignore)
+    arrays = without(arrays_of(state_dict), ignore)
     found = survey(model, inputs)
     leaves = _load(arrays, found, names, flatten)
     keys = iter(leaves_by_path(found.variables))
@@ -99,7 +93,7 @@ def to_torch(
     *inputs: Any,
     names: Mapping[str, str] | None = None,
     flatten: Flatten | None = None,
-    release: str = "0.17",
+    release: str = "0.19",
     like: StateDict | str | os.PathLike[str] | None = None,
     ignore: Iterable[str] = (),
 ) -> Arrays:
@@ -113,8 +107,8 @@ def to_torch(
             without the ``cell`` of `Unroll`, and with numbers for the places in a stack.
         flatten: see `from_torch`.
         release: of traceTorch, ``"0.12"`` to ``"0.19"`` or ``"head"``. In 0.18 and 0.19 layers
-            that fire have a bias, which is written as 0 unless the model has one; the layouts of
-            all others are the same.
+            that fire have a bias, which is written as 0 unless the model has one; in all others
+            they have none, and nothing else differs.
         like: the state dict that the model was read from, or its file. Then names, order, dtypes
             and whatever the model has no place for (such as a bias of 0 and the counters of norms)
             are taken from there, and `release` does not matter.
@@ -136,19 +130,19 @@ def to_torch(
         >>> layer = snn.SLIB(2, alpha=0.5, alpha_learnable=False, beta_rank=0)
         >>> variables = layer.init(jax.random.key(0), None, jax.numpy.ones((1, 2)))
         >>> {name: array.shape for name, array in interop.to_torch(variables, layer).items()}
-        {'raw_alpha': (2,), 'raw_beta': (), 'raw_threshold': (2,)}
+        {'raw_alpha': (2,), 'raw_beta': (), 'raw_threshold': (2,), 'raw_bias': (2,)}
     """
     bias = _has_bias(release)
     found = survey(model, inputs)
     leaves = _own_leaves(variables, found)
     old: Arrays = {}
     if like is None:
-        pairs = _named(found.modules, names or {})
+        pairs = _named(found.modules, names)
     else:
-        old = _arrays(like)
-        fitting = _without(old, ignore)
+        old = arrays_of(like)
+        fitting = without(old, ignore)
         _load(fitting, found, names, flatten, argument="like")
-        pairs = match(_groups(fitting), found.modules, names)
+        pairs = match(grouped(fitting), found.modules, names)
         bias = any(key.rpartition(".")[2] == "raw_bias" for key in old)
     orders = flattened(flatten, pairs)
     written: Arrays = {}
@@ -175,104 +169,10 @@ def to_torch(
     return {key: np.array(array, order="C") for key, array in written.items()}
 
 
-def layer_arguments(state_dict: StateDict, prefix: str = "") -> dict[str, np.ndarray]:
-    """Constrained values of a trace layer's parameters: arguments for its constructor.
-
-    For layers whose parameters are constants, and for a look into a state dict.
-
-    Args:
-        state_dict: arrays or tensors by name.
-        prefix: what stands before the names of the layer, such as ``"1"`` for ``"1.raw_beta"``.
-
-    Returns:
-        By name, ``"beta"`` for ``"raw_beta"``, float64 arrays of shape ``()`` or
-        ``(num_neurons,)``. A bias is as traceTorch has it, 0.18 and 0.19 only; named layers take
-        none.
-
-    Raises:
-        TypeError: `state_dict` is none.
-        ValueError: there is no parameter of a trace layer below `prefix`.
-
-    Example:
-        >>> import numpy as np
-        >>> from tracetorch_jax import interop, snn
-        >>> values = interop.layer_arguments({"1.raw_beta": np.zeros(3)}, "1")
-        >>> layer = snn.LI(3, **values, beta_learnable=False)
-        >>> layer.beta
-        array([0.5, 0.5, 0.5])
-    """
-    start = f"{prefix}.raw_" if prefix else "raw_"
-    whole = _arrays(state_dict)
-    arrays = {key.removeprefix(start): a for key, a in whole.items() if key.startswith(start)}
-    if not arrays:
-        known = list(_groups(whole))
-        raise ValueError(f"`prefix` must be that of a trace layer, of {known}; got {prefix!r}.")
-    if "bias" in arrays:
-        arrays["bias"] = np.arcsinh(arrays["bias"].astype(np.float64))
-    return {name: _constraint(name).value(array) for name, array in arrays.items()}
-
-
-def _constraint(name: str) -> Constraint:
-    kind = name.removeprefix("pos_").removeprefix("neg_")
-    return {"alpha": DECAY, "beta": DECAY, "gamma": DECAY, "threshold": THRESHOLD}.get(
-        kind, UNBOUNDED
-    )
-
-
-def _arrays(state_dict: StateDict | str | os.PathLike[str]) -> Arrays:
-    """The arrays of a state dict, checked."""
-    if isinstance(state_dict, (str, os.PathLike)):
-        state_dict = load_torch(state_dict)
-    if not isinstance(state_dict, Mapping):
-        hint = " Use its state_dict()." if hasattr(state_dict, "state_dict") else ""
-        raise TypeError(
-            f"`state_dict` must be a dict from names to arrays, or a path; "
-            f"got {type(state_dict).__name__}.{hint}"
-        )
-    arrays = {}
-    for name, value in state_dict.items():
-        if not isinstance(name, str) or isinstance(value, Mapping):
-            raise TypeError(
-                f"`state_dict` must be a flat dict from names to arrays; got "
-                f"{type(value).__name__} at {name!r}. Of a checkpoint that holds more, hand over "
-                f"the part with the weights."
-            )
-        array = as_array(value)
-        if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or (
-            jnp.issubdtype(array.dtype, np.complexfloating)
-        ):
-            raise TypeError(f"`state_dict[{name!r}]` must be real numbers; got {array.dtype}.")
-        arrays[name] = array
-    return arrays
-
-
-def _without(arrays: Arrays, ignore: Iterable[str]) -> Arrays:
-    """All arrays but those whose names match a pattern."""
-    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
-    for pattern in patterns:
-        if not fnmatch.filter(arrays, pattern):
-            raise ValueError(
-                f"`ignore` must be patterns of keys of the state dict; got {pattern!r}, which "
-                f"matches none of {list(arrays)[:_SHOWN]}."
-            )
-    return {
-        name: array
-        for name, array in arrays.items()
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
-
-
-def _groups(arrays: Arrays) -> dict[str, Arrays]:
-    """The arrays of each module by its prefix."""
-    groups: dict[str, Arrays] = {}
-    for key, array in arrays.items():
-        prefix, _, name = key.rpartition(".")
-        groups.setdefault(prefix, {})[name] = array
-    return groups
-
-
-def _named(modules: list[Found], names: Mapping[str, str]) -> dict[str, Found]:
+def _named(modules: list[Found], names: Mapping[str, str] | None) -> dict[str, Found]:
     """Modules by their prefix in torch: that of `names`, or else what their path suggests."""
+    check_names(names)
+    names = names or {}
     renamed = {path: prefix for prefix, path in names.items()}
     prefixes = {renamed.get("/".join(m.path), m.name): "/".join(m.path) for m in modules}
     return match(prefixes, modules, prefixes | {**names})
@@ -286,7 +186,7 @@ def _load(
     argument: str = "state_dict",
 ) -> dict[Path, np.ndarray]:
     """Flax's arrays by path, all of them, or an error that lists all that is wrong."""
-    groups = _groups(arrays)
+    groups = grouped(arrays)
     pairs = match(groups, found.modules, names)
     orders = flattened(flatten, pairs)
     leaves: dict[Path, np.ndarray] = {}
@@ -335,8 +235,8 @@ def _own_leaves(variables: Any, found: Survey) -> dict[Path, np.ndarray]:
 
 def _listed(problems: list[str]) -> str:
     """Problems as the end of a sentence."""
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more
 
 
 def _has_bias(release: str) -> bool:
