@@ -54,6 +54,7 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
+        TypeError: `model` is a cell.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 
@@ -67,6 +68,10 @@ def record(
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """
+    if isinstance(model, nn.RNNCellBase):
+        raise TypeError(
+            f"`model` must run over time: put the cell {type(model).__name__} into snn.Unroll."
+        )
     layers: dict[str, TraceCell] = {}
     axes: dict[str, int] = {}
     mutable = kwargs.pop("mutable", False)
