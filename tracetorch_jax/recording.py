@@ -40,7 +40,8 @@ def record(
 ) -> tuple[Any, dict[str, Recording]]:
     """Run a model once and keep what each of its trace layers received, held and gave.
 
-    Nothing is kept otherwise: this call is a program of its own, which stores all of it.
+    Nothing is kept otherwise: this call is a program of its own, which stores all of it. Of a layer
+    that runs several times, its last run is kept.
 
     Args:
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.

@@ -134,7 +134,9 @@ def piecewise_value_and_grad(
         over the pieces. The first carry is one such as ``initialize_carry`` gives, not None.
 
     Raises:
-        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide.
+        TypeError: `loss` is not a function; when called, it does not return a pair, or no carry.
+        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide, or
+            a value that is no scalar.
 
     Example:
         >>> from tracetorch_jax import snn
@@ -150,6 +152,16 @@ def piecewise_value_and_grad(
         (3,)
     """
     check_count("length", length)
+    if not callable(loss):
+        raise TypeError(f"`loss` must be a function of (params, carry, batch); got {loss!r}.")
+
+    def checked(params: Any, carry: Any, batch: Any) -> tuple[jax.Array, Any]:
+        given = loss(params, carry, batch)
+        if not (isinstance(given, tuple) and len(given) == 2):
+            raise TypeError(f"`loss` must return (value, carry); got {type(given).__name__}.")
+        if jnp.shape(given[0]):
+            raise ValueError(f"`loss` must give a scalar value; got shape {jnp.shape(given[0])}.")
+        return given
 
     def run(params: Any, carry: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
         steps = _steps("batch", batch)
@@ -160,6 +172,8 @@ def piecewise_value_and_grad(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
                 f"{length}. See `chunks` for pieces of different lengths."
             )
+        if carry is None:
+            raise TypeError("`carry` must be what `initialize_carry` gives; got None.")
         if truncate:
             return truncated(params, carry, batch, steps // length)
         return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, steps // length)
@@ -174,7 +188,7 @@ def piecewise_value_and_grad(
     def whole(params: Any, carry: Any, batch: Any, number: int) -> tuple[jax.Array, Any]:
         @jax.checkpoint
         def piece(carry: Any, i: jax.Array) -> tuple[Any, jax.Array]:
-            value, carry = loss(params, carry, piece_of(batch, i))
+            value, carry = checked(params, carry, piece_of(batch, i))
             return carry, value
 
         carry, values = jax.lax.scan(piece, carry, jnp.arange(number))
@@ -183,7 +197,7 @@ def piecewise_value_and_grad(
     def truncated(params: Any, carry: Any, batch: Any, number: int) -> Any:
         def piece(state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
             carry, total = state
-            (value, carry), gradient = jax.value_and_grad(loss, has_aux=True)(
+            (value, carry), gradient = jax.value_and_grad(checked, has_aux=True)(
                 params, carry, piece_of(batch, i)
             )
             return (carry, jax.tree.map(jnp.add, total, gradient)), value
@@ -229,8 +243,8 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     Raises:
         TypeError: `layer` is not a trace layer.
-        ValueError: its spikes are random; when called, an input of another shape than the states,
-            or `params` that are not the layer's.
+        ValueError: its spikes are random; when called, an input of another shape than the states, a
+            `d_out` of another than `out`, or `params` that are not the layer's.
 
     Example:
         >>> from tracetorch_jax import snn
@@ -304,6 +318,11 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         influence = total(None)
 
         def gradient(d_out: jax.Array) -> Any:
+            d_out = jnp.asarray(d_out)
+            if d_out.shape != out.shape:
+                raise ValueError(
+                    f"`d_out` must have the shape of `out`, {out.shape}; got {d_out.shape}."
+                )
             return {
                 name: _narrow(d_out.astype(value.dtype) * value, params[name], layer.dim).astype(
                     precise
