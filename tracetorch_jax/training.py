@@ -135,8 +135,8 @@ def piecewise_value_and_grad(
 
     Raises:
         TypeError: `loss` is not a function; when called, it does not return a pair, or no carry.
-        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide, or
-            a value that is no scalar.
+        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide, a
+            value that is no scalar.
 
     Example:
         >>> from tracetorch_jax import snn
