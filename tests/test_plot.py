@@ -149,8 +149,9 @@ def test_an_animation_has_a_frame_per_step(tmp_path):
             assert gif.n_frames == 6
     with pytest.raises(ValueError, match="`path` must end in .gif; got 'it.mp4'"):
         plot.animate(frames, tmp_path / "it.mp4")
-    with pytest.raises(ValueError, match=r"`shape` must be \(H, W\) with H \* W = 12"):
-        plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=(5, 3))
+    for bad in ((5, 3), 12):
+        with pytest.raises(ValueError, match=r"`shape` must be \(H, W\) with H \* W = 12"):
+            plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=bad)
     with pytest.raises(ValueError, match=r"`frames` must be \[T, H, W\] or \[B, T, H, W\]"):
         plot.animate(frames[0, 0], tmp_path / "it.gif")
     with pytest.raises(ValueError, match="`fps` must be an integer of at least 1"):

@@ -268,14 +268,7 @@ def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: 
     """
     steps = _one(values, "values", sequence)
     ax = _axes(ax)
-    finite = steps[np.isfinite(steps)]
-    greatest = np.abs(finite).max(initial=0) or 1.0
-    style = {"cmap": "viridis", "vmin": 0, "vmax": greatest}
-    if (finite < 0).any():
-        style = {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest}
-    shown = np.ma.masked_invalid(steps.T)
-    image = ax.imshow(shown, aspect="auto", origin="lower", interpolation="nearest", **style)
-    ax.set_facecolor("0.8")
+    image = _image(ax, steps.T, _colors(steps, "viridis"), aspect="auto", origin="lower")
     if colorbar:
         ax.figure.colorbar(image, ax=ax)
     _whole(ax, *steps.shape)
@@ -320,10 +313,10 @@ def animate(
     check_count("fps", fps)
     if shape is not None:
         images = _one(frames, "frames", sequence)
-        if len(shape) != 2 or np.prod(shape) != images.shape[1]:
+        if np.shape(shape) != (2,) or np.prod(shape) != images.shape[1]:
             raise ValueError(
                 f"`shape` must be (H, W) with H * W = {images.shape[1]}, the values of a step; got "
-                f"{tuple(shape)}."
+                f"{shape}."
             )
         images = images.reshape(-1, *shape)
     else:
@@ -338,15 +331,7 @@ def animate(
     FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, height * scale / (height * scale + 0.4)))
     ax.set_axis_off()
-    greatest = np.abs(images).max() or 1.0
-    both = (images < 0).any()
-    image = ax.imshow(
-        images[0],
-        cmap="RdBu_r" if both else "gray",
-        vmin=-greatest if both else 0,
-        vmax=greatest,
-        interpolation="nearest",
-    )
+    image = _image(ax, images[0], _colors(images, "gray"))
     title = ax.set_title("step 0", fontsize=9)
 
     def draw(step: int) -> Any:
@@ -392,6 +377,22 @@ def _axes(ax: Any) -> Any:
     import matplotlib.pyplot as plt
 
     return plt.figure(layout="constrained").add_subplot()
+
+
+def _colors(values: np.ndarray, cmap: str) -> dict[str, Any]:
+    """Colours from 0 to the greatest value, or around 0 where there are both signs."""
+    finite = values[np.isfinite(values)]
+    greatest = np.abs(finite).max(initial=0) or 1.0
+    if (finite < 0).any():
+        return {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest}
+    return {"cmap": cmap, "vmin": 0, "vmax": greatest}
+
+
+def _image(ax: Any, values: np.ndarray, colors: dict[str, Any], **options: Any) -> Any:
+    """Draw a matrix, grey where it is not finite."""
+    ax.set_facecolor("0.8")
+    shown = np.ma.masked_invalid(values)
+    return ax.imshow(shown, interpolation="nearest", **colors, **options)
 
 
 def _whole(ax: Any, steps: int, neurons: int) -> None:
