@@ -140,6 +140,10 @@ class TestSignals:
             with pytest.raises(ValueError, match=r"`threshold` must broadcast .* \(2, 3\); got"):
                 run(xs, np.ones(shape))
         assert run(xs[:, :0], 0.3).shape == (2, 0, 3)
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match=f"`xs` must be finite; got {bad}"):
+                run(np.where(np.arange(3) == 1, bad, xs), 0.3)
+        assert run(jnp.asarray(xs, jnp.bfloat16), 0.3).dtype == jnp.bfloat16
 
     def test_delta_is_the_change(self):
         xs = self.signal()
