@@ -16,6 +16,14 @@ from tracetorch_jax import functional, snn, training
 from tracetorch_jax.initializers import half_lives
 
 
+def count(text):
+    """An argument that counts something: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
 def parser(description, **defaults):
     """Command line of an example; `defaults` sets `epochs`, `batch` and `rate`."""
     parser = argparse.ArgumentParser(
@@ -24,9 +32,9 @@ def parser(description, **defaults):
     add = parser.add_argument
     add("--data", type=pathlib.Path, metavar="PATH", help="the data as a local file")
     add("--seed", type=int, default=0, help="of the weights, the order of the data and dropout")
-    add("--seeds", type=int, help="train this many networks, from --seed on, and report the mean")
-    add("--epochs", type=int, default=defaults["epochs"], help="passes over the training set")
-    add("--batch", type=int, default=defaults["batch"], help="sequences per update")
+    add("--seeds", type=count, help="train this many networks, from --seed on, and report the mean")
+    add("--epochs", type=count, default=defaults["epochs"], help="passes over the training set")
+    add("--batch", type=count, default=defaults["batch"], help="sequences per update")
     add("--rate", type=float, default=defaults["rate"], help="greatest learning rate")
     add("--smoke", action="store_true", help="tiny data and networks, to see that it runs")
     return parser

@@ -199,3 +199,41 @@ def test_the_layers_of_a_family_share_no_checkpoint(tmp_path):
         checkpoint.save(tmp_path / name, variables)
     with pytest.raises(ValueError, match="lacks params.raw_beta"):
         checkpoint.restore(tmp_path / "DLIB", reference.scrambled("LIB")[1])
+
+
+def test_a_damaged_checkpoint_is_called_so(tmp_path):
+    state = {"a": jnp.arange(3.0), "b": {"c": jnp.ones((2, 2))}}
+    for part in ("_METADATA", "manifest.ocdbt", "d"):
+        path = checkpoint.save(tmp_path / part, state)
+        damaged = [file for file in path.rglob("*") if part in (file.name, file.parent.name)]
+        assert damaged
+        for file in damaged:
+            file.is_file() and file.write_bytes(file.read_bytes()[:10])
+        with pytest.raises(ValueError, match="`path` holds a checkpoint that can't be read"):
+            checkpoint.restore(path, state)
+
+
+def test_what_is_no_number_leaves_no_trace(tmp_path):
+    for bad, kind in (
+        (np.array(["x"]), "<U1"),
+        (np.array([None]), "object"),
+        (np.zeros(2, "datetime64[s]"), "datetime64"),
+    ):
+        with pytest.raises(TypeError, match=f"`state` must hold .* numbers; got dtype {kind}.* a"):
+            checkpoint.save(tmp_path / "it", {"a": bad})
+    with pytest.raises(TypeError, match="`state` must hold values; got one being traced at a"):
+        jax.jit(lambda x: checkpoint.save(tmp_path / "it", {"a": x}) and x)(jnp.ones(2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_a_checkpoint_stays_one(tmp_path):
+    one, two = {"a": jnp.zeros(2)}, {"a": jnp.ones(2)}
+    path = checkpoint.save(tmp_path / "step-1", one)
+    link = tmp_path / "latest"
+    link.symlink_to(path, target_is_directory=True)
+    assert_same(checkpoint.restore(link, one), one)
+    checkpoint.save(link, two, overwrite=True)
+    assert link.is_symlink()
+    for name in (link, path):
+        assert_same(checkpoint.restore(name, one), two)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"step-1", "latest"}

@@ -140,6 +140,10 @@ class TestSignals:
             with pytest.raises(ValueError, match=r"`threshold` must broadcast .* \(2, 3\); got"):
                 run(xs, np.ones(shape))
         assert run(xs[:, :0], 0.3).shape == (2, 0, 3)
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match=f"`xs` must be finite; got {bad}"):
+                run(np.where(np.arange(3) == 1, bad, xs), 0.3)
+        assert run(jnp.asarray(xs, jnp.bfloat16), 0.3).dtype == jnp.bfloat16
 
     def test_delta_is_the_change(self):
         xs = self.signal()
@@ -294,6 +298,12 @@ class TestEvents:
             ({"num_events": 3}, ValueError, "`num_events` must lie between 1 and E = 2; got 3"),
             ({"times": [], "channels": np.zeros(0, int)}, ValueError, "`times` must hold at least"),
             ({"times": 1.0, "channels": 1}, ValueError, r"`times` must be \[E\] or \[B, E\]"),
+            ({"times": ["0", "1"]}, TypeError, "`times` must be real numbers; got dtype <U1"),
+            ({"step": np.ones(2)}, ValueError, "`step` must be a single number; got shape"),
+            ({"start": "0"}, TypeError, "`start` must be a number; got '0'"),
+            ({"num_events": 1.5}, TypeError, "`num_events` must be integers; got dtype float"),
+            ({"dtype": bool}, TypeError, "`dtype` must be .* that can be summed; got bool"),
+            ({"dtype": jnp.uint8, "polarities": [1, -1]}, TypeError, "`dtype` must be signed"),
         ],
     )  # fmt: skip
     def test_bad_input_is_named(self, change, error, message):

@@ -59,6 +59,15 @@ def test_recordings_are_read_from_the_archive(example, tmp_path):
     assert x.sum() == sum(len(times) for times, _ in recordings)
 
 
+@pytest.mark.parametrize("name", ["--epochs", "--batch", "--seeds"])
+def test_numbers_below_one_are_refused(name, example, capsys):
+    parser = example("harness").parser("", epochs=1, batch=1, rate=1.0)
+    assert getattr(parser.parse_args([name, "3"]), name.strip("-")) == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args([name, "0"])
+    assert f"argument {name}: must be at least 1; got 0" in capsys.readouterr().err
+
+
 def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
     digits, shd = example("spoken_digits"), example("shd")
     assert "there is no" in error(digits.from_recordings, tmp_path / "nowhere.zip")

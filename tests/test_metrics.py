@@ -439,6 +439,28 @@ class TestDiagnose:
         with pytest.raises(ValueError, match=r"`model` must run trace layers through .*Unroll"):
             tracetorch_jax.diagnose(model, model.init(KEY, xs), xs)
 
+    def test_bad_batches_and_losses_are_named(self):
+        model, xs = snn.Unroll(snn.LIB(3)), jnp.ones((2, 4, 3))
+        variables = model.init(KEY, xs)
+        for empty in (xs[:, :0], xs[:0]):
+            with pytest.raises(ValueError, match="`xs` must hold at least one step"):
+                tracetorch_jax.diagnose(model, variables, empty)
+        for bad, got in (
+            (lambda ys: (ys.sum(), 1), "tuple"),
+            (lambda ys: None, "NoneType"),
+            (lambda ys: jnp.array(1), "int32"),
+        ):
+            with pytest.raises(TypeError, match=f"`loss` must give a floating-point .*; got {got}"):
+                tracetorch_jax.diagnose(model, variables, xs, loss=bad)
+        for function in (tracetorch_jax.diagnose, tracetorch_jax.record):
+            with pytest.raises(TypeError, match="`model` must run over time: put the cell LIB"):
+                function(snn.LIB(3), variables, xs)
+
+    def test_sentences_start_like_sentences(self):
+        report = self.diagnose(*(snn.LIB(16, threshold=100.0, beta=0.9999) for _ in range(2)))
+        others = report.layers[0].advice.rstrip(".").split(". ")[1:]
+        assert others and all(not sentence[0].islower() for sentence in others)
+
     def test_neurons_spread_over_space(self):
         model = snn.Unroll(snn.LIB(3, dim=-3, threshold=jnp.array([0.3, 0.3, 50.0])))
         xs = reference.inputs(2, 20, 3, 4, 4)

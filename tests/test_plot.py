@@ -149,8 +149,9 @@ def test_an_animation_has_a_frame_per_step(tmp_path):
             assert gif.n_frames == 6
     with pytest.raises(ValueError, match="`path` must end in .gif; got 'it.mp4'"):
         plot.animate(frames, tmp_path / "it.mp4")
-    with pytest.raises(ValueError, match=r"`shape` must be \(H, W\) with H \* W = 12"):
-        plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=(5, 3))
+    for bad in ((5, 3), 12):
+        with pytest.raises(ValueError, match=r"`shape` must be \(H, W\) with H \* W = 12"):
+            plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=bad)
     with pytest.raises(ValueError, match=r"`frames` must be \[T, H, W\] or \[B, T, H, W\]"):
         plot.animate(frames[0, 0], tmp_path / "it.gif")
     with pytest.raises(ValueError, match="`fps` must be an integer of at least 1"):
@@ -170,3 +171,50 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install 'tracetorch_jax\[plot\]'"):
         plot.raster(SPIKES)
+
+
+def test_one_neuron_and_one_step_are_counted_whole():
+    for xs in (np.ones((20, 1)), np.ones((1, 20)), np.ones((1, 1))):
+        for draw in (plot.raster, plot.activity):
+            ax = draw(xs)
+            ax.figure.canvas.draw()
+            for axis in (ax.xaxis, ax.yaxis):
+                low, high = axis.get_view_interval()
+                shown = [tick for tick in axis.get_ticklocs() if low <= tick <= high]
+                assert shown and all(tick == round(tick) for tick in shown), (xs.shape, draw)
+    (line,) = plot.traces(np.ones((1, 2))).get_lines()
+    assert line.get_marker() not in ("None", "", None)  # a line of one point is not seen
+
+
+def test_a_silent_raster_says_so():
+    assert [text.get_text() for text in plot.raster(np.zeros((4, 2))).texts] == ["no spikes"]
+    assert not plot.raster(SPIKES).texts
+
+
+def test_what_is_not_finite_leaves_the_scale_alone():
+    xs = np.abs(MEMBRANE[0])
+    for hole in (np.nan, np.inf):
+        holed = np.where(np.arange(30)[:, None] == 3, hole, xs)
+        low, high = plot.activity(holed).get_images()[0].get_clim()
+        assert (low, high) == (0, np.delete(xs, 3, axis=0).max())
+
+
+def test_bad_arguments_are_named_before_anything_is_drawn():
+    for function, arguments, error, message in (
+        (plot.raster, {"size": 0}, ValueError, "`size` must be finite and greater than 0; got 0"),
+        (plot.raster, {"sequence": 1.0}, TypeError, "`sequence` must be an integer; got 1.0"),
+        (plot.traces, {"neuron": [0, 1]}, TypeError, r"`neuron` must be an integer; got \[0, 1\]"),
+        (plot.traces, {"neuron": 9}, ValueError, "`neuron` must lie between 0 and 4; got 9"),
+        (plot.raster, {"ax": 3}, TypeError, "`ax` must be matplotlib axes, or None; got int"),
+    ):
+        with pytest.raises(error, match=message):
+            function(SPIKES, **arguments)
+    with pytest.raises(TypeError, match="`ax` must be matplotlib axes, or None; got Figure"):
+        plot.activity(SPIKES, plt.figure())
+    plt.close("all")
+    with pytest.raises(TypeError, match="`values` must be real numbers; got dtype complex128"):
+        plot.activity(np.ones((3, 3), complex))
+    for name in ("threshold", "neg_threshold"):
+        with pytest.raises(ValueError, match=f"`{name}` must be finite and greater than 0; got -1"):
+            plot.spike_train(MEMBRANE, SPIKES, **{name: -1.0})
+    assert not plt.get_fignums()

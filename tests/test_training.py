@@ -166,6 +166,18 @@ class TestPieces:
             training.chunks((self.batch[0], jnp.zeros((2, 11))), 4)
         with pytest.raises(ValueError, match=r"`batch` must hold arrays \[B, T, ...\]; got shapes"):
             training.chunks({}, 4)
+        with pytest.raises(TypeError, match="`loss` must be a function of .*; got 3"):
+            training.piecewise_value_and_grad(3, 4)
+        for truncate in (False, True):
+            for bad, error, message in (
+                (lambda *_: jnp.zeros(()), TypeError, r"`loss` must return \(value, carry\); got"),
+                (lambda p, c, b: (b[0].mean(1), c), ValueError, "`loss` must give a scalar value"),
+            ):
+                run = training.piecewise_value_and_grad(bad, 4, truncate=truncate)
+                with pytest.raises(error, match=message):
+                    run(self.params, self.carry, self.batch)
+        with pytest.raises(TypeError, match="`carry` must be what `initialize_carry` gives"):
+            training.piecewise_value_and_grad(self.loss, 4)(self.params, None, self.batch)
         nothing = jax.tree.map(lambda x: x[:, :0], self.batch)
         with pytest.raises(ValueError, match="`batch` must hold at least one step; got T = 0"):
             training.piecewise_value_and_grad(self.loss, 4)(self.params, self.carry, nothing)
@@ -228,6 +240,15 @@ class TestOnline:
         init, _ = training.online(layer)
         with pytest.raises(ValueError, match="`params` of SLIB must hold exactly .*'raw_alpha'"):
             init(variables, x)
+
+    def test_a_derivative_of_another_shape_is_named(self):
+        layer, x = snn.LIB(3), jnp.ones((2, 3))
+        params = layer.init(KEY, None, x)["params"]
+        init, step = training.online(layer)
+        _, _, gradient = step(params, init(params, x), x)
+        for bad in (1.0, jnp.ones((2, 1)), jnp.ones(3)):
+            with pytest.raises(ValueError, match=r"`d_out` must have the shape of `out`, \(2, 3\)"):
+                gradient(bad)
 
     def test_state_does_not_grow(self):
         layer = snn.SLIB(3)

@@ -36,6 +36,17 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_number(name: str, value: Any) -> None:
+    """A finite number, or an array of them."""
+    values = known(value)
+    if values is None:
+        return
+    if values.dtype.kind not in "biuf" and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"`{name}` must be finite; got {value!r}.")
+
+
 def check_positive(name: str, value: Any) -> None:
     """A number greater than 0, or an array of them."""
     values = known(value)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count, check_positive, check_values, known
+from tracetorch_jax._axes import check_count, check_number, check_positive, check_values, known
 
 
 class Events(NamedTuple):
@@ -90,7 +90,7 @@ def frames(
 
     An event at ``time`` falls into step ``floor((time - start) / step)``. A batch of lists is
     padded, see `pad_events`, with `num_events` saying how many events each list has; that takes the
-    memory of the longest for each, so bin a large data set some hundred recordings at a time.
+    memory of the longest list for each, so bin a large set of recordings in pieces of some hundred.
 
     Args:
         times: ``[E]`` or ``[B, E]``, in any unit, in ascending order. Whole numbers, with a `step`
@@ -114,18 +114,34 @@ def frames(
     Raises:
         ValueError: shapes that differ, no events, channels or times out of range, times that are
             not ascending, polarities other than those above, `step` not greater than 0, `start`
-            not finite. While values are being traced they can't be checked; what lies out of range
-            is then left out.
-        TypeError: channels that are not integers.
+            not finite, or one of them not a single number. While values are being traced they can't
+            be checked; what lies out of range is then left out.
+        TypeError: times that are not real numbers, channels or `num_events` that are not integers,
+            a `dtype` that can't hold the sums.
 
     Example:
         >>> frames([0.0, 0.4, 1.2], [0, 0, 1], num_steps=2, num_channels=2, step=1.0).tolist()
         [[2.0, 0.0], [0.0, 1.0]]
+
+        A set of recordings in pieces, here of two:
+
+        >>> recordings = [([0.1], [0]), ([0.2, 1.7], [1, 0]), ([0.0, 0.3, 1.1], [0, 1, 1])]
+        >>> pieces = [pad_events(recordings[i : i + 2]) for i in range(0, len(recordings), 2)]
+        >>> size = {"num_steps": 2, "num_channels": 2, "step": 1.0}
+        >>> xs = [frames(*piece[:3], num_events=piece.lengths, **size) for piece in pieces]
+        >>> np.concatenate(xs).shape
+        (3, 2, 2)
     """
     steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
     check_positive("step", step)
-    if known(start) is not None and not np.isfinite(start):
-        raise ValueError(f"`start` must be finite; got {start!r}.")
+    check_number("start", start)
+    for name, value in (("step", step), ("start", start)):
+        if np.shape(value):
+            raise ValueError(f"`{name}` must be a single number; got shape {np.shape(value)}.")
+    if jnp.issubdtype(dtype, jnp.bool_):
+        raise TypeError("`dtype` must be one of numbers that can be summed; got bool.")
+    if polarities is not None and jnp.issubdtype(dtype, jnp.unsignedinteger):
+        raise TypeError(f"`dtype` must be signed, as polarities are; got {jnp.dtype(dtype)}.")
     lengths = _check_events(times, channels, polarities, num_events, steps, neurons, step, start)
     bins = _bins(times, step, start)
     within = (bins >= 0) & (bins < steps)
@@ -169,11 +185,15 @@ def _check_events(
             )
     if not shape[-1]:
         raise ValueError("`times` must hold at least one event; got none.")
+    if known(times) is not None and np.asarray(times).dtype.kind not in "biufm":
+        raise TypeError(f"`times` must be real numbers; got dtype {np.asarray(times).dtype}.")
     if not jnp.issubdtype(jnp.result_type(jnp.asarray(channels)), jnp.integer):
         raise TypeError(f"`channels` must be integers; got dtype {jnp.asarray(channels).dtype}.")
     lengths = None
     if num_events is not None:
         lengths = jnp.asarray(num_events)
+        if not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise TypeError(f"`num_events` must be integers; got dtype {lengths.dtype}.")
         if lengths.shape != shape[:-1]:
             raise ValueError(
                 f"`num_events` must have one number per list, shape {shape[:-1]}; got "

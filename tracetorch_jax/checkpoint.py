@@ -35,7 +35,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         FileExistsError: there is a checkpoint at `path` already and `overwrite` is False, or there
             is something else.
         ImportError: orbax is missing.
-        TypeError: `state` holds something else, or is a single array.
+        TypeError: `state` holds something else or what is being traced, or is a single array.
         ValueError: `state` is empty, or an array in it is.
 
     Example:
@@ -56,6 +56,12 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, bool)):
             raise TypeError(
                 f"`state` must hold arrays and numbers; got {type(leaf).__name__} at {name}."
+            )
+        if isinstance(leaf, jax.core.Tracer):
+            raise TypeError(f"`state` must hold values; got one being traced at {name}.")
+        if not (_is_key(leaf) or _family(getattr(leaf, "dtype", type(leaf))) in "bifc"):
+            raise TypeError(
+                f"`state` must hold arrays of numbers; got dtype {leaf.dtype} at {name}."
             )
         if not np.size(leaf):
             raise ValueError(
@@ -96,7 +102,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         FileNotFoundError: there is no checkpoint at `path`.
         ImportError: orbax is missing.
         ValueError: the checkpoint is of something else; all that is missing, unknown or of another
-            shape or dtype is listed, and nothing is loaded.
+            shape or dtype is listed, and nothing is loaded. Or it is damaged.
     """
     orbax = _orbax()
     path = _absolute(path)
@@ -104,7 +110,13 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
     with orbax.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(path)
-        _compare(_leaves(getattr(saved, "item_metadata", saved).tree), _leaves(like), path)
+        tree = getattr(getattr(saved, "item_metadata", saved), "tree", None)
+        if tree is None:
+            raise ValueError(
+                f"`path` holds a checkpoint that can't be read: {path}. It is damaged or was made "
+                f"by something else."
+            )
+        _compare(_leaves(tree), _leaves(like), path)
         restored = checkpointer.restore(path, like)
     # A checkpoint only says of PRNG keys what they are once they are read.
     got, want = _leaves(restored), _leaves(like)
@@ -194,9 +206,14 @@ def _same_number(saved: Any, wanted: Any) -> bool:
 
 
 def _family(kind: Any) -> str:
-    """b, i or f for truth values, whole numbers and floating point."""
+    """b, i, f or c for truth values, whole numbers, floating point and complex numbers; else ?."""
     dtype: Any = np.dtype(kind)
-    kinds: dict[str, Any] = {"b": jnp.bool_, "i": jnp.integer, "f": jnp.floating}
+    kinds: dict[str, Any] = {
+        "b": jnp.bool_,
+        "i": jnp.integer,
+        "f": jnp.floating,
+        "c": jnp.complexfloating,
+    }
     return next((letter for letter in kinds if jnp.issubdtype(dtype, kinds[letter])), "?")
 
 
@@ -228,7 +245,8 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 def _absolute(path: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(path).expanduser().absolute()
+    """An absolute path without links, of which one to a checkpoint would be replaced by it."""
+    return pathlib.Path(path).expanduser().resolve()
 
 
 def _is_checkpoint(path: pathlib.Path) -> bool:

@@ -124,7 +124,9 @@ def diagnose(
         A `Diagnosis`: print it, or look into its `layers`.
 
     Raises:
-        ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar.
+        TypeError: `model` is a cell; a loss that is no floating-point number.
+        ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar; an
+            empty batch.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -135,11 +137,12 @@ def diagnose(
         >>> print(diagnosis.layers[0].advice)
         100% of the neurons never fire: ...
     """
+    if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
+        shape = jax.tree.map(np.shape, xs)
+        raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")
     outputs, recordings = record(model, variables, xs, *args, **kwargs)
     measure = _probe if loss is None else loss
-    shape = jnp.shape(measure(outputs))
-    if shape:
-        raise ValueError(f"`loss` must give a scalar; got shape {shape}.")
+    _check_loss(measure(outputs))
     # A zero added to each layer's output: the gradient with respect to it is that of the output.
     taps = {path: jnp.zeros_like(_time_first(each)) for path, each in recordings.items()}
 
@@ -164,6 +167,19 @@ def diagnose(
         of_own = _norm(jax.tree.leaves(own))
         reports.append(_report(path, recording, lengths, norms[path], of_own, last))
     return Diagnosis(tuple(reports), float(value))
+
+
+def _check_loss(value: Any) -> None:
+    """Raise unless a value can be differentiated."""
+    if not isinstance(value, (float, jax.Array, np.ndarray, np.generic)):
+        got = type(value).__name__
+    elif not jnp.issubdtype(jnp.asarray(value).dtype, jnp.floating):
+        got = str(jnp.asarray(value).dtype)
+    elif jnp.shape(value):
+        raise ValueError(f"`loss` must give a scalar; got shape {jnp.shape(value)}.")
+    else:
+        return
+    raise TypeError(f"`loss` must give a floating-point number; got {got}.")
 
 
 def _report(
@@ -279,7 +295,7 @@ def _advice(report: LayerReport, finite: bool, steps: int, last_gradient: float)
             f"its gradient is {report.gradient / last_gradient:.0e} times the last layer's: it "
             f"explodes on the way. Clip the norm, use a narrower surrogate, or lower decays."
         )
-    return " ".join(said) or _FINE
+    return " ".join(said[:1] + [each[0].upper() + each[1:] for each in said[1:]]) or _FINE
 
 
 def _membrane(recording: Recording, values: dict[str, np.ndarray]) -> np.ndarray:

@@ -183,14 +183,15 @@ def delta(
         Of the shape of `xs`: 1, 0 and, with `signed`, -1; of its dtype if floating, else float32.
 
     Raises:
-        ValueError: `xs` has fewer than two axes, or `threshold` is not greater than 0.
+        ValueError: `xs` has fewer than two axes or is not finite, or `threshold` is not greater
+            than 0.
         TypeError: `xs` are not real.
 
     Example:
         >>> delta(jnp.array([[0.0], [0.6], [0.8], [0.1]]), 0.5)[:, 0].tolist()
         [0.0, 1.0, 0.0, -1.0]
     """
-    steps = time_first("xs", xs, time_major)
+    steps = _signal(xs, time_major)
     level = _level(threshold, steps)
     before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
     change = steps - before
@@ -230,14 +231,15 @@ def level_crossing(
         float32.
 
     Raises:
-        ValueError: `xs` has fewer than two axes, or `threshold` is not greater than 0.
+        ValueError: `xs` has fewer than two axes or is not finite, or `threshold` is not greater
+            than 0.
         TypeError: `xs` are not real.
 
     Example:
         >>> level_crossing(jnp.array([[0.0], [0.3], [0.6], [0.4], [-0.1]]), 0.5)[:, 0].tolist()
         [0.0, 0.0, 1.0, 0.0, -1.0]
     """
-    steps = time_first("xs", xs, time_major)
+    steps = _signal(xs, time_major)
     size = _level(threshold, steps)[0]
 
     def step(level: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -292,6 +294,13 @@ def population(
     centres = jnp.linspace(low, high, neurons, dtype=values.dtype)
     distance = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
     return jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
+
+
+def _signal(xs: ArrayLike, time_major: bool) -> jax.Array:
+    """A finite signal as ``[T, B, ...]``: of what is not, no spike could tell."""
+    steps = time_first("xs", xs, time_major)
+    check_values("xs", steps, np.isfinite, "be finite")
+    return steps
 
 
 def _level(threshold: ArrayLike, steps: jax.Array) -> jax.Array:

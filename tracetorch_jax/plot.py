@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count
+from tracetorch_jax._axes import check_count, check_positive
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 
@@ -37,7 +37,8 @@ def raster(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: `spikes` of another rank, or `sequence` out of range.
+        TypeError: an argument of another kind.
+        ValueError: `spikes` of another rank, `sequence` out of range, or `size` not greater than 0.
 
     Example:
         >>> ax = raster(np.eye(10))
@@ -45,6 +46,8 @@ def raster(
         'neuron'
     """
     steps = _one(spikes, "spikes", sequence)
+    if size is not None:
+        check_positive("size", size)
     ax = _axes(ax)
     if size is None:
         box = ax.get_window_extent()
@@ -58,10 +61,11 @@ def raster(
             ax.scatter(when, who, s=size, color=color, marker="o", linewidths=0, label=label)
     if ternary:
         ax.legend(**_OUTSIDE, ncols=2, markerscale=max(1, 4 / size**0.5))
-    ax.set(xlabel="step", ylabel="neuron")
+    if not steps.any():
+        ax.text(0.5, 0.5, "no spikes", color="0.5", ha="center", transform=ax.transAxes)
     ax.set_xlim(-0.5, len(steps) - 0.5)
     ax.set_ylim(-0.5, steps.shape[1] - 0.5)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    _whole(ax, *steps.shape)
     return ax
 
 
@@ -86,6 +90,7 @@ def traces(
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: an argument of another kind.
         ValueError: no states or states of another rank, `neuron` or `sequence` out of range.
 
     Example:
@@ -96,12 +101,15 @@ def traces(
     named = states if isinstance(states, Mapping) else {"": states}
     if not named:
         raise ValueError("`states` must hold at least one state; got none.")
-    ax = _axes(ax)
+    lines = {}
     for name, values in named.items():
         steps = _one(values, f"states[{name!r}]" if name else "states", sequence)
-        ax.plot(steps[:, _index("neuron", neuron, steps.shape[1])], label=name or None)
+        lines[name] = steps[:, _index("neuron", neuron, steps.shape[1])]
+    ax = _axes(ax)
+    for name, line in lines.items():
+        ax.plot(line, label=name or None, marker="o" if len(line) == 1 else None)
     if isinstance(states, Mapping):
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        ax.legend(**_OUTSIDE, ncols=min(len(lines), 4))
     ax.set(xlabel="step", ylabel="state")
     ax.margins(x=0)
     return ax
@@ -136,8 +144,9 @@ def spike_train(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: arrays of different or other ranks, thresholds of another number than neurons,
-            `neuron` or `sequence` out of range.
+        TypeError: an argument of another kind.
+        ValueError: arrays of different or other ranks, thresholds of another number than neurons or
+            not greater than 0, `neuron` or `sequence` out of range.
 
     Example:
         >>> ax = spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
@@ -156,6 +165,8 @@ def spike_train(
                 f"`{name}` must be a number, or one for each of {mem.shape[1]} neurons; got shape "
                 f"{np.shape(given)}."
             )
+        if given is not None:
+            check_positive(name, given)
     ax = _axes(ax)
     ax.plot(mem[:, i], color="black", linewidth=1, label="membrane")
     levels = [0.0, *mem[:, i]]
@@ -220,6 +231,7 @@ def half_lives(
     for name, values in steps.items():
         color, label = styles[name]
         ax.hist(values, edges, color=color, alpha=0.7, label=label)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     if before is not None:
         ax.legend(**_OUTSIDE, ncols=2)
     ax.set_xscale("log")
@@ -233,7 +245,7 @@ def half_lives(
 def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: bool = True) -> Any:
     """Heat map of spikes, membranes or rates: neurons upwards, steps to the right.
 
-    What has both signs is drawn from blue through white, for 0, to red.
+    What has both signs is drawn from blue through white, for 0, to red; what is not finite is grey.
 
     Args:
         values: ``[T, N]`` or ``[B, T, N]``.
@@ -246,6 +258,7 @@ def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: 
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: an argument of another kind.
         ValueError: `values` of another rank, or `sequence` out of range.
 
     Example:
@@ -255,16 +268,10 @@ def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: 
     """
     steps = _one(values, "values", sequence)
     ax = _axes(ax)
-    greatest = np.abs(steps).max() or 1.0
-    style = {"cmap": "viridis", "vmin": 0, "vmax": greatest}
-    if (steps < 0).any():
-        style = {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest}
-    image = ax.imshow(steps.T, aspect="auto", origin="lower", interpolation="nearest", **style)
+    image = _image(ax, steps.T, _colors(steps, "viridis"), aspect="auto", origin="lower")
     if colorbar:
         ax.figure.colorbar(image, ax=ax)
-    ax.set(xlabel="step", ylabel="neuron")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+    _whole(ax, *steps.shape)
     return ax
 
 
@@ -306,10 +313,10 @@ def animate(
     check_count("fps", fps)
     if shape is not None:
         images = _one(frames, "frames", sequence)
-        if len(shape) != 2 or np.prod(shape) != images.shape[1]:
+        if np.shape(shape) != (2,) or np.prod(shape) != images.shape[1]:
             raise ValueError(
                 f"`shape` must be (H, W) with H * W = {images.shape[1]}, the values of a step; got "
-                f"{tuple(shape)}."
+                f"{shape}."
             )
         images = images.reshape(-1, *shape)
     else:
@@ -324,15 +331,7 @@ def animate(
     FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, height * scale / (height * scale + 0.4)))
     ax.set_axis_off()
-    greatest = np.abs(images).max() or 1.0
-    both = (images < 0).any()
-    image = ax.imshow(
-        images[0],
-        cmap="RdBu_r" if both else "gray",
-        vmin=-greatest if both else 0,
-        vmax=greatest,
-        interpolation="nearest",
-    )
+    image = _image(ax, images[0], _colors(images, "gray"))
     title = ax.set_title("step 0", fontsize=9)
 
     def draw(step: int) -> Any:
@@ -368,25 +367,60 @@ def _matplotlib() -> Any:
 
 def _axes(ax: Any) -> Any:
     """The axes to draw on: those given, or those of a new figure of pyplot's."""
-    if ax is not None:
-        return ax
     _matplotlib()
+    from matplotlib.axes import Axes
+
+    if isinstance(ax, Axes):
+        return ax
+    if ax is not None:
+        raise TypeError(f"`ax` must be matplotlib axes, or None; got {type(ax).__name__}.")
     import matplotlib.pyplot as plt
 
     return plt.figure(layout="constrained").add_subplot()
+
+
+def _colors(values: np.ndarray, cmap: str) -> dict[str, Any]:
+    """Colours from 0 to the greatest value, or around 0 where there are both signs."""
+    finite = values[np.isfinite(values)]
+    greatest = np.abs(finite).max(initial=0) or 1.0
+    if (finite < 0).any():
+        return {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest}
+    return {"cmap": cmap, "vmin": 0, "vmax": greatest}
+
+
+def _image(ax: Any, values: np.ndarray, colors: dict[str, Any], **options: Any) -> Any:
+    """Draw a matrix, grey where it is not finite."""
+    ax.set_facecolor("0.8")
+    shown = np.ma.masked_invalid(values)
+    return ax.imshow(shown, interpolation="nearest", **colors, **options)
+
+
+def _whole(ax: Any, steps: int, neurons: int) -> None:
+    """Name the axes and count them in whole numbers."""
+    ax.set(xlabel="step", ylabel="neuron")
+    for axis, size in ((ax.xaxis, steps), (ax.yaxis, neurons)):
+        if size == 1:
+            axis.set_ticks([0])
+        else:
+            axis.get_major_locator().set_params(integer=True)
 
 
 def _one(
     values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
 ) -> np.ndarray:
     """One sequence of a batch, as NumPy."""
-    array = np.asarray(values).astype(np.float64)
+    array = np.asarray(values)
+    if array.dtype.kind in "cSUO":
+        raise TypeError(f"`{name}` must be real numbers; got dtype {array.dtype}.")
+    array = array.astype(np.float64)
     if array.ndim not in (axes, axes + 1) or not array.size:
         raise ValueError(f"`{name}` must be {what}, and not empty; got shape {array.shape}.")
     return array if array.ndim == axes else array[_index("sequence", sequence, len(array))]
 
 
 def _index(name: str, index: int, size: int) -> int:
+    if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+        raise TypeError(f"`{name}` must be an integer; got {index!r}.")
     if not -size <= index < size:
         raise ValueError(f"`{name}` must lie between 0 and {size - 1}; got {index}.")
     return index

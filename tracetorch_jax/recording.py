@@ -40,7 +40,8 @@ def record(
 ) -> tuple[Any, dict[str, Recording]]:
     """Run a model once and keep what each of its trace layers received, held and gave.
 
-    Nothing is kept otherwise: this call is a program of its own, which stores all of it.
+    Nothing is kept otherwise: this call is a program of its own, which stores all of it. Of a layer
+    that runs several times, its last run is kept.
 
     Args:
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
@@ -54,6 +55,7 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
+        TypeError: `model` is a cell.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 
@@ -67,6 +69,10 @@ def record(
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """
+    if isinstance(model, nn.RNNCellBase):
+        raise TypeError(
+            f"`model` must run over time: put the cell {type(model).__name__} into snn.Unroll."
+        )
     layers: dict[str, TraceCell] = {}
     axes: dict[str, int] = {}
     mutable = kwargs.pop("mutable", False)
