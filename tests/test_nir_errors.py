@@ -517,10 +517,11 @@ def test_damaged_metadata_are_noticed():
     with pytest.raises(ValueError, match="are damaged.*With metadata=False"):
         interop.from_nir(graph)
     assert interop.from_nir(graph, metadata=False)
-    graph = own_graph()
-    del graph.nodes["layers_1_mem"].metadata["raw_beta"]
-    with pytest.raises(ValueError, match="are damaged.*raw_beta"):
-        interop.from_nir(graph)
+    for lost in ("raw_beta", "value_beta", "arguments"):
+        graph = own_graph()
+        del graph.nodes["layers_1_mem"].metadata[lost]
+        with pytest.raises(ValueError, match=f"are damaged.*{lost.removeprefix('value_')}"):
+            interop.from_nir(graph)
 
 
 def test_running_checks_its_input():

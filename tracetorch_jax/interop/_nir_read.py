@@ -192,5 +192,5 @@ def _check_connected(graph: Graph) -> None:
             f"{graph.output!r}; {sorted(stray) or 'the output itself'} does not."
         )
     for name, feeds in ((graph.input, graph.sources), (graph.output, graph.targets)):
-        if feeds(name):
-            raise ValueError(f"Node {name!r} of `graph` must be an end of it; got {feeds(name)}.")
+        if feeds[name]:
+            raise ValueError(f"Node {name!r} of `graph` must be an end of it; got {feeds[name]}.")

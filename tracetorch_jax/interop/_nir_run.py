@@ -92,7 +92,7 @@ def simulate(graph: Graph, xs: np.ndarray, dt: float, reset: Reset) -> dict[str,
     delayed = delayed_edges(graph)
     steps = {name: _step(name, node, dt, reset) for name, node in graph.nodes.items()}
     names = order(graph, delayed)
-    sources = {name: graph.sources(name) for name in names}
+    sources = {name: graph.sources[name] for name in names}
     states: dict[str, State] = {name: {} for name in names}
     history: dict[str, list[np.ndarray]] = {name: [] for name in names}
     now: dict[str, np.ndarray] = {}
