@@ -301,6 +301,15 @@ def test_bare_cells_come_back_as_such():
     assert_same(interop.from_nir(graph), (model, variables))
 
 
+def test_files_of_earlier_versions_are_read():
+    """`own.nir` is never to be written again: what is in it must stay readable."""
+    model, variables, _ = nir_cases.case("RLIB")
+    read, own = interop.from_nir(DATA / "own.nir")
+    assert read == model
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-6), own, variables)
+    assert jax.tree.all(same)
+
+
 # Lossy graphs.
 
 
