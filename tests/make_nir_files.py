@@ -142,6 +142,9 @@ def main():
             nir.write(path, interop.to_nir(model, variables, input_shape=xs.shape[2:]))
             results[name] = test_nir_torch.execute(path, xs)
     np.savez_compressed(DATA / "nirtorch.npz", **results)
+    if not (DATA / "own.nir").exists():  # the file of an early version is to stay
+        model, variables, xs = nir_cases.case("RLIB")
+        nir.write(DATA / "own.nir", interop.to_nir(model, variables, input_shape=xs.shape[2:]))
 
 
 if __name__ == "__main__":

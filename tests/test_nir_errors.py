@@ -270,6 +270,14 @@ READ = {
         lambda: graph_of({"a": li(), "b": li()}, "input a", "a output", "a b"),
         r"must lie between its input 'input' and its output 'output'; \['b'\] does not",
     ),
+    "no shape": (
+        lambda: nir.NIRGraph(
+            {"input": nir.Input({"input": None}), "output": nir.Output({"output": None})},
+            [("input", "output")],
+            type_check=False,
+        ),
+        r"Node 'input' \(Input\) of `graph` must have a shape; got None",
+    ),
     "nothing": (lambda: graph_of({}, "input output"), "must do something between its input and"),
     "size": (
         lambda: chain(li(3), li(4)),
@@ -398,6 +406,14 @@ def conv(size=3, channels=2, groups=1, bias=4):
             conv(channels=3),
             r"\(Conv2d\) has `weight` of shape \(4, 3, 3, 3\).*steps of shape \(2, 5",
         ),
+        (
+            nir.Conv2d((4, 4), np.zeros((4, 2, 3, 3)), 1, 0, 1, 1, np.zeros(4)),
+            r"\(Conv2d\) has `input_shape` \(4, 4\), but gets steps of shape \(2, 5, 5\)",
+        ),
+        (
+            nir.Conv2d(None, np.zeros((4, 2, 2, 2)), 1, "same", 1, 1, np.zeros(4)),
+            r"Node 'n0' \(Conv2d\) must have an odd kernel for `padding` 'same'",
+        ),
         (conv(bias=3), r"`bias` of shape \(3,\) and `groups` 1"),
         (conv(size=6), r"has a kernel of \(6, 6\), larger than its padded input"),
         (
@@ -517,10 +533,11 @@ def test_damaged_metadata_are_noticed():
     with pytest.raises(ValueError, match="are damaged.*With metadata=False"):
         interop.from_nir(graph)
     assert interop.from_nir(graph, metadata=False)
-    graph = own_graph()
-    del graph.nodes["layers_1_mem"].metadata["raw_beta"]
-    with pytest.raises(ValueError, match="are damaged.*raw_beta"):
-        interop.from_nir(graph)
+    for lost in ("raw_beta", "value_beta", "arguments"):
+        graph = own_graph()
+        del graph.nodes["layers_1_mem"].metadata[lost]
+        with pytest.raises(ValueError, match=f"are damaged.*{lost.removeprefix('value_')}"):
+            interop.from_nir(graph)
 
 
 def test_running_checks_its_input():

@@ -105,12 +105,9 @@ def test_snntorch_runs_lossy_graphs_as_run_nir_does(tmp_path):
     pytest.importorskip("snntorch", reason="needs snntorch")
     from snntorch.import_nir import import_from_nir
 
-    layers = [
-        snn.LIB(5, beta=0.8, threshold=0.5),
-        nn.Dense(3),
-        snn.SLIB(3, alpha=0.3, threshold=0.1),
-    ]
-    model = snn.Unroll(snn.Sequential([nn.Dense(5), *layers]))
+    first = snn.LIB(6, beta=0.8, threshold=0.5)
+    second = snn.SLIB(3, beta=0.7, alpha=0.3, threshold=0.1)
+    model = snn.Unroll(snn.Sequential([nn.Dense(6), first, nn.Dense(3), second]))
     xs = np.random.default_rng(0).normal(1, 4, (2, 40, 4)).astype(np.float32)
     variables = model.init(jax.random.key(1), xs)
     path = tmp_path / "graph.nir"

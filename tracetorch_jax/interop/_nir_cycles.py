@@ -108,7 +108,7 @@ class _Match:
     def run(self) -> Cycle:
         graph, entry, node = self.graph, self.entry, self.graph.nodes[self.entry]
         for name in self.cycle:
-            outside = [source for source in graph.sources(name) if source not in self.cycle]
+            outside = [source for source in graph.sources[name] if source not in self.cycle]
             if outside and name != entry:
                 raise self.fail(f"{name!r} is fed from outside, by {outside}, besides {entry!r}")
         if node.kind not in ("LI", "I", "LIF", "IF"):
@@ -126,7 +126,7 @@ class _Match:
             check_reset(entry, node, self.reset)
             sides = [self.side(1, entry, self.value(entry, "v_threshold"))]
         else:
-            sides = [self.threshold_side(name) for name in graph.targets(entry)]
+            sides = [self.threshold_side(name) for name in graph.targets[entry]]
         sides.sort(key=lambda side: -side.sign)
         if [side.sign for side in sides] not in ([1], [1, -1]):
             signs = [side.spikes for side in sides]
@@ -153,17 +153,17 @@ class _Match:
         if self.kind(name) == "Scale":
             if not np.all(self.value(name, "scale") == -1):
                 raise self.fail(f"{name!r} scales the membrane by another factor than -1")
-            sign, name = -1, self.only(self.graph.targets(name), f"{name!r}")
+            sign, name = -1, self.only(self.graph.targets[name], f"{name!r}")
         if self.kind(name) != "Threshold":
             raise self.fail(f"{name!r} ({self.kind(name)}) stands where a Threshold should")
         return self.side(sign, name, self.value(name, "threshold"))
 
     def side(self, sign: int, spikes: str, threshold: np.ndarray) -> _Side:
-        inner = [name for name in self.graph.targets(spikes) if name in self.cycle]
+        inner = [name for name in self.graph.targets[spikes] if name in self.cycle]
         back = [
             name
             for name in inner
-            if self.kind(name) == "Scale" and self.graph.targets(name) == [self.entry]
+            if self.kind(name) == "Scale" and self.graph.targets[name] == [self.entry]
         ]
         if self.kind(spikes) == "Threshold":
             self.check_back(sign, spikes, threshold, back)
@@ -174,8 +174,8 @@ class _Match:
             head = inner[0]
             self.used.append(head)
             scale = self.value(head, "scale")
-            inner = [name for name in self.graph.targets(head) if name in self.cycle]
-            if [n for n in self.graph.targets(spikes) if n not in self.cycle]:
+            inner = [name for name in self.graph.targets[head] if name in self.cycle]
+            if [n for n in self.graph.targets[spikes] if n not in self.cycle]:
                 raise self.fail(f"{spikes!r} leaves it both with and without the scale {head!r}")
         gamma, weight = self.trace(inner) if inner else (None, None)
         return _Side(sign, spikes, threshold, head, scale, gamma, weight)
@@ -206,11 +206,11 @@ class _Match:
             weight = weight * self.value(start, "r")
             if np.any(self.value(start, "v_leak") != 0):
                 raise self.fail(f"{start!r} has a `v_leak`")
-            follow = self.graph.targets(start)
+            follow = self.graph.targets[start]
             if follow == [self.entry]:
                 return gamma, weight
             start = self.only(follow, f"{start!r}")
-        if self.kind(start) != "Scale" or self.graph.targets(start) != [self.entry]:
+        if self.kind(start) != "Scale" or self.graph.targets[start] != [self.entry]:
             raise self.fail(f"{start!r} ({self.kind(start)}) has no place on the way back")
         return gamma, weight * self.value(start, "scale")
 
@@ -234,8 +234,8 @@ class _Match:
             values["threshold"] = sides[0].threshold
             return (sides[0].head,)
         for side in sides:
-            outer = [n for n in self.graph.targets(side.head) if n not in self.cycle]
-            alone = len(outer) == 1 and self.graph.sources(outer[0]) == [side.head]
+            outer = [n for n in self.graph.targets[side.head] if n not in self.cycle]
+            alone = len(outer) == 1 and self.graph.sources[outer[0]] == [side.head]
             if side.head == side.spikes and alone and self.kind(outer[0]) == "Scale":
                 side.head = outer[0]
                 side.scale = self.value(side.head, "scale")

@@ -85,7 +85,7 @@ class _Reader(NodeReader):
         outer = [
             sorted(
                 b
-                for b in self.graph.targets(head)
+                for b in self.graph.targets[head]
                 if (head, b) not in self.done and b not in self.cycles.get(head, ())
             )
             for head in heads
@@ -99,7 +99,7 @@ class _Reader(NodeReader):
 
     def expect_sources(self, name: str, heads: tuple[str, ...]) -> None:
         within = self.cycles.get(name, frozenset())
-        sources = {source for source in self.graph.sources(name) if source not in within}
+        sources = {source for source in self.graph.sources[name] if source not in within}
         if sources != set(heads):
             kind = self.graph.nodes[name].kind
             raise ValueError(f"Node {name!r} ({kind}) adds up {sorted(sources)}; {_READABLE}.")

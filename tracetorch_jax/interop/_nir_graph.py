@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -47,20 +48,28 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """Nodes by name, edges, and the graph's own metadata. The shapes are those of one step."""
+    """Nodes by name, edges, and the graph's own metadata; the input's shape is that of one step."""
 
     nodes: dict[str, Node]
     edges: list[Edge]
     metadata: dict[str, Any]
     input_shape: tuple[int, ...]
 
-    def sources(self, name: str) -> list[str]:
-        """Nodes that feed this one."""
-        return [a for a, b in self.edges if b == name]
+    @functools.cached_property
+    def sources(self) -> dict[str, list[str]]:
+        """The nodes that feed each node."""
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for a, b in self.edges:
+            found[b].append(a)
+        return found
 
-    def targets(self, name: str) -> list[str]:
-        """Nodes that this one feeds."""
-        return [b for a, b in self.edges if a == name]
+    @functools.cached_property
+    def targets(self) -> dict[str, list[str]]:
+        """The nodes that each node feeds."""
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for a, b in self.edges:
+            found[a].append(b)
+        return found
 
     @property
     def input(self) -> str:

@@ -19,6 +19,8 @@ from tracetorch_jax.interop._nir_read import read
 from tracetorch_jax.interop._nir_run import Reset, find_dt
 from tracetorch_jax.interop._nir_writer import FORMAT, KEY, write
 
+_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError)
+
 
 def from_nir(
     graph: Any, *, dt: float | None = None, reset: Reset = "v_reset", metadata: bool = True
@@ -78,13 +80,13 @@ def _read_own(graph: Graph, dt: float | None) -> tuple[nn.Module, dict[str, Any]
     reader = _Reader(graph)
     try:
         model, params = reader.module(document["model"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        values = iter(reader.values)
+        shape = tuple(document["input_shape"])
+        expected, *_ = write(
+            model, params, shape, own_dt, document["style"], lambda layer, own: next(values)
+        )
+    except _DAMAGE as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
-    values = iter(reader.values)
-    shape = tuple(document["input_shape"])
-    expected, *_ = write(
-        model, params, shape, own_dt, document["style"], lambda layer, own: next(values)
-    )
     _compare(graph, expected)
     variables = jax.tree.map(jnp.asarray, params)
     return model, {"params": variables} if variables else {}

@@ -78,12 +78,15 @@ def describe(module: Any, where: str) -> str:
 
 
 def _encode(value: Any, argument: str, initializer: bool = False) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, FrozenArray):
         return {"array": np.asarray(value).tolist()}
     if isinstance(value, (tuple, list)):
-        return {"tuple": [_encode(item, argument) for item in value]}
+        items = [_encode(item, argument) for item in value]
+        return items if isinstance(value, list) else {"tuple": items}
     kind = type(value)
     if _OBJECTS.get(kind.__name__) is kind:
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -138,6 +141,8 @@ def restore(kind: str, text: str, values: Mapping[str, Any], children: dict[str,
 
 
 def _decode(value: Any, initial: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, None) for item in value]
     if not isinstance(value, dict):
         return value
     if "array" in value:

@@ -47,8 +47,8 @@ def nir_mismatch(
     Args:
         model: see `to_nir`.
         variables: see `to_nir`.
-        xs: a sample of its input, ``[B, T, ...]``, or ``[T, ...]`` without a batch axis
-            (``[T, B, ...]`` if `model` is a time-major `Unroll`).
+        xs: a sample of its input, ``[B, T, ...]`` (``[T, B, ...]`` if `model` is a time-major
+            `Unroll`).
         dt: see `to_nir`.
         style: see `to_nir`.
         reset: see `run_nir`: ``"v_reset"`` as NIR defines its nodes, ``"subtract"`` for back ends
@@ -60,7 +60,7 @@ def nir_mismatch(
     Raises:
         ImportError: `nir` is missing.
         TypeError: as `to_nir` does.
-        ValueError: as `to_nir` does.
+        ValueError: as `to_nir` does; `xs` has fewer than three axes.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -80,17 +80,16 @@ def nir_mismatch(
         cell: Any = model
         model = snn.Unroll(cell)
         variables = {name: {"cell": own} for name, own in variables.items()}
-    ours: Any = model.apply(variables, jnp.asarray(xs), return_carry=False)
-    axes = model.cell.num_feature_axes
-    xs, batched = jnp.asarray(xs), jnp.ndim(xs) > axes + 1
-    shape = xs.shape[xs.ndim - axes :]
+    xs = jnp.asarray(xs)
+    if xs.ndim < 3:
+        raise ValueError(f"`xs` must have axes [B, T, ...]; got shape {xs.shape}.")
     params = nn.unbox(variables.get("params", {}))
-    graph, first, last = write(model, params, shape, dt, style, constrained)
-    if batched and model.time_major:
+    graph, first, last = write(model, params, xs.shape[2:], dt, style, constrained)
+    ours: Any = model.apply(variables, xs, return_carry=False)
+    if model.time_major:
         xs, ours = jnp.swapaxes(xs, 0, 1), jnp.swapaxes(ours, 0, 1)
-    steps = np.asarray(xs, np.float32 if xs.dtype.itemsize < 4 else None)
-    steps = steps.reshape(*(xs.shape[:2] if batched else (1, len(xs))), -1)[..., first.index]
-    steps = steps.astype(np.result_type(steps.dtype, np.float32))
+    steps = np.asarray(xs).astype(np.result_type(xs.dtype, np.float32))
+    steps = steps.reshape(*xs.shape[:2], -1)[..., first.index]
     theirs = simulate(graph, steps, dt, reset)["output"]
     want = np.asarray(ours, np.float64).reshape(*theirs.shape[:2], -1)[..., last.index]
     difference = np.abs(theirs - want)

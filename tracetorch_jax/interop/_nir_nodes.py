@@ -182,8 +182,14 @@ class NodeReader:
                 f"Node {name!r} ({node.kind}) has `weight` of shape {weight.shape}, `bias` of "
                 f"shape {bias.shape} and `groups` {groups}, but gets steps of shape {self.shape}."
             )
+        declared = node.values["input_shape"]
+        if declared is not None and pair(declared, axes) != self.shape[1:]:
+            raise ValueError(
+                f"Node {name!r} ({node.kind}) has `input_shape` {pair(declared, axes)}, but gets "
+                f"steps of shape {self.shape}."
+            )
         stride, dilation = (pair(node.values[key], axes) for key in ("stride", "dilation"))
-        padding = padding_of(node, axes)
+        padding = padding_of(name, node, axes)
         size = weight.shape[2:]
         out = tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 
 from tracetorch_jax.interop._nir_graph import Edge, Graph
 
 
-def reached(start: str, step: Callable[[str], list[str]]) -> set[str]:
+def reached(start: str, neighbours: Mapping[str, Iterable[str]]) -> set[str]:
     """Everything that can be reached from `start`, itself only if it lies on a cycle."""
     seen: set[str] = set()
-    waiting = list(step(start))
+    waiting = list(neighbours[start])
     while waiting:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            waiting += step(name)
+            waiting += neighbours[name]
     return seen
 
 
@@ -42,7 +42,7 @@ def delayed_edges(graph: Graph) -> set[Edge]:
     entries = {
         name
         for name, cycle in found.items()
-        if any(source not in cycle for source in graph.sources(name))
+        if any(source not in cycle for source in graph.sources[name])
     }
     delayed = {(a, b) for a, b in graph.edges if b in entries and a in found[b]}
     order(graph, delayed)
@@ -56,23 +56,20 @@ def order(graph: Graph, delayed: Iterable[Edge] = ()) -> list[str]:
         ValueError: a cycle, naming its nodes.
     """
     skipped = set(delayed)
-    waiting = {
-        name: {a for a in graph.sources(name) if (a, name) not in skipped} for name in graph.nodes
+    missing = {
+        name: {a for a in graph.sources[name] if (a, name) not in skipped} for name in graph.nodes
     }
-    done: list[str] = []
-    while waiting:
-        ready = [name for name, sources in waiting.items() if sources <= set(done)]
-        if not ready:
-            cycle = sorted(n for n in waiting if _on_cycle(n, waiting))
-            raise ValueError(
-                f"`graph` has a cycle that cannot be put in order: {cycle}. A signal may return "
-                f"only to a node that is also fed from outside of the cycle."
-            )
-        done += ready
-        for name in ready:
-            del waiting[name]
+    done: list[str] = [name for name, sources in missing.items() if not sources]
+    for name in done:  # which grows on the way
+        for target in graph.targets[name]:
+            if name in missing[target]:
+                missing[target].discard(name)
+                if not missing[target]:
+                    done.append(target)
+    if len(done) < len(graph.nodes):
+        cycle = sorted(name for name in missing if name in reached(name, missing))
+        raise ValueError(
+            f"`graph` has a cycle that cannot be put in order: {cycle}. A signal may return only "
+            f"to a node that is also fed from outside of the cycle."
+        )
     return done
-
-
-def _on_cycle(name: str, waiting: dict[str, set[str]]) -> bool:
-    return name in reached(name, lambda n: [a for a in waiting.get(n, ()) if a in waiting])

@@ -52,14 +52,17 @@ def read(graph: Any) -> Graph:
             raise ValueError(f"`graph` must have one {kind} node; it has {len(found)}: {found}.")
     metadata = graph.metadata if isinstance(graph.metadata, dict) else {}
     result = Graph(nodes, edges, metadata, ())
-    result.input_shape = shape_of(result.nodes[result.input].values["shape"])
+    result.input_shape = _input_shape(result)
     _check_connected(result)
     return result
 
 
-def shape_of(value: Any) -> tuple[int, ...]:
-    """A shape, however it is written."""
-    return tuple(int(size) for size in np.atleast_1d(np.asarray(value)))
+def _input_shape(graph: Graph) -> tuple[int, ...]:
+    shape = graph.nodes[graph.input].values["shape"]
+    sizes = () if shape is None else tuple(int(size) for size in np.atleast_1d(shape))
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"Node {graph.input!r} (Input) of `graph` must have a shape; got {shape}.")
+    return sizes
 
 
 def _read_file(path: pathlib.Path) -> Any:
@@ -192,5 +195,5 @@ def _check_connected(graph: Graph) -> None:
             f"{graph.output!r}; {sorted(stray) or 'the output itself'} does not."
         )
     for name, feeds in ((graph.input, graph.sources), (graph.output, graph.targets)):
-        if feeds(name):
-            raise ValueError(f"Node {name!r} of `graph` must be an end of it; got {feeds(name)}.")
+        if feeds[name]:
+            raise ValueError(f"Node {name!r} of `graph` must be an end of it; got {feeds[name]}.")

@@ -92,7 +92,7 @@ def simulate(graph: Graph, xs: np.ndarray, dt: float, reset: Reset) -> dict[str,
     delayed = delayed_edges(graph)
     steps = {name: _step(name, node, dt, reset) for name, node in graph.nodes.items()}
     names = order(graph, delayed)
-    sources = {name: graph.sources(name) for name in names}
+    sources = {name: graph.sources[name] for name in names}
     states: dict[str, State] = {name: {} for name in names}
     history: dict[str, list[np.ndarray]] = {name: [] for name in names}
     now: dict[str, np.ndarray] = {}
@@ -138,7 +138,7 @@ def _step(name: str, node: Node, dt: float, reset: Reset) -> Callable[[State, An
     if kind == "Flatten":
         return lambda state, x: x.reshape(x.shape[0], *_flattened(node, x.shape[1:]))
     if kind in ("Conv1d", "Conv2d"):
-        return lambda state, x: _convolve(node, x)
+        return lambda state, x: _convolve(name, node, x)
     if kind in ("AvgPool2d", "SumPool2d"):
         return lambda state, x: _pool(node, x)
     return lambda state, x: _integrate(kind, p, dt, reset, state, x)
@@ -186,7 +186,7 @@ def pair(value: Any, axes: int) -> tuple[int, ...]:
     return tuple(int(v) for v in np.broadcast_to(np.asarray(value), (axes,)))
 
 
-def padding_of(node: Node, axes: int) -> tuple[int, ...]:
+def padding_of(name: str, node: Node, axes: int) -> tuple[int, ...]:
     """Padding on both sides of each axis."""
     padding = node.values["padding"]
     if not isinstance(padding, str):
@@ -196,7 +196,10 @@ def padding_of(node: Node, axes: int) -> tuple[int, ...]:
     sizes = node.values["weight"].shape[2:]
     total = [d * (k - 1) for d, k in zip(pair(node.values["dilation"], axes), sizes, strict=True)]
     if any(t % 2 for t in total):
-        raise ValueError("padding 'same' is uneven for an even kernel")
+        raise ValueError(
+            f"Node {name!r} ({node.kind}) must have an odd kernel for `padding` 'same', which is "
+            f"uneven otherwise; got {sizes}."
+        )
     return tuple(t // 2 for t in total)
 
 
@@ -210,7 +213,7 @@ def _windows(x: np.ndarray, size: Any, stride: Any, dilation: Any, padding: Any)
     return windows[(slice(None), slice(None), *steps)]
 
 
-def _convolve(node: Node, x: np.ndarray) -> np.ndarray:
+def _convolve(name: str, node: Node, x: np.ndarray) -> np.ndarray:
     weight, groups = node.values["weight"].astype(x.dtype), int(node.values["groups"])
     axes = weight.ndim - 2
     windows = _windows(
@@ -218,7 +221,7 @@ def _convolve(node: Node, x: np.ndarray) -> np.ndarray:
         weight.shape[2:],
         pair(node.values["stride"], axes),
         pair(node.values["dilation"], axes),
-        padding_of(node, axes),
+        padding_of(name, node, axes),
     )
     if windows.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"its weight {weight.shape} takes {weight.shape[1] * groups} channels")
