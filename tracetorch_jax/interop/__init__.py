@@ -1,11 +1,9 @@
 """Models of other libraries: traceTorch's state dicts, and NIR graphs (extra ``nir``)."""
 
-from tracetorch_jax.interop._bias import initial_carry
-from tracetorch_jax.interop._files import load_torch
-from tracetorch_jax.interop._nir_export import to_nir
-from tracetorch_jax.interop._nir_import import from_nir
-from tracetorch_jax.interop._nir_mismatch import Mismatch, nir_mismatch
-from tracetorch_jax.interop._nir_modules import (
+from tracetorch_jax.interop._nir.exporting import to_nir
+from tracetorch_jax.interop._nir.importing import from_nir
+from tracetorch_jax.interop._nir.mismatch import Mismatch, nir_mismatch
+from tracetorch_jax.interop._nir.modules import (
     AvgPool,
     ChannelsFirst,
     ChannelsLast,
@@ -13,9 +11,11 @@ from tracetorch_jax.interop._nir_modules import (
     Scale,
     SumPool,
 )
-from tracetorch_jax.interop._nir_run import run_nir
-from tracetorch_jax.interop._state_dict import layer_arguments
-from tracetorch_jax.interop._torch import from_torch, to_torch
+from tracetorch_jax.interop._nir.run import run_nir
+from tracetorch_jax.interop._torch.bias import initial_carry
+from tracetorch_jax.interop._torch.convert import from_torch, to_torch
+from tracetorch_jax.interop._torch.files import load_torch
+from tracetorch_jax.interop._torch.state_dict import layer_arguments
 
 __all__ = [
     "AvgPool",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax.interop._survey import Found, Leaf
+from tracetorch_jax.interop._torch.survey import Found, Leaf
 
 # The order in which torch's modules create what they have.
 _ORDER = "weight bias running_mean running_var"

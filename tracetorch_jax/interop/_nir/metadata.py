@@ -14,7 +14,7 @@ import numpy as np
 from tracetorch_jax import snn, spikes
 from tracetorch_jax._parameters import FrozenArray
 from tracetorch_jax.functional.steps import is_stochastic
-from tracetorch_jax.interop import _nir_modules as modules
+from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.snn import TraceCell
 
 _OPTIONS = (snn.flex.Decay, snn.flex.Threshold, snn.flex.Weight)

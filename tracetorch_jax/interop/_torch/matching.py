@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax.interop._layouts import layout_of
-from tracetorch_jax.interop._survey import Found
+from tracetorch_jax.interop._torch.layouts import layout_of
+from tracetorch_jax.interop._torch.survey import Found
 
 Flatten = Mapping[str, Sequence[int] | None]
 

@@ -7,11 +7,11 @@ from typing import Any
 import flax.linen as nn
 
 from tracetorch_jax import snn
-from tracetorch_jax.interop._nir_cycles import match
-from tracetorch_jax.interop._nir_graph import ELEMENTWISE, Edge, Graph
-from tracetorch_jax.interop._nir_nodes import Layers, NodeReader
-from tracetorch_jax.interop._nir_order import components, delayed_edges, order
-from tracetorch_jax.interop._nir_run import Reset
+from tracetorch_jax.interop._nir.cycles import match
+from tracetorch_jax.interop._nir.graph import ELEMENTWISE, Edge, Graph
+from tracetorch_jax.interop._nir.nodes import Layers, NodeReader
+from tracetorch_jax.interop._nir.order import components, delayed_edges, order
+from tracetorch_jax.interop._nir.run import Reset
 
 _READABLE = (
     "graphs can be read that are a chain of nodes, of cycles that are layers, and of stacks that "

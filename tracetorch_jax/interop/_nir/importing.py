@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.interop import _nir_metadata as written
-from tracetorch_jax.interop._nir_export import check_dt
-from tracetorch_jax.interop._nir_foreign import read_foreign
-from tracetorch_jax.interop._nir_graph import Graph, Node, has_float64
-from tracetorch_jax.interop._nir_read import read
-from tracetorch_jax.interop._nir_run import Reset, find_dt
-from tracetorch_jax.interop._nir_writer import FORMAT, KEY, write
+from tracetorch_jax.interop._nir import metadata as written
+from tracetorch_jax.interop._nir.exporting import check_dt
+from tracetorch_jax.interop._nir.foreign import read_foreign
+from tracetorch_jax.interop._nir.graph import Graph, Node, has_float64
+from tracetorch_jax.interop._nir.read import read
+from tracetorch_jax.interop._nir.run import Reset, find_dt
+from tracetorch_jax.interop._nir.writer import FORMAT, KEY, write
 
 _DAMAGE = (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError)
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
-from tracetorch_jax.interop._files import as_array, load_torch
-from tracetorch_jax.interop._layouts import Arrays
+from tracetorch_jax.interop._torch.files import as_array, load_torch
+from tracetorch_jax.interop._torch.layouts import Arrays
 
 StateDict = Mapping[str, Any]
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax.interop import _nir_modules as modules
-from tracetorch_jax.interop._nir_cycles import Cycle, check_reset, decay_of
-from tracetorch_jax.interop._nir_graph import PARAMETERS, Graph, Node, has_float64
-from tracetorch_jax.interop._nir_run import Reset, padding_of, pair
+from tracetorch_jax.interop._nir import modules
+from tracetorch_jax.interop._nir.cycles import Cycle, check_reset, decay_of
+from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64
+from tracetorch_jax.interop._nir.run import Reset, padding_of, pair
 
 Layers = list[tuple[Any, dict[str, Any]]]
 """Modules with their own parameters, one after the other."""

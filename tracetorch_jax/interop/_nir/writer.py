@@ -12,13 +12,13 @@ import flax.linen as nn
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax.interop import _nir_metadata as written
-from tracetorch_jax.interop import _nir_modules as modules
-from tracetorch_jax.interop._nir_conv import conv_node, pool_node
-from tracetorch_jax.interop._nir_graph import Graph, Node, storable
-from tracetorch_jax.interop._nir_layers import Style, layer_nodes
-from tracetorch_jax.interop._nir_params import check_params, child_params
-from tracetorch_jax.interop._nir_signal import Signal
+from tracetorch_jax.interop._nir import metadata as written
+from tracetorch_jax.interop._nir import modules
+from tracetorch_jax.interop._nir.conv import conv_node, pool_node
+from tracetorch_jax.interop._nir.graph import Graph, Node, storable
+from tracetorch_jax.interop._nir.layers import Style, layer_nodes
+from tracetorch_jax.interop._nir.params import check_params, child_params
+from tracetorch_jax.interop._nir.signal import Signal
 from tracetorch_jax.snn import TraceCell
 
 FORMAT = 1

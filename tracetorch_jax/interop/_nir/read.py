@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracetorch_jax.interop._nir_graph import (
+from tracetorch_jax.interop._nir.graph import (
     ELEMENTWISE,
     PARAMETERS,
     Edge,
@@ -16,7 +16,7 @@ from tracetorch_jax.interop._nir_graph import (
     Node,
     import_nir,
 )
-from tracetorch_jax.interop._nir_order import reached
+from tracetorch_jax.interop._nir.order import reached
 
 
 def read(graph: Any) -> Graph:

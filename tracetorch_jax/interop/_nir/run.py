@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.interop._nir_export import check_dt
-from tracetorch_jax.interop._nir_graph import Graph, Node
-from tracetorch_jax.interop._nir_order import delayed_edges, order
-from tracetorch_jax.interop._nir_read import read
+from tracetorch_jax.interop._nir.exporting import check_dt
+from tracetorch_jax.interop._nir.graph import Graph, Node
+from tracetorch_jax.interop._nir.order import delayed_edges, order
+from tracetorch_jax.interop._nir.read import read
 
 Reset = Literal["v_reset", "subtract"]
 Values = dict[str, Any]

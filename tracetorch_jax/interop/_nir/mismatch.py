@@ -10,10 +10,10 @@ import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.interop._nir_export import check_dt, constrained
-from tracetorch_jax.interop._nir_layers import Style
-from tracetorch_jax.interop._nir_run import Reset, simulate
-from tracetorch_jax.interop._nir_writer import write
+from tracetorch_jax.interop._nir.exporting import check_dt, constrained
+from tracetorch_jax.interop._nir.layers import Style
+from tracetorch_jax.interop._nir.run import Reset, simulate
+from tracetorch_jax.interop._nir.writer import write
 
 
 class Mismatch(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tracetorch_jax.interop._nir_graph import Edge, Graph
+from tracetorch_jax.interop._nir.graph import Edge, Graph
 
 
 def reached(start: str, neighbours: Mapping[str, Iterable[str]]) -> set[str]:

@@ -10,9 +10,9 @@ import flax.linen as nn
 import numpy as np
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.interop._nir_graph import build, import_nir
-from tracetorch_jax.interop._nir_layers import Style
-from tracetorch_jax.interop._nir_writer import write
+from tracetorch_jax.interop._nir.graph import build, import_nir
+from tracetorch_jax.interop._nir.layers import Style
+from tracetorch_jax.interop._nir.writer import write
 from tracetorch_jax.snn import TraceCell
 
 

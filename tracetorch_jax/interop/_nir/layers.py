@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from tracetorch_jax.functional.spec import Spec, Trace
-from tracetorch_jax.interop._nir_graph import Edge, Node
+from tracetorch_jax.interop._nir.graph import Edge, Node
 
 Style = Literal["exact", "lif"]
 Values = dict[str, np.ndarray]

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from tracetorch_jax.interop._nir_graph import Graph, Node
-from tracetorch_jax.interop._nir_run import Reset
+from tracetorch_jax.interop._nir.graph import Graph, Node
+from tracetorch_jax.interop._nir.run import Reset
 
 
 @dataclasses.dataclass

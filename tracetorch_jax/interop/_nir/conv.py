@@ -8,8 +8,8 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax.interop import _nir_modules as modules
-from tracetorch_jax.interop._nir_graph import Node, storable
+from tracetorch_jax.interop._nir import modules
+from tracetorch_jax.interop._nir.graph import Node, storable
 
 _PLAIN = {"input_dilation": 1, "feature_group_count": 1, "mask": None}
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from tracetorch_jax._parameters import Parameter
 from tracetorch_jax.functional.spec import channel_names
-from tracetorch_jax.interop._bias import bias_factor
-from tracetorch_jax.interop._entries import Entry, entries_of
-from tracetorch_jax.interop._survey import Found, Leaf
+from tracetorch_jax.interop._torch.bias import bias_factor
+from tracetorch_jax.interop._torch.entries import Entry, entries_of
+from tracetorch_jax.interop._torch.survey import Found, Leaf
 from tracetorch_jax.snn import ALL_LAYERS, TraceCell
 
 Arrays = dict[str, np.ndarray]

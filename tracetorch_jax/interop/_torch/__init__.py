@@ -1,0 +1,1 @@
+"""State dicts of traceTorch and torch: read and written."""
