@@ -118,7 +118,7 @@ def step(
         variables: those of `model`.
         shape: of one step's tensor, ``"b, 20"`` for any batch; see `sequence`.
         dtype: see `sequence`.
-        rngs: see `sequence`.
+        rngs: see `sequence`; draw a new key for every step.
         bake: see `sequence`; if False, the cell's own variables come first,
             ``program.call(variables, carry, x)``.
         platforms: see `sequence`.
