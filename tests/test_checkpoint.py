@@ -100,6 +100,19 @@ def test_reading_without_knowing(tmp_path):
         checkpoint.read(tmp_path)
 
 
+def test_reading_what_a_manager_keeps(tmp_path):
+    import orbax.checkpoint
+
+    state = {"params": {"raw_beta": jnp.arange(3.0)}}
+    with orbax.checkpoint.CheckpointManager(tmp_path) as manager:
+        manager.save(4, args=orbax.checkpoint.args.StandardSave(state))
+        manager.wait_until_finished()
+    for folder in (tmp_path / "4", tmp_path / "4" / "default"):
+        assert_same(checkpoint.read(folder), state)
+    with pytest.raises(FileNotFoundError, match="`path` must be a checkpoint; there is none"):
+        checkpoint.read(tmp_path)
+
+
 def test_another_model_is_refused(tmp_path):
     path = checkpoint.save(tmp_path / "it", start()[0])
     wide = start(width=4)[0]
