@@ -82,6 +82,37 @@ def test_shapes_are_enough_to_restore(tmp_path):
     assert_same(checkpoint.restore(path, jax.eval_shape(lambda: state)), state)
 
 
+def test_reading_without_knowing(tmp_path):
+    """Everything comes back, containers as dicts and lists."""
+    state, update = start()
+    state = update(state)
+    path = checkpoint.save(tmp_path / "it", state | {"rate": 0.5, "best": True, "step": 7})
+    got = checkpoint.read(path)
+    assert set(got) == {*state, "rate", "best"}
+    assert_same(got["params"], state["params"])
+    assert_same(got["key"], state["key"])
+    assert_same(jax.tree.leaves(got["optimiser"]), jax.tree.leaves(state["optimiser"]))
+    assert type(got["optimiser"]) is list and type(got["optimiser"][0]) is dict
+    assert [(type(x), x) for x in (got["rate"], got["best"], got["step"])] == [
+        (float, 0.5), (bool, True), (int, 7),
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match="`path` must be a checkpoint; there is none"):
+        checkpoint.read(tmp_path)
+
+
+def test_reading_what_a_manager_keeps(tmp_path):
+    import orbax.checkpoint
+
+    state = {"params": {"raw_beta": jnp.arange(3.0)}}
+    with orbax.checkpoint.CheckpointManager(tmp_path) as manager:
+        manager.save(4, args=orbax.checkpoint.args.StandardSave(state))
+        manager.wait_until_finished()
+    for folder in (tmp_path / "4", tmp_path / "4" / "default"):
+        assert_same(checkpoint.read(folder), state)
+    with pytest.raises(FileNotFoundError, match="`path` must be a checkpoint; there is none"):
+        checkpoint.read(tmp_path)
+
+
 def test_another_model_is_refused(tmp_path):
     path = checkpoint.save(tmp_path / "it", start()[0])
     wide = start(width=4)[0]

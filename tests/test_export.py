@@ -67,6 +67,15 @@ def test_every_layer_for_every_device_any_batch_and_any_length(name, tmp_path):
     assert jnp.any(got[1])
 
 
+@pytest.mark.parametrize("name", ["SLI", "DSRLITS"])
+def test_equal_as_users_compile(name, optimised):
+    model = snn.Unroll(snn.Sequential([nn.Dense(16), snn.ALL_LAYERS[name](16), nn.Dense(3)]))
+    xs = sequences(4, 30, 5)
+    variables = start(model, xs)
+    program = export.sequence(model, variables, "b, t, 5")
+    assert_equal(jax.jit(program.call)(xs), jax.jit(lambda xs: model.apply(variables, xs))(xs))
+
+
 MODELS = {
     "time-major": (snn.Unroll(snn.SLIB(N), time_major=True), "t, b, 4", (5, 2, N), {}),
     "backwards": (snn.Unroll(snn.SLIB(N), reverse=True, keep_order=True), "b, t, 4", (2, 5, N), {}),

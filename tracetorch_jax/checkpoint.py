@@ -141,7 +141,7 @@ def read(path: str | pathlib.Path) -> Any:
     """Read what `save` wrote without knowing what it is of.
 
     Args:
-        path: the folder.
+        path: the folder; or that of a step, written by orbax's ``CheckpointManager``.
 
     Returns:
         A tree of dicts, lists, arrays on the first device, and numbers. Containers of other kinds,
@@ -159,7 +159,8 @@ def read(path: str | pathlib.Path) -> Any:
     """
     orbax = _orbax()
     path = _absolute(path)
-    if not _is_checkpoint(path):
+    folders = [folder for folder in (path, path / "default") if (folder / "_METADATA").exists()]
+    if not folders:
         raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -169,9 +170,9 @@ def read(path: str | pathlib.Path) -> Any:
         return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=device)
 
     with orbax.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path)
+        saved = checkpointer.metadata(folders[0])
         return checkpointer.restore(
-            path, jax.tree.map(like, getattr(saved, "item_metadata", saved).tree)
+            folders[0], jax.tree.map(like, getattr(saved, "item_metadata", saved).tree)
         )
 
 

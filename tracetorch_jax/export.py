@@ -118,8 +118,9 @@ def step(
         variables: those of `model`.
         shape: of one step's tensor, ``"b, 20"`` for any batch; see `sequence`.
         dtype: see `sequence`.
-        rngs: see `sequence`.
-        bake: see `sequence`.
+        rngs: see `sequence`; draw a new key for every step.
+        bake: see `sequence`; if False, the cell's own variables come first,
+            ``program.call(variables, carry, x)``.
         platforms: see `sequence`.
 
     Returns:
@@ -171,6 +172,15 @@ def initial_carry(program: Exported, x: Any) -> Any:
 
     Raises:
         ValueError: `program` is not a step, or `x` is not of the shape that it takes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from tracetorch_jax import snn
+        >>> cell = snn.SLI(3)
+        >>> variables = cell.init(jax.random.key(0), None, jnp.zeros((1, 3)))
+        >>> carry = initial_carry(step(cell, variables, "b, 3"), jnp.ones((2, 3)))
+        >>> sorted(carry), carry["mem"].shape
+        (['mem', 'syn'], (2, 3))
     """
     args, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
     if program.fun_name != "step" or len(args) < 2:
@@ -218,6 +228,16 @@ def save(
         FileExistsError: there is something at `path`, and `overwrite` is False or it is a folder.
         ImportError: flatbuffers is missing.
         TypeError: `program` is not a `jax.export.Exported`.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp
+        >>> from tracetorch_jax import snn
+        >>> cell = snn.LI(3)
+        >>> variables = cell.init(jax.random.key(0), None, jnp.zeros((1, 3)))
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> path = save(folder / "it.step", step(cell, variables, "b, 3"))
+        >>> load(path).platforms
+        ('cpu', 'cuda', 'rocm', 'tpu')
     """
     if not isinstance(program, Exported):
         raise TypeError(f"`program` must be a jax.export.Exported; got {type(program).__name__}.")

@@ -123,7 +123,7 @@ def _program(path: pathlib.Path) -> str:
     }.get((program.fun_name, len(args)), tuple(map(str, range(len(args)))))
     inputs = {**dict(zip(names, args, strict=True)), **named}
     gives: Any = outputs
-    if program.fun_name == "step":
+    if program.fun_name == "step" and len(outputs) == 2:
         gives = dict(zip(("carry", "y"), outputs, strict=True))
     differentiable = "can" if program.has_vjp() else "cannot"
     return "\n".join(
