@@ -4,8 +4,9 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 
 ONNX_VENV ?= .venv-onnx
+NIR_VENV ?= .venv-nir
 
-.PHONY: demo test test-onnx lint format clean
+.PHONY: demo test test-onnx test-nir lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -26,6 +27,16 @@ $(ONNX_VENV)/.installed: pyproject.toml
 	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]' 'pytest>=8.3'
 	touch $@
 
+# In an environment of its own, since nirtorch needs torch.
+test-nir: $(NIR_VENV)/.installed
+	$(NIR_VENV)/bin/python -m pytest tests/test_nir_torch.py
+
+$(NIR_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(NIR_VENV)
+	$(NIR_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(NIR_VENV)/bin/python -m pip install --quiet --editable '.[nirtorch]' 'pytest>=8.3'
+	touch $@
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -38,4 +49,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) demo
+	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) demo

@@ -1,7 +1,5 @@
-"""What `to_nir` writes, executed by nirtorch: needs torch, so it runs in an environment of its own.
-
-    pip install torch nir nirtorch snntorch jax flax pytest
-    python -m pytest tests/test_nir_torch.py
+"""What `to_nir` writes, executed by nirtorch: needs torch, so it runs in an environment of its own:
+`make test-nir`.
 
 Elsewhere it is skipped. `test_nir.py` holds nirtorch's results against every version, from
 `data/nir/nirtorch.npz`, and executes the same graphs with an interpreter of its own.
