@@ -105,7 +105,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     with orbax.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(path)
         _compare(_leaves(getattr(saved, "item_metadata", saved).tree), _leaves(like), path)
-        restored = checkpointer.restore(path, like)
+        restored = checkpointer.restore(path, jax.tree.map(_placed, like))
     # A checkpoint only says of PRNG keys what they are once they are read.
     got, want = _leaves(restored), _leaves(like)
     problems = [
@@ -187,6 +187,14 @@ def _leaves(tree: Any) -> dict[str, Any]:
         ): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _placed(leaf: Any) -> Any:
+    """A leaf that says where it belongs, so that it does not matter where it was."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
+        return leaf
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
 def _absolute(path: str | pathlib.Path) -> pathlib.Path:
