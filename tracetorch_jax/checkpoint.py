@@ -86,8 +86,10 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     Args:
         path: the folder.
         like: a tree of the same structure, shapes and dtypes, such as a freshly initialised state
-            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are. Of a
-            number of Python's and an array of no axes, either may stand for the other.
+            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are, on
+            whatever mesh and by however many processes they were saved; those that are not said to
+            lie anywhere, on the first device. Of a number of Python's and an array of no axes,
+            either may stand for the other.
 
     Returns:
         A tree like `like`.
