@@ -24,7 +24,8 @@ def collectives(compiled):
     """Collectives inside loops and outside of them, each with the shapes that it works on."""
     found = computations(compiled.as_text())
     inside = set()
-    waiting = re.findall(r"(?:body|condition)=%?([\w.\-]+)", "\n".join(sum(found.values(), [])))
+    everything = "\n".join("\n".join(lines) for lines in found.values())
+    waiting = re.findall(r"(?:body|condition)=%?([\w.\-]+)", everything)
     assert all(name in found for name in waiting)
     while waiting:
         name = waiting.pop()

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import socket
 import subprocess
 import sys
 
@@ -9,11 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+import reference
 from jax.sharding import PartitionSpec as P
 
-from tracetorch_jax import sharding, snn
+from tracetorch_jax import checkpoint, sharding, snn
 
 ROOT = pathlib.Path(__file__).parent.parent
+# Seconds that no process takes, on a machine that is as busy as this one.
+SLOWEST = 60 * max(1.0, os.getloadavg()[0] / os.cpu_count())
+QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as in conftest.py
 
 
 @pytest.mark.parametrize("which", ["layers_equal", "not layers_equal"])
@@ -28,6 +34,107 @@ def test_on_eight_devices(which):
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
+
+
+def test_the_page_on_devices_runs():
+    page = (ROOT / "docs" / "devices.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    assert len(blocks) > 5
+    checks = """
+assert jax.device_count() == 8 and values.shape == (8,) and guess.shape == (64,)
+assert {leaf.shape[0] for leaf in jax.tree.leaves(params)} == {8} and ys.shape == (8, 64, 20, 10)
+assert values.sharding.device_set == set(jax.devices())
+assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(restored))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", "".join(blocks) + checks],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=QUICKLY,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def start(*args):
+    """A process that runs the script of several hosts."""
+    command = [sys.executable, "examples/distributed.py", "--smoke", *map(str, args)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=QUICKLY,
+    )
+
+
+def finish(processes):
+    """What processes print, or an end to all of them if one takes too long or fails."""
+    try:
+        outs = [process.communicate(timeout=SLOWEST) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, err) in zip(processes, outs, strict=True):
+        assert process.returncode == 0, err
+    return [out for out, _ in outs]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Over a real network, if only that of one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = ["--coordinator", address, "--processes", 2, "--save", tmp_path / "two"]
+    two = finish([start(*hosts, "--devices", 2, "--model", 2, "--process-id", i) for i in range(2)])
+    (one,) = finish([start("--save", tmp_path / "one")])
+    assert "2 hosts, mesh of 2 data x 2 model" in two[0]
+    first, second, alone = (re.search(r"last loss ([\d.]+)", out)[1] for out in (*two, one))
+    assert first == second
+    assert float(first) == pytest.approx(float(alone), abs=2e-6)
+    assert two[0].splitlines()[-1] == one.splitlines()[-1]  # test accuracy
+    assert "accuracy" not in two[1]
+
+    model = snn.Unroll(load_example("distributed").network(16))
+    like = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 2, 64)))["params"]
+    got, want = (checkpoint.restore(tmp_path / name, like) for name in ("two", "one"))
+    reference.assert_trees_close(got, want, 1e-4)
+
+
+def load_example(name):
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        return __import__(name)
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--devices", 8, "--batch", 12], "--batch must be a multiple of the 8 parts .* got 12"),
+        (["--devices", 8, "--model", 3], "--model must divide the 8 devices of each host; got 3"),
+    ],
+)
+def test_the_script_says_what_does_not_divide(args, message):
+    process = start(*args)
+    out, err = process.communicate(timeout=SLOWEST)
+    assert process.returncode == 1 and not out
+    assert re.search(f"^error: {message}", err, re.M) and "Traceback" not in err
+
+
+def test_scaling_is_measured():
+    done = subprocess.run(
+        [sys.executable, "examples/benchmarks/scaling.py", "--smoke"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=QUICKLY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| network \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", done.stdout, re.M)
 
 
 def variables():

@@ -92,8 +92,10 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     Args:
         path: the folder.
         like: a tree of the same structure, shapes and dtypes, such as a freshly initialised state
-            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are. Of a
-            number of Python's and an array of no axes, either may stand for the other.
+            or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are, on
+            whatever mesh and by however many processes they were saved; those that are not said to
+            lie anywhere, on the first device. Of a number of Python's and an array of no axes,
+            either may stand for the other.
 
     Returns:
         A tree like `like`.
@@ -117,7 +119,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
                 f"by something else."
             )
         _compare(_leaves(tree), _leaves(like), path)
-        restored = checkpointer.restore(path, like)
+        restored = checkpointer.restore(path, jax.tree.map(_placed, like))
     # A checkpoint only says of PRNG keys what they are once they are read.
     got, want = _leaves(restored), _leaves(like)
     problems = [
@@ -243,6 +245,14 @@ def _leaves(tree: Any) -> dict[str, Any]:
         ): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _placed(leaf: Any) -> Any:
+    """A leaf that says where it belongs, so that it does not matter where it was."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
+        return leaf
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
 def _absolute(path: str | pathlib.Path) -> pathlib.Path:
