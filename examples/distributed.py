@@ -12,8 +12,10 @@ address of the first; here two processes on one machine:
 
 The batch is split over the mesh axis "data", neurons over "model", parameters by name. Each host
 holds only its own part of a batch. However many devices there are, an update is the same to
-rounding; after many, a spike more or less may have made a difference. The data are scikit-learn's handwritten digits, each shown for 16 steps; a fifth, drawn
-by the seed, is the test set.
+rounding; after many, a spike more or less may have made a difference.
+
+The data are scikit-learn's handwritten digits, each shown for 16 steps; a fifth, drawn by the seed,
+is the test set.
 """
 
 import argparse
