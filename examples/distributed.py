@@ -11,9 +11,11 @@ address of the first; here two processes on one machine:
     python examples/distributed.py --coordinator 127.0.0.1:1234 --processes 2 --process-id 1
 
 The batch is split over the mesh axis "data", neurons over "model", parameters by name. Each host
-holds only its own part of a batch. However many devices there are, the numbers are the same to
-rounding. The data are scikit-learn's handwritten digits, each shown for 16 steps; a fifth, drawn
-by the seed, is the test set.
+holds only its own part of a batch. However many devices there are, an update is the same to
+rounding; after many, a spike more or less may have made a difference.
+
+The data are scikit-learn's handwritten digits, each shown for 16 steps; a fifth, drawn by the seed,
+is the test set.
 """
 
 import argparse

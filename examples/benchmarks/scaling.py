@@ -11,6 +11,7 @@ that does nothing else.
 
 import argparse
 import os
+import sys
 import time
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
+from team import CPU
 
 from tracetorch_jax import sharding, snn
 
@@ -101,6 +103,8 @@ def main():
     add("--seconds", type=float, default=0.3, help="time of one turn")
     add("--smoke", action="store_true", help="tiny and quick, to see that it runs")
     args = parser.parse_args()
+    if not CPU.items() <= os.environ.items():  # memory settings, read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | CPU)
     if args.smoke:
         args.rounds, args.seconds = 1, 0.0
     jax.config.update("jax_num_cpu_devices", max(args.devices))
