@@ -39,8 +39,11 @@ def weighted(run, inputs):
     )
 
 
-@EVERY_LAYER
-@pytest.mark.parametrize("lengths", [None, (4, 2)])
+@pytest.mark.parametrize(
+    ("name", "lengths"),
+    [(name, None) for name in reference.LAYERS]
+    + [(name, (4, 2)) for name in ("LI", "SLIB", "DSRLITS")],
+)
 def test_bit_equal_to_linen(name, lengths):
     """Values, states and every gradient, of a sequence and of a step."""
     layer, variables, same = pair(name)
