@@ -177,12 +177,18 @@ def test_lists_and_options():
     assert set(written) == set(state_dict)
 
 
+@pytest.mark.parametrize("cell", [nn.GRUCell, nn.OptimizedLSTMCell])
+def test_cells_of_flax_have_no_counterpart(cell):
+    model = snn.Unroll(snn.Sequential([cell(3), snn.LIB(3)]))
+    xs = np.ones((1, 4, 2), np.float32)
+    variables = model.init(jax.random.key(0), xs)
+    with pytest.raises(ValueError, match=says("must be one that torch has", "'cell/layers_0'")):
+        interop.to_torch(variables, model, xs)
+
+
 def test_modules_of_flax_without_a_counterpart():
     model = snn.Sequential([nn.OptimizedLSTMCell(3)])
     x = np.ones((1, 2), np.float32)
-    variables = model.init(jax.random.key(0), None, x)
-    with pytest.raises(ValueError, match=says("`model` must be made of", "got DenseParams")):
-        interop.to_torch(variables, model, x)
     many = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True})(3)
     with pytest.raises(ValueError, match=says("`model` must be made of", "got VmapDense")):
         interop.from_torch({"weight": np.ones((3, 2)), "bias": np.ones(3)}, many, x)

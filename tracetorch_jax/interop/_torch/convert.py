@@ -134,6 +134,11 @@ def to_torch(
     """
     bias = _has_bias(release)
     found = survey(model, inputs)
+    if found.gated:
+        raise ValueError(
+            f"`model` must be one that torch has, but {' and '.join(found.gated)} has a matrix for "
+            f"each gate, where torch has one for all."
+        )
     leaves = _own_leaves(variables, found)
     old: Arrays = {}
     if like is None:

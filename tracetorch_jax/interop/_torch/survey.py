@@ -15,6 +15,16 @@ from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 _HOLDERS = (list, tuple, Mapping)
 
+# Of Dense layers for each gate, where torch has one matrix for all of them.
+_CELLS_OF_FLAX = (
+    nn.ConvLSTMCell,
+    nn.GRUCell,
+    nn.LSTMCell,
+    nn.MGUCell,
+    nn.OptimizedLSTMCell,
+    nn.SimpleCell,
+)
+
 Path = tuple[str, ...]
 Leaf = tuple[str, str]
 
@@ -49,10 +59,17 @@ class Found:
 
 @dataclasses.dataclass
 class Survey:
-    """All modules of a model in the order in which they are called, and its variables' shapes."""
+    """What a model consists of.
+
+    Attributes:
+        modules: all of them in the order in which they are called.
+        variables: their shapes and dtypes.
+        gated: cells of Flax's own, type and path in words.
+    """
 
     modules: list[Found]
     variables: Any
+    gated: list[str]
 
 
 def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
@@ -93,7 +110,12 @@ def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
         for position, path in enumerate(owned)
         if owned[path] or isinstance(seen[path], TraceCell)
     ]
-    return Survey(modules, variables)
+    gated = [
+        f"{type(module).__name__} {'/'.join(path)!r}"
+        for path, module in seen.items()
+        if isinstance(module, _CELLS_OF_FLAX)
+    ]
+    return Survey(modules, variables, gated)
 
 
 def leaves_by_path(variables: Any) -> dict[Path, Any]:
