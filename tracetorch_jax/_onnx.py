@@ -10,13 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._paths import key_name
 from tracetorch_jax._programs import (
     Shape,
     array_spec,
     carry_spec,
     cell_of,
     free_path,
-    key_name,
     write,
 )
 

@@ -159,11 +159,6 @@ def kind_of(array: Any) -> str:
     return f"{array.dtype}{in_words(array.shape)}"
 
 
-def key_name(key: Any) -> str:
-    """A step of a path into a tree, in words."""
-    return str(next(getattr(key, a) for a in ("key", "name", "idx") if hasattr(key, a)))
-
-
 def free_path(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     """The absolute path of a file that may be written."""
     path = pathlib.Path(path).expanduser().absolute()

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._paths import key_name
+
 __all__ = ["read", "restore", "save"]
 
 
@@ -238,13 +240,7 @@ def _kind(leaf: Any) -> str:
 
 def _leaves(tree: Any) -> dict[str, Any]:
     """Every leaf by its path, in words that do not depend on the containers."""
-    return {
-        ".".join(
-            str(next(getattr(key, a) for a in ("key", "name", "idx") if hasattr(key, a)))
-            for key in path
-        ): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {".".join(map(key_name, path)): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _placed(leaf: Any) -> Any:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
 from tracetorch_jax._online import OnlineState, online
+from tracetorch_jax._paths import key_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
 from tracetorch_jax.functional.placement import place_state
 
@@ -225,17 +226,9 @@ def _steps(name: str, batch: Any) -> int:
     return shapes[0][1]
 
 
-def _name(entry: Any) -> str:
-    """Name of a step of a path through a tree."""
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
-
-
 def _leaf_name(path: Any) -> str:
     """Name of a parameter, also of one in a box such as `flax.linen.Partitioned`."""
-    names = [_name(entry) for entry in path]
+    names = [key_name(key) for key in path]
     while names and names[-1] == "value":
         names.pop()
     return names[-1] if names else ""
@@ -248,7 +241,7 @@ def _kind(path: Any) -> Kind:
         return "other"
     known = _kinds().get(name)
     if known is None:
-        where = "/".join(_name(entry) for entry in path)
+        where = "/".join(map(key_name, path))
         raise ValueError(f"`params` must hold parameters of known layers; got {where}.")
     return known
 

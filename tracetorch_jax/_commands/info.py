@@ -11,7 +11,8 @@ import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax._commands._text import table
-from tracetorch_jax._programs import key_name, kind_of
+from tracetorch_jax._paths import key_name
+from tracetorch_jax._programs import kind_of
 from tracetorch_jax.functional.spec import Constraint
 
 HELP = "say what a checkpoint or an exported program holds"

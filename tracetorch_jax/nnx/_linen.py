@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from tracetorch_jax._paths import leaves_by_path
 
 _COLLECTIONS: dict[type, str] = {nnx.Param: "params", nnx.BatchStat: "batch_stats"}
 
 Model = TypeVar("Model", bound=nnx.Module)
-Leaves = dict[tuple[str, ...], Any]
 
 
 def to_linen(model: nnx.Module) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
         [0.5, 0.5]
     """
     wanted = _by_linen_path(model)
-    given = _leaves(nn.unbox(dict(variables)))
+    given = leaves_by_path(nn.unbox(dict(variables)))
     problems = [f"lacks {'/'.join(path)}" for path in wanted if path not in given]
     problems += [f"has unknown {'/'.join(path)}" for path in given if path not in wanted]
     for path in wanted:
@@ -115,9 +115,3 @@ def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable]:
             raise ValueError(f"`model` has two variables that are {'/'.join(names)} in linen.")
         found[tuple(names)] = variable
     return found
-
-
-def _leaves(tree: Any) -> Leaves:
-    return {
-        tuple(str(key.key) for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)
-    }

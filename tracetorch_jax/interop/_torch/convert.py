@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._paths import leaves_by_path
 from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
 from tracetorch_jax.interop._torch.state_dict import SHOWN, StateDict, arrays_of, grouped, without
-from tracetorch_jax.interop._torch.survey import Found, Path, Survey, leaves_by_path, survey
+from tracetorch_jax.interop._torch.survey import Found, Path, Survey, survey
 
 
 def from_torch(

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._paths import leaves_by_path
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 _HOLDERS = (list, tuple, Mapping)
@@ -116,14 +117,6 @@ def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
         if isinstance(module, _CELLS_OF_FLAX)
     ]
     return Survey(modules, variables, gated)
-
-
-def leaves_by_path(variables: Any) -> dict[Path, Any]:
-    """Every leaf of a tree of dicts by its keys; boxes such as `nn.Partitioned` do not count."""
-    return {
-        tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)): leaf
-        for path, leaf in jax.tree.leaves_with_path(variables)
-    }
 
 
 def _is_container(module: nn.Module) -> bool:
