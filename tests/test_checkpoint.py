@@ -242,6 +242,8 @@ def test_a_damaged_checkpoint_is_called_so(tmp_path):
             file.is_file() and file.write_bytes(file.read_bytes()[:10])
         with pytest.raises(ValueError, match="`path` holds a checkpoint that can't be read"):
             checkpoint.restore(path, state)
+        with pytest.raises((ValueError, FileNotFoundError), match="`path`"):
+            checkpoint.read(path)
 
 
 def test_what_is_no_number_leaves_no_trace(tmp_path):

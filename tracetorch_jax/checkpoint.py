@@ -113,14 +113,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     if not _is_checkpoint(path):
         raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
     with orbax.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path)
-        tree = getattr(getattr(saved, "item_metadata", saved), "tree", None)
-        if tree is None:
-            raise ValueError(
-                f"`path` holds a checkpoint that can't be read: {path}. It is damaged or was made "
-                f"by something else."
-            )
-        _compare(_leaves(tree), _leaves(like), path)
+        _compare(_leaves(_saved(checkpointer, path)), _leaves(like), path)
         restored = checkpointer.restore(path, jax.tree.map(_placed, like))
     # A checkpoint only says of PRNG keys what they are once they are read.
     got, want = _leaves(restored), _leaves(like)
@@ -154,6 +147,7 @@ def read(path: str | pathlib.Path) -> Any:
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
         ImportError: orbax is missing.
+        ValueError: it is damaged.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -166,18 +160,28 @@ def read(path: str | pathlib.Path) -> Any:
     folders = [folder for folder in (path, path / "default") if (folder / "_METADATA").exists()]
     if not folders:
         raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def like(saved: Any) -> Any:
         if _is_number(saved):
             return np.dtype(saved.dtype).type(0).item()
-        return jax.ShapeDtypeStruct(saved.shape, saved.dtype, sharding=device)
+        return _on_first_device(saved)
 
     with orbax.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folders[0])
         return checkpointer.restore(
-            folders[0], jax.tree.map(like, getattr(saved, "item_metadata", saved).tree)
+            folders[0], jax.tree.map(like, _saved(checkpointer, folders[0]))
         )
+
+
+def _saved(checkpointer: Any, path: pathlib.Path) -> Any:
+    """What a checkpoint says that it holds: a tree of shapes and dtypes."""
+    saved = checkpointer.metadata(path)
+    tree = getattr(getattr(saved, "item_metadata", saved), "tree", None)
+    if tree is None:
+        raise ValueError(
+            f"`path` holds a checkpoint that can't be read: {path}. It is damaged or was made "
+            f"by something else."
+        )
+    return tree
 
 
 def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) -> None:
@@ -247,6 +251,10 @@ def _placed(leaf: Any) -> Any:
     """A leaf that says where it belongs, so that it does not matter where it was."""
     if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
         return leaf
+    return _on_first_device(leaf)
+
+
+def _on_first_device(leaf: Any) -> jax.ShapeDtypeStruct:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
