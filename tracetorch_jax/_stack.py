@@ -34,28 +34,33 @@ class FrontEnd:
         dense: modules that work on one feature axis.
         embed: modules that work on no feature axis.
         batch_norm: modules that take a `mask` of what to average.
-        any_leading_axes: modules that treat every leading axis alike, so that a whole ``[T, B,
-            ...]`` sequence can be handed to them as it is. Others get ``[B * T, ...]``, the number
-            of axes that they see in a single step.
-        dropout: modules that do so unless they have `broadcast_dims`.
+        rowwise: other modules that treat every leading axis alike, as those above do, so that a
+            whole ``[T, B, ...]`` sequence can be handed to them as it is. All others get
+            ``[B * T, ...]``, the number of axes that they see in a single step.
+        dropout: modules that treat leading axes alike unless they have `broadcast_dims`.
         fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.
         output: from a layer, its carry and the shape of its input to the shape of its output.
         scan: from a cell that is no trace layer, ``step(cell, carry, x)``, its first carry, inputs
             ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
     """
 
-    module: type
-    cell: type
-    over_time: tuple[type, ...]
-    conv: tuple[type, ...]
-    dense: tuple[type, ...]
-    embed: tuple[type, ...]
-    batch_norm: tuple[type, ...]
-    any_leading_axes: tuple[type, ...]
-    dropout: tuple[type, ...]
+    module: Any
+    cell: Any
+    over_time: tuple[Any, ...]
+    conv: tuple[Any, ...]
+    dense: tuple[Any, ...]
+    embed: tuple[Any, ...]
+    batch_norm: tuple[Any, ...]
+    rowwise: tuple[Any, ...]
+    dropout: tuple[Any, ...]
     fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
     output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
     scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
+
+    @property
+    def any_leading_axes(self) -> tuple[Any, ...]:
+        """Modules that treat every leading axis alike."""
+        return self.dense + self.conv + self.embed + self.batch_norm + self.rowwise
 
     def unroll(
         self,
@@ -131,7 +136,7 @@ class Stack:
     """Cells, modules and functions, one after the other: all but where parameters are kept."""
 
     front_end: ClassVar[FrontEnd]
-    layers: Sequence[Callable[..., Any]]
+    layers: Sequence[Any]
     feature_axes: int | None
 
     def check_fields(self, layers: Any, feature_axes: Any) -> None:
@@ -161,9 +166,9 @@ class Stack:
             return self.feature_axes
         for layer in self.layers:
             if self._is_cell(layer):
-                return layer.num_feature_axes  # type: ignore[attr-defined]
+                return layer.num_feature_axes
             if isinstance(layer, self.front_end.conv):
-                size = layer.kernel_size  # type: ignore[attr-defined]
+                size = layer.kernel_size
                 return 2 if isinstance(size, int) else len(size) + 1
             if isinstance(layer, self.front_end.embed):
                 return 0
@@ -280,18 +285,18 @@ class Stack:
             return jax.vmap(layer)(xs)
         if isinstance(layer, self.front_end.batch_norm):
             mask = None if valid is None else expand_mask(valid, xs.ndim)
-            return layer(xs, mask=mask)  # type: ignore[operator]
+            return layer(xs, mask=mask)
         if not batched or self._takes_any_leading_axes(layer, xs):
-            return _same_length(layer, layer(xs), xs.shape[:1])  # type: ignore[operator]
+            return _same_length(layer, layer(xs), xs.shape[:1])
         # The batch goes first: only then does it stay split where it is split over devices.
         xs = jnp.swapaxes(xs, 0, 1)
         merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
-        ys = _same_length(layer, layer(merged), merged.shape[:1])  # type: ignore[operator]
+        ys = _same_length(layer, layer(merged), merged.shape[:1])
         return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
 
     def _takes_any_leading_axes(self, layer: Any, xs: jax.Array) -> bool:
         if isinstance(layer, self.front_end.dropout):
-            return not layer.broadcast_dims  # type: ignore[attr-defined]
+            return not layer.broadcast_dims
         if isinstance(layer, self.front_end.conv) and (jax.device_count() > 1 or is_split(xs)):
             return False  # Flax merges the axes in their order, which would gather a split batch
         return isinstance(layer, self.front_end.any_leading_axes)
