@@ -121,10 +121,12 @@ def test_detach_truncates_the_gradient():
             total += layer(x[:, t]).sum()
         return total
 
+    def gradient(detach):
+        of_layer = nnx.grad(lambda layer: loss(layer, detach))
+        return of_layer(tt.Stateful(tt.LI(3)))["cell"]["raw_beta"][...]
+
     x = reference.inputs(2, 4, 3)
-    x_of = lambda detach: nnx.grad(lambda layer: loss(layer, detach))(tt.Stateful(tt.LI(3)))  # noqa: E731
-    whole = x_of(False)["cell"]["raw_beta"][...]
-    cut = x_of(True)["cell"]["raw_beta"][...]
+    whole, cut = gradient(False), gradient(True)
     want = nnx.grad(lambda cell: tt.Unroll(cell)(x).sum())(tt.LI(3))["raw_beta"][...]
     np.testing.assert_allclose(whole, want, atol=1e-5)
     assert not np.allclose(whole, cut)

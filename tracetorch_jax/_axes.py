@@ -36,25 +36,27 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any) -> None:
-    """A finite number, or an array of them."""
+def _numbers(name: str, value: Any) -> np.ndarray | None:
+    """A number or an array of them, or None while they are being traced."""
     values = known(value)
     if values is None:
-        return
+        return None
     if values.dtype.kind not in "biuf" and not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
-    if not np.all(np.isfinite(values)):
+    return values
+
+
+def check_number(name: str, value: Any) -> None:
+    """A finite number, or an array of them."""
+    values = _numbers(name, value)
+    if values is not None and not np.all(np.isfinite(values)):
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """A number greater than 0, or an array of them."""
-    values = known(value)
-    if values is None:
-        return
-    if values.dtype.kind not in "biuf" and not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"`{name}` must be a number; got {value!r}.")
-    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
+    values = _numbers(name, value)
+    if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"`{name}` must be finite and greater than 0; got {value!r}.")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tracetorch_jax import metrics
 from tracetorch_jax.functional import DECAY
+from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.recording import Recording, each_unrolled, record
 from tracetorch_jax.snn import Unroll
 
@@ -195,7 +196,7 @@ def _report(
     half_lives = {}
     for name, constraint in spec.parameters.items():
         if constraint is DECAY:
-            steps = _half_life(values[name])
+            steps = half_life(values[name])
             half_lives[name] = float(steps.min()), float(np.median(steps)), float(steps.max())
     if recording.inputs.ndim == 1 + recording.layer.num_feature_axes:  # a batch of one
         lone = (recording.inputs, recording.outputs, recording.states)
@@ -325,12 +326,6 @@ def _finite(xs: jax.Array) -> bool:
 def _norm(gradients: list[jax.Array]) -> float:
     """Euclidean norm of all of them together."""
     return float(sum(np.square(np.asarray(g, np.float64)).sum() for g in gradients) ** 0.5)
-
-
-def _half_life(decay: np.ndarray) -> np.ndarray:
-    """Half-lives in steps; 0 and infinity for decays of exactly 0 and 1."""
-    with np.errstate(divide="ignore"):
-        return np.log(2) / np.abs(np.log(np.asarray(decay, np.float64)))
 
 
 def _slowest(half_lives: dict[str, tuple[float, float, float]]) -> str:

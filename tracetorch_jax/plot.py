@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tracetorch_jax._axes import check_count, check_positive
+from tracetorch_jax.functional.constraints import half_life
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 
@@ -221,7 +222,7 @@ def half_lives(
         if bad.size or not values.size:
             got = bad[0] if values.size else "none"
             raise ValueError(f"`{name}` must be decays strictly between 0 and 1; got {got}.")
-        steps[name] = np.log(0.5) / np.log(values)
+        steps[name] = half_life(values)
     ax = _axes(ax)
     everything = np.concatenate(list(steps.values()))
     low, high = everything.min(), everything.max()

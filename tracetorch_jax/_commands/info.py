@@ -13,7 +13,7 @@ from tracetorch_jax import snn
 from tracetorch_jax._commands._text import table
 from tracetorch_jax._paths import key_name
 from tracetorch_jax._programs import kind_of
-from tracetorch_jax.functional.spec import Constraint
+from tracetorch_jax.functional.constraints import DECAY, Constraint, half_life
 
 HELP = "say what a checkpoint or an exported program holds"
 DESCRIPTION = """\
@@ -97,11 +97,9 @@ def _layer(group: dict[str, Any]) -> tuple[str, dict[str, Constraint]] | None:
 def _values(name: str, raw: Any, layer: tuple[str, dict[str, Constraint]]) -> str:
     """The range of a parameter's values; of a decay, of its half-lives."""
     constraint = layer[1][name.removeprefix(_RAW)]
-    values = np.asarray(constraint.constrain(jax.numpy.asarray(raw, "float32")), np.float64)
-    decays = constraint.name == "sigmoid"
+    values, decays = constraint.value(np.asarray(raw)), constraint is DECAY
     if decays:
-        with np.errstate(divide="ignore"):
-            values = -1 / np.log2(values)
+        values = half_life(values)
     low, high = (f"{value:.3g}" for value in (values.min(), values.max()))
     return ("half-life " if decays else "") + (low if low == high else f"{low} to {high}")
 

@@ -236,6 +236,17 @@ def halflife_to_decay(halflife: jax.Array) -> jax.Array:
     return jnp.exp2(-1 / halflife)
 
 
+def half_life(decay: np.ndarray) -> np.ndarray:
+    """Half-lives in steps of known decays, in float64; 0 and infinity for decays of 0 and 1.
+
+    Example:
+        >>> half_life(np.array([0.5, 1.0])).tolist()
+        [1.0, inf]
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(2) / np.abs(np.log(np.asarray(decay, np.float64)))
+
+
 @_unit
 def decay_to_halflife(decay: jax.Array) -> jax.Array:
     """Steps in which a trace with this `decay` halves: ``-1 / log2(decay)``.
