@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pages
 import pytest
 import reference
 
@@ -232,9 +233,12 @@ def test_export_says_what_is_wrong(case, call, folder, tmp_path, monkeypatch):
 
 def test_the_page_on_deployment_runs(call, tmp_path, monkeypatch):
     """Its commands, with its model."""
-    page = (reference.DATA.parent.parent / "docs" / "deployment.md").read_text()
-    section = page.partition("## From the command line")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.S | re.M)
+    section = (
+        pages.read("how-to/deployment")
+        .partition("## From the command line")[2]
+        .partition("\n## ")[0]
+    )
+    (code,) = pages.blocks(section)
     (commands,) = re.findall(r"^```bash\n(.*?)^```", section, re.S | re.M)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "network.py").write_text(code)

@@ -10,6 +10,7 @@ import sys
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pages
 import pytest
 import reference
 from jax.sharding import PartitionSpec as P
@@ -38,8 +39,7 @@ def test_on_eight_devices(which):
 
 
 def test_the_page_on_devices_runs():
-    page = (ROOT / "docs" / "devices.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    blocks = pages.blocks(pages.read("how-to/devices"))
     assert len(blocks) > 5
     checks = """
 assert jax.device_count() == 8 and values.shape == (8,) and guess.shape == (64,)

@@ -1,7 +1,6 @@
 """Programs that run without the model's code and give what the model gives, bit for bit."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 import reference
 
@@ -159,7 +159,7 @@ def test_whatever_a_model_holds(name, tmp_path):
     assert program.platforms == export.PLATFORMS
 
 
-# With only JAX at hand: what docs/deployment.md says to do.
+# With only JAX at hand: what docs/how-to/deployment.md says to do.
 WITHOUT = """
     import pathlib, sys
     sys.modules["tracetorch_jax"] = sys.modules["flax"] = None
@@ -220,8 +220,7 @@ def test_without_the_code(tmp_path):
 
 def test_the_page_on_deployment_runs(tmp_path, monkeypatch):
     """What it says to make, and then to run with JAX alone."""
-    page = (pathlib.Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
-    make, run = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)[:2]
+    make, run = pages.blocks(pages.read("how-to/deployment"))[:2]
     monkeypatch.chdir(tmp_path)
     with jax.numpy_dtype_promotion("standard"):
         exec(compile(make, "make", "exec"), {"__name__": "page"})

@@ -1,7 +1,6 @@
 """State dicts of traceTorch's releases as models of ours: same outputs, and back again."""
 
 import functools
-import pathlib
 import re
 
 import chex
@@ -9,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 from reference import assert_close, under
 from torch_vectors import (
@@ -229,8 +229,8 @@ def test_whole_networks(release, name):
 
 
 def test_the_page_says_what_is_tested():
-    """The tables of docs/tracetorch.md name the spike functions and layers of `torch_vectors`."""
-    page = (pathlib.Path(__file__).parent.parent / "docs" / "tracetorch.md").read_text()
+    """The page on weights names the spike functions and layers of `torch_vectors`."""
+    page = pages.read("coming-from/weights")
     rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ")]
     found = {
         eval(code, {"spikes": spikes})

@@ -1,12 +1,12 @@
 """Steps as ONNX models, run by onnxruntime; `make test-onnx` has an environment for it."""
 
-import pathlib
 import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 
 from tracetorch_jax import export, snn
@@ -124,8 +124,7 @@ def test_stacks(name, tmp_path):
 
 
 def test_the_page_on_deployment_runs(tmp_path, monkeypatch):
-    page = (pathlib.Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
-    make, run = re.findall(r"^```python\n(.*?)^```", page.partition("## ONNX")[2], re.S | re.M)
+    make, run = pages.blocks(pages.read("how-to/deployment").partition("## ONNX")[2])
     monkeypatch.chdir(tmp_path)
     exec(make, {"__name__": "page"})
     names: dict = {}

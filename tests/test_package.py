@@ -114,44 +114,6 @@ def test_readme_names_every_layer():
         assert re.search(rf"\b{name}\b", README), name
 
 
-SPEED = (ROOT / "docs" / "speed.md").read_text()
-PAGES = {
-    "README": README,
-    "speed": SPEED.partition("## On a CPU")[0],  # the rest has a test of its own
-    **{page: (ROOT / "docs" / f"{page}.md").read_text() for page in ("nir", "nnx", "tracetorch")},
-}
-BLOCKS = {
-    f"{page}-{i}": block
-    for page, text in PAGES.items()
-    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
-}
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_documented_code_runs(name, tmp_path, monkeypatch):
-    """Each block by itself, as it would be typed into a fresh session."""
-    monkeypatch.chdir(tmp_path)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(BLOCKS[name], name, "exec"), {"__name__": "readme"})
-
-
-def test_the_speed_page_splits_a_batch_over_devices():
-    page = SPEED.partition("## On a CPU")[2]
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
-    use = """
-from tracetorch_jax import snn
-model = snn.Unroll(snn.SRLIB(20))
-params = model.init(jax.random.key(0), xs)
-ys = jax.jit(model.apply)(params, xs)
-print(len(ys.sharding.device_set), tuple(ys.sharding.spec)[0])
-"""
-    assert run("-c", block + use).split() == ["2", "data"]
-
-
-def test_pages_have_code():
-    assert {name.partition("-")[0] for name in BLOCKS} == set(PAGES)
-
-
 @pytest.mark.parametrize("mode", ["image", "rows"])
 def test_the_example_runs(mode, tmp_path):
     out = run(

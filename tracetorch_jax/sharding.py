@@ -1,7 +1,8 @@
 """Which device holds which part of parameters, optimiser states and batches.
 
 A mesh arranges devices along named axes. Parameters are split over them by name, a batch along its
-first axis, and `jax.jit` does the rest: the layers need no changes. `docs/devices.md` shows how.
+first axis, and `jax.jit` does the rest: the layers need no changes. `docs/how-to/devices.md`
+shows how.
 """
 
 from __future__ import annotations

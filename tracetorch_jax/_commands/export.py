@@ -16,7 +16,7 @@ import jax
 HELP = "make a program that runs without the model's code"
 DESCRIPTION = """\
 Puts a model and what it learnt into one file, for jax.export: a whole sequence, or one step of a
-stream. To run it takes JAX and nothing else; see docs/deployment.md.
+stream. To run it takes JAX and nothing else; see docs/how-to/deployment.md.
 
 example:
   python -m tracetorch_jax export network:make runs/best digits.program --shape "b, t, 64"

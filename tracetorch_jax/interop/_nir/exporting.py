@@ -29,7 +29,7 @@ def to_nir(
     Every single layer, ``LI`` to ``SRLITS``, is written exactly, with `LI`, `Threshold` and `Scale`
     nodes: a simulator that takes forward Euler steps of `dt`, and in which a signal that returns to
     a node arrives one step later, gives the same spikes. Dual layers are written as their single
-    counterparts if their two halves are equal. ``docs/nir.md`` shows the graphs.
+    counterparts if their two halves are equal. ``docs/how-to/nir.md`` shows the graphs.
 
     What else the graph needs to come back by `from_nir` bit for bit (arguments of constructors,
     raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.

@@ -31,7 +31,7 @@ def from_nir(
     once it has been checked that its nodes still say what its metadata do. (An initializer is the
     exception: it comes back as the values that it made.) The graphs of others are read by what
     their nodes mean in forward Euler steps of `dt`, or refused; nothing is approximated. What can
-    be read is in ``docs/nir.md``.
+    be read is in ``docs/how-to/nir.md``.
 
     Args:
         graph: a ``nir.NIRGraph``, or the path of a file.

@@ -39,8 +39,8 @@ def from_torch(
     constant of the module here, so the two must have the same value.
 
     What a state dict does not say is yours to set: which spike function, whether ``LI`` sums or
-    averages, padding and strides, the epsilon of norms. ``docs/tracetorch.md`` has a table of what
-    each release needs.
+    averages, padding and strides, the epsilon of norms. ``docs/coming-from/weights.md`` has a table
+    of what each release needs.
 
     Args:
         state_dict: arrays or tensors by name, or the path of a ``.safetensors``, ``.pt`` or

@@ -1,0 +1,79 @@
+"""The documentation: its code runs as a reader would type it."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import pytest
+from pages import DOCS, ROOT, blocks, read, sessions
+
+# Pages, or what follows a heading of them, whose code needs more than a session: their own test.
+ELSEWHERE = {
+    "compatibility": "",  # test_compatibility.py
+    "how-to/deployment": "",  # test_export.py, test_commands.py, test_onnx.py
+    "how-to/devices": "",  # test_devices.py
+    "speed": "## On a CPU",  # below
+}
+PEERS = {"norse", "snntorch", "spikingjelly", "spyx", "torch", "tracetorch"}
+TEXTS = {
+    "README": (ROOT / "README.md").read_text(),
+    **{
+        str(path.relative_to(DOCS).with_suffix("")): path.read_text()
+        for path in sorted(DOCS.rglob("*.md"))
+    },
+}
+SESSIONS = {
+    f"{name}-{i}": session
+    for name, text in TEXTS.items()
+    for i, session in enumerate(
+        sessions(text.partition(ELSEWHERE[name])[0] if ELSEWHERE.get(name) else text)
+    )
+    if ELSEWHERE.get(name) != ""
+}
+
+
+def imported(code: str) -> set[str]:
+    """Packages that code imports."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_documented_code_runs(name, tmp_path, monkeypatch):
+    """Each session by itself; those with a peer where it is installed."""
+    code = SESSIONS[name]
+    missing = {peer for peer in imported(code) & PEERS if not importlib.util.find_spec(peer)}
+    if missing:
+        pytest.skip(f"needs {', '.join(sorted(missing))}")
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(code, name, "exec"), {"__name__": "page"})
+
+
+def test_the_speed_page_splits_a_batch_over_devices():
+    (block,) = blocks(read("speed").partition("## On a CPU")[2])
+    use = """
+from tracetorch_jax import snn
+model = snn.Unroll(snn.SRLIB(20))
+params = model.init(jax.random.key(0), xs)
+ys = jax.jit(model.apply)(params, xs)
+print(len(ys.sharding.device_set), tuple(ys.sharding.spec)[0])
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", block + use], check=True, capture_output=True, text=True
+    )
+    assert out.stdout.split() == ["2", "data"]
+
+
+def test_pages_with_code_are_known():
+    assert set(ELSEWHERE) <= set(TEXTS)
+    assert {"README", "speed", "how-to/nir", "how-to/nnx", "coming-from/weights"} <= {
+        name.rpartition("-")[0] for name in SESSIONS
+    }
