@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import jax
+import matplotlib.pyplot as plt
 import pytest
+from generate import family
+from generate import pages as copies
 from pages import DOCS, ROOT, blocks, read, sessions
 
 # Pages, or what follows a heading of them, whose code needs more than a session: their own test.
@@ -22,7 +25,11 @@ TEXTS = {
     **{
         str(path.relative_to(DOCS).with_suffix("")): path.read_text()
         for path in sorted(DOCS.rglob("*.md"))
+        if path.parent.name not in ("family", "reference", "generate")  # written from the code
+        and path.stem not in copies.SOURCES
     },
+    **{str(source): (ROOT / source).read_text() for source in copies.SOURCES.values()},
+    **{f"family/{name}": f"```python\n{family.snippet(name)}```\n" for name in family.LAYERS},
 }
 SESSIONS = {
     f"{name}-{i}": session
@@ -55,6 +62,7 @@ def test_documented_code_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(code, name, "exec"), {"__name__": "page"})
+    plt.close("all")
 
 
 def test_the_speed_page_splits_a_batch_over_devices():
