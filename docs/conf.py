@@ -17,7 +17,7 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, pages, reference  # noqa: E402
+from generate import family, figures, pages, reference  # noqa: E402
 
 import tracetorch_jax  # noqa: E402
 
@@ -94,11 +94,12 @@ def plain_signature(
     return None
 
 
-def relink(app: Any, document: str, content: list[str]) -> None:
-    """Links to what is not a page of the site but becomes one, or is a file of the repository."""
+def prepare(app: Any, document: str, content: list[str]) -> None:
+    """Links to other files of the repository, and pictures that pages draw themselves."""
     generated = document in pages.SOURCES or document.startswith(("family/", "reference/"))
     if not generated:
-        content[0] = pages.relink(content[0], f"docs/{document}.md")
+        text = pages.relink(content[0], f"docs/{document}.md")
+        content[0] = figures.draw(text, document, HERE / "figures")
 
 
 def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
@@ -134,7 +135,7 @@ def write() -> None:
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", lambda app: write())
-    app.connect("source-read", relink)
+    app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", plain_signature)
     app.connect("missing-reference", find_our_own)

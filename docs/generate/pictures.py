@@ -68,7 +68,7 @@ def response(name: str) -> Figure:
     fires = found.layer.spec.fires
     rows = ["input", *traces, "mem", *(["output"] if fires else [])]
     heights = [2.2 if row == "mem" else 1 for row in rows]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 0.72 * sum(heights) + 0.6), layout="constrained")
         axes = figure.subplots(len(rows), sharex=True, height_ratios=heights)
         for ax, row in zip(axes, rows, strict=True):
@@ -89,7 +89,7 @@ def response(name: str) -> Figure:
     return figure
 
 
-_STYLE = {
+STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
