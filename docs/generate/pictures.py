@@ -95,6 +95,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 10,
+    "legend.frameon": False,
     "svg.hashsalt": "tracetorch_jax",
     "text.color": INK,
     "xtick.color": INK,
@@ -144,8 +145,9 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
     """Write ``<name>-light.svg`` and ``<name>-dark.svg``."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawing = text.getvalue().replace("#000000", INK)
     for kind, ink in INKS.items():
-        (folder / f"{name}-{kind}.svg").write_text(text.getvalue().replace(INK, ink))
+        (folder / f"{name}-{kind}.svg").write_text(drawing.replace(INK, ink))
 
 
 def image(name: str, alt: str, folder: str = "") -> str:
