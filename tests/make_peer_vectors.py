@@ -6,8 +6,8 @@ Run by hand, once in an environment with the peers in PyTorch and once in one wi
     .venv-torch/bin/python tests/make_peer_vectors.py
     .venv-spyx/bin/python tests/make_peer_vectors.py
 
-All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32, too.
-traceTorch rounds its parameters, so there one sequence starts at the threshold that it has made.
+All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
+too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.
 `test_peers.py` reads the files and, where a library is installed, runs it again.
 """
 
@@ -17,8 +17,9 @@ import json
 
 import numpy as np
 import peers
+from peer_neurons import STEPS, time_major
 
-T, B, N = 8, 3, 4
+T, B, N = 8, 5, 4
 PACKAGES = {
     "tracetorch": ("tracetorch", "torch"),
     "snntorch": ("snntorch", "torch"),
@@ -29,15 +30,17 @@ PACKAGES = {
 
 
 def inputs():
-    """Sequences ``[T, B, N]``: exact hits, for inputs that are scaled and that are not, and more."""
+    """Sequences ``[T, B, N]``, exact hits of scaled and unscaled inputs among them, and weights."""
     rng = np.random.default_rng(0)
     xs = rng.integers(-8, 24, (T, B, N)) / 8  # up to twice the threshold
     xs[:, 1, 2:] *= 4
     xs[:, 2] = rng.integers(-24, 32, (T, N)) / 4
+    xs[:, 3:] = rng.integers(-4, 8, (T, 2, N)) / 16  # small steps over the threshold
     xs[:, 0, 0] = [1.5, 0.375, 0.375, 0.5, 2, -1, 0.375, 1.5]
     xs[:, 0, 1] = 4 * xs[:, 0, 0]
     xs[:, 0, 2] = [1.5, -0.375, 0.1875, 0.75, -2, 3, 3, 3]
     xs[:, 0, 3] = 4 * xs[:, 0, 2]
+    xs[0, 1, 0] = 3  # for a current that averages
     xs[-1] = rng.integers(-8, 8, (B, N)) / 8  # leaves something in the membranes
     return np.float32(xs), np.float32(rng.integers(-8, 9, (T, B, N)) / 8)
 
@@ -48,34 +51,58 @@ def namespace(library):
         import spyx
         from flax import nnx
 
-        return {"spyx": spyx, "rngs": nnx.Rngs(0)}
+        return {"spyx": spyx, "axn": spyx.axn, "rngs": nnx.Rngs(0)}
     import torch
 
     names = {"torch": torch, "tensor": torch.tensor}
     if library == "tracetorch":
         from tracetorch import functional, snn
 
-        return names | {"snn": snn, "round_ste": functional.round_ste}
+        return names | {
+            "snn": snn,
+            "round_ste": functional.round_ste,
+            "sigmoid4x": functional.sigmoid4x,
+        }
     if library == "snntorch":
         import snntorch
+        from snntorch import surrogate
 
-        return names | {"snntorch": snntorch}
+        return names | {"snntorch": snntorch, "surrogate": surrogate}
     if library == "spikingjelly":
-        from spikingjelly.activation_based import neuron
+        from spikingjelly.activation_based import neuron, surrogate
 
         sequence = {"step_mode": "m", "store_v_seq": True}
-        return names | {"neuron": neuron, "SEQUENCE": sequence, "exp": np.exp}
+        names |= {"neuron": neuron, "surrogate": surrogate}
+        return names | {"SEQUENCE": sequence, "exp": np.exp}
     import norse.torch as norse
     from norse.torch.functional.leaky_integrator_box import LIBoxParameters
     from norse.torch.functional.lif_box import LIFBoxParameters
     from norse.torch.functional.reset import reset_subtract
+    from norse.torch.functional.threshold import threshold
 
     return names | {
         "norse": norse,
         "LIBoxParameters": LIBoxParameters,
         "LIFBoxParameters": LIFBoxParameters,
         "reset_subtract": reset_subtract,
+        "spike": lambda method, alpha: lambda u: threshold(u, method, alpha),
     }
+
+
+GRID = np.linspace(-1.1, 1.1, 12, dtype=np.float32)
+
+
+def derivative(library, expression):
+    """Derivative that a spike function of a library has on the grid."""
+    spike = eval(expression, namespace(library))
+    if library == "spyx":
+        import jax
+
+        return np.asarray(jax.vmap(jax.grad(spike))(GRID))
+    import torch
+
+    u = torch.from_numpy(GRID).requires_grad_()
+    return torch.autograd.grad(spike(u).sum(), u)[0].numpy()
 
 
 def make(row):
@@ -118,7 +145,7 @@ def whole(row, neuron, xs, state=None):
 def in_torch(row, neuron, xs, w):
     import torch
 
-    call = stepwise if row.sequences == peers.STEPS else whole
+    call = stepwise if row.sequences == STEPS else whole
     x = torch.from_numpy(xs).requires_grad_()
     ys, vs, state = call(row, neuron, x)
     (grad,) = torch.autograd.grad((ys * torch.from_numpy(w)).sum(), x, retain_graph=True)
@@ -158,7 +185,7 @@ def run(row):
         xs[1:] += 1 / 64
         if row.fires is not None:
             xs[0, 0, :2] = arguments["threshold"] * np.float32([1, 2])  # with and without synapse
-    xs, w = peers.time_major(row, xs), peers.time_major(row, w)
+    xs, w = time_major(row, xs), time_major(row, w)
     found = (in_spyx if row.library == "spyx" else in_torch)(row, neuron, xs, w)
     return {"arguments": np.array(json.dumps(arguments)), "x": xs, "w": w, **found}
 
@@ -178,5 +205,7 @@ if __name__ == "__main__":
             if row.library == library:
                 for name, array in run(row).items():
                     arrays[f"{row.name}/{name}"] = array
+        for there, expression, _ in peers.SURROGATES[library]:
+            arrays[f"derivative/{there}"] = derivative(library, expression or there)
         np.savez_compressed(peers.FOLDER / f"{library}.npz", **arrays)
         print(library, versions(library))
