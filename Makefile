@@ -5,8 +5,9 @@ RUN = $(VENV)/bin/python
 
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
+PEERS_VENV ?= .venv-peers
 
-.PHONY: demo test test-onnx test-nir lint format clean
+.PHONY: demo test test-onnx test-nir test-peers lint format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -37,6 +38,20 @@ $(NIR_VENV)/.installed: pyproject.toml
 	$(NIR_VENV)/bin/python -m pip install --quiet --editable '.[nirtorch]' 'pytest>=8.3'
 	touch $@
 
+# In an environment of its own, since the peers need torch, and other versions than each other asks for.
+PEERS = examples/benchmarks/requirements-torch.txt examples/benchmarks/requirements-torch-nodeps.txt
+
+test-peers: $(PEERS_VENV)/.installed
+	$(PEERS_VENV)/bin/python -m pytest tests/test_peers.py tests/test_docs.py -k 'peers or coming'
+
+$(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS_VENV)/bin/python -m pip install --quiet --requirement $(word 1,$(PEERS))
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps --requirement $(word 2,$(PEERS))
+	$(PEERS_VENV)/bin/python -m pip install --quiet --editable . 'pytest>=8.3' 'optax>=0.2.5'
+	touch $@
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -49,4 +64,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) demo
+	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) demo

@@ -186,11 +186,15 @@ def test_our_rows_are_what_our_layers_compute(key):
     layer = layer.clone(**{f"{name}_learnable": False for name in row.arguments})  # not rounded
     y, grad = results(snn.Unroll(layer), jnp.asarray(x), jnp.asarray(w))
 
-    model = snn.Unroll(layer, return_carry=True)
-    variables = model.init(jax.random.key(0), x)
-    carry, again = model.apply(variables, x)
-    resumed = model.apply(variables, x, initial_carry=carry)[1]
-    v = np.stack([model.apply(variables, x[:, : t + 1])[0]["mem"] for t in range(x.shape[1])], 1)
+    variables = snn.Unroll(layer).init(jax.random.key(0), x)
+    cell = {name: value["cell"] for name, value in variables.items()}
+    step, carry, vs = jax.jit(layer.apply), None, []
+    for t in range(x.shape[1]):
+        carry, _ = step(cell, carry, x[:, t])
+        vs.append(carry["mem"])
+    again = snn.Unroll(layer).apply(variables, x)
+    resumed = snn.Unroll(layer).apply(variables, x, initial_carry=carry)
+    v = np.stack(vs, axis=1)
     found = {"y": y, "v": v, "grad": grad, "again": again, "resumed": resumed}
     assert alike(found, want)
     for column, other in peer_neurons.changed(row):
