@@ -38,11 +38,11 @@ $(NIR_VENV)/.installed: pyproject.toml
 	$(NIR_VENV)/bin/python -m pip install --quiet --editable '.[nirtorch]' 'pytest>=8.3'
 	touch $@
 
-# In an environment of its own, since the peers need torch, and other versions than each other asks for.
+# In an environment of its own, since the peers need torch.
 PEERS = examples/benchmarks/requirements-torch.txt examples/benchmarks/requirements-torch-nodeps.txt
 
 test-peers: $(PEERS_VENV)/.installed
-	$(PEERS_VENV)/bin/python -m pytest tests/test_peers.py tests/test_docs.py -k 'peers or coming'
+	$(PEERS_VENV)/bin/python -m pytest -k 'peers or coming' tests/test_peers.py tests/test_peers_pages.py tests/test_docs.py
 
 $(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
 	$(PYTHON) -m venv $(PEERS_VENV)
