@@ -84,6 +84,7 @@ class Neuron:
         resets = emits and self.reset != "none"
         return (
             f"`{self.name}`",
+            self._link(),
             f"`{self.current}`",
             f"`{self.decay}`",
             f"`{self.factor}`",
@@ -95,7 +96,6 @@ class Neuron:
             f"`{self.surrogate[1]}`: `{self.surrogate[0]}`" if emits else "",
             self.state,
             self.sequences,
-            self._link(),
         )
 
     def _link(self):

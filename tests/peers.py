@@ -31,9 +31,8 @@ DETERMINISTIC = ", quant_fn=round_ste()"
 
 
 COLUMNS = (
-    "neuron", "current `i`", "decay", "input", "fires", "decided", "reset", "when",
+    "neuron", "here", "current `i`", "decay", "input", "fires", "decided", "reset", "when",
     "gradient of the reset", "derivative of a spike at `u`", "state", "sequences",
-    "here",
 )  # fmt: skip
 
 
