@@ -12,12 +12,13 @@ import sys
 from typing import Any
 
 import flax.nnx
+from sphinx import addnodes
 from sphinx.util.nodes import make_refnode
 
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, figures, pages, reference  # noqa: E402
+from generate import family, figures, pages, reference, signatures  # noqa: E402
 
 import tracetorch_jax  # noqa: E402
 
@@ -55,7 +56,7 @@ python_maximum_signature_line_length = 72
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 
@@ -64,6 +65,7 @@ def literal_blocks(
     app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
     """Indented lines of a docstring's text are code, as they are in `help`."""
+    lines[:] = reference.quote_arguments("\n".join(lines), _arguments(what, thing)).split("\n")
     found: list[str] = []
     inside = False
     for number, line in enumerate(lines):
@@ -80,19 +82,33 @@ def literal_blocks(
     lines[:] = found
 
 
+def _arguments(what: str, thing: Any) -> set[str]:
+    return set(signatures.arguments(thing)) if what in ("class", "function", "method") else set()
+
+
 def _in_list(lines: list[str]) -> bool:
     """Whether indented lines would go on with the item of a list or a directive."""
     before = next((line for line in reversed(lines) if line.strip()), "")
     return bool(re.match(r" *(- |\* |\.\. |>>> )", before)) or before.rstrip().endswith("::")
 
 
-def plain_signature(
+def our_signature(
     app: Any, what: str, name: str, thing: Any, options: Any, arguments: str, returned: str
 ) -> tuple[str, str | None] | None:
-    """Classes are shown without types, which their docstrings say in words."""
-    if what == "class" and name.startswith("tracetorch_jax."):
-        return reference.signature(thing), None
-    return None
+    """Functions with types as the code writes them; classes without, which say them in words."""
+    if not name.startswith("tracetorch_jax."):
+        return None
+    if what == "class":
+        return signatures.untyped(thing), None
+    return signatures.typed(thing) if what in ("function", "method") else None
+
+
+def run_on(app: Any, domain: str, kind: str, content: Any) -> None:
+    """Lists of many arguments without types are one paragraph, not a line for each."""
+    for lists in content.parent.findall(addnodes.desc_parameterlist):
+        typed = any(len(argument) > 1 and ":" in argument.astext() for argument in lists)
+        if kind == "class" and not typed and lists.parent.parent is content.parent:
+            lists["multi_line_parameter_list"] = False
 
 
 def prepare(app: Any, document: str, content: list[str]) -> None:
@@ -138,5 +154,6 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", lambda app: write())
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
-    app.connect("autodoc-process-signature", plain_signature)
+    app.connect("autodoc-process-signature", our_signature)
+    app.connect("object-description-transform", run_on)
     app.connect("missing-reference", find_our_own)

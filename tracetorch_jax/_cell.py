@@ -119,8 +119,6 @@ class Cell:
             Arrays of shape ``(num_neurons,)`` or ``()``, of `param_dtype`.
 
         Example:
-            >>> import jax, jax.numpy as jnp
-            >>> from tracetorch_jax import snn
             >>> layer = snn.LIB(2, beta=0.5)
             >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 2)))
             >>> layer.apply(variables, method="parameters")["beta"].tolist()

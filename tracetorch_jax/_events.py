@@ -43,7 +43,7 @@ def pad_events(recordings: Sequence[tuple[ArrayLike, ...]]) -> Events:
         ValueError: no recordings, a recording without events, or vectors that differ in length.
 
     Example:
-        >>> events = pad_events([([0.1, 0.2], [3, 4]), ([0.5], [1])])
+        >>> events = encode.pad_events([([0.1, 0.2], [3, 4]), ([0.5], [1])])
         >>> events.times.shape, events.lengths.tolist()
         ((2, 2), [2, 1])
     """
@@ -120,15 +120,17 @@ def frames(
             a `dtype` that can't hold the sums.
 
     Example:
-        >>> frames([0.0, 0.4, 1.2], [0, 0, 1], num_steps=2, num_channels=2, step=1.0).tolist()
+        >>> times, channels = [0.0, 0.4, 1.2], [0, 0, 1]
+        >>> encode.frames(times, channels, num_steps=2, num_channels=2, step=1.0).tolist()
         [[2.0, 0.0], [0.0, 1.0]]
 
         A set of recordings in pieces, here of two:
 
         >>> recordings = [([0.1], [0]), ([0.2, 1.7], [1, 0]), ([0.0, 0.3, 1.1], [0, 1, 1])]
-        >>> pieces = [pad_events(recordings[i : i + 2]) for i in range(0, len(recordings), 2)]
+        >>> starts = range(0, len(recordings), 2)
+        >>> pieces = [encode.pad_events(recordings[i : i + 2]) for i in starts]
         >>> size = {"num_steps": 2, "num_channels": 2, "step": 1.0}
-        >>> xs = [frames(*piece[:3], num_events=piece.lengths, **size) for piece in pieces]
+        >>> xs = [encode.frames(*piece[:3], num_events=piece.lengths, **size) for piece in pieces]
         >>> np.concatenate(xs).shape
         (3, 2, 2)
     """

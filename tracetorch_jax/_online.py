@@ -52,11 +52,10 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             `d_out` of another than `out`, or `params` that are not the layer's.
 
     Example:
-        >>> from tracetorch_jax import snn
         >>> layer = snn.LI(3)
         >>> xs = jnp.ones((10, 2, 3))
         >>> params = layer.init(jax.random.key(0), None, xs[0])["params"]
-        >>> init, step = online(layer)
+        >>> init, step = training.online(layer)
         >>> state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
         >>> for x in xs:
         ...     state, out, gradient = step(params, state, x)

@@ -41,10 +41,10 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         ValueError: `state` is empty, or an array in it is.
 
     Example:
-        >>> import tempfile, jax.numpy as jnp
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "step-1"
         >>> state = {"params": {"raw_beta": jnp.ones(3)}, "step": 1}
-        >>> restore(save(path, state), like=state)["params"]["raw_beta"].tolist()
+        >>> folder = checkpoint.save(path, state)
+        >>> checkpoint.restore(folder, like=state)["params"]["raw_beta"].tolist()
         [1.0, 1.0, 1.0]
     """
     orbax = _orbax()
@@ -150,9 +150,8 @@ def read(path: str | pathlib.Path) -> Any:
         ValueError: it is damaged.
 
     Example:
-        >>> import tempfile, jax.numpy as jnp
-        >>> path = save(pathlib.Path(tempfile.mkdtemp()) / "it", {"a": (jnp.ones(2), 3)})
-        >>> read(path)["a"][1]
+        >>> path = checkpoint.save(pathlib.Path(tempfile.mkdtemp()) / "it", {"a": (jnp.ones(2), 3)})
+        >>> checkpoint.read(path)["a"][1]
         3
     """
     orbax = _orbax()

@@ -37,7 +37,7 @@ def mean(
         TypeError: `outputs` is not real, or `seq_lengths` is not integer.
 
     Example:
-        >>> mean(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
+        >>> decode.mean(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
         [[2.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
@@ -64,7 +64,7 @@ def last(
         TypeError: `outputs` is not real, or `seq_lengths` is not integer.
 
     Example:
-        >>> last(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
+        >>> decode.last(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
         [[3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
@@ -92,7 +92,7 @@ def max(
         TypeError: `outputs` is not real, or `seq_lengths` is not integer.
 
     Example:
-        >>> max(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
+        >>> decode.max(jnp.array([[[1.0], [3.0], [8.0]]]), seq_lengths=jnp.array([2])).tolist()
         [[3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
@@ -124,7 +124,7 @@ def count(
         TypeError: `outputs` is not real, or `seq_lengths` is not integer.
 
     Example:
-        >>> count(jnp.array([[[1.0], [0.0], [1.0], [-1.0]]])).tolist()
+        >>> decode.count(jnp.array([[[1.0], [0.0], [1.0], [-1.0]]])).tolist()
         [[1.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
@@ -158,7 +158,7 @@ def first_spike(
         TypeError: `outputs` is not real, or `seq_lengths` is not integer.
 
     Example:
-        >>> first_spike(jnp.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])).tolist()
+        >>> decode.first_spike(jnp.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])).tolist()
         [[1.0, 3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)

@@ -130,11 +130,9 @@ def diagnose(
             empty batch.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4, threshold=1e3)]))
         >>> xs = jnp.ones((2, 10, 3))
-        >>> diagnosis = diagnose(model, model.init(jax.random.key(0), xs), xs)
+        >>> diagnosis = tt.diagnose(model, model.init(jax.random.key(0), xs), xs)
         >>> print(diagnosis.layers[0].advice)
         100% of the neurons never fire: ...
     """

@@ -56,7 +56,7 @@ def constant(values: ArrayLike, num_steps: int, *, time_major: bool = False) -> 
         TypeError: `values` are not real.
 
     Example:
-        >>> constant(jnp.ones((8, 3)), 5).shape
+        >>> encode.constant(jnp.ones((8, 3)), 5).shape
         (8, 5, 3)
     """
     values = real("values", values)
@@ -91,7 +91,7 @@ def rate(
         TypeError: `values` are not real.
 
     Example:
-        >>> spikes = rate(jax.random.key(0), jnp.array([0.0, 0.5, 1.0]), 1000)
+        >>> spikes = encode.rate(jax.random.key(0), jnp.array([0.0, 0.5, 1.0]), 1000)
         >>> spikes.shape, spikes.mean(axis=0).round(1).tolist()
         ((1000, 3), [0.0, 0.5, 1.0])
     """
@@ -143,7 +143,7 @@ def latency(
         TypeError: `values` are not real.
 
     Example:
-        >>> latency(jnp.array([1.0, 0.5, 0.0]), 3, threshold=0.1).T.tolist()
+        >>> encode.latency(jnp.array([1.0, 0.5, 0.0]), 3, threshold=0.1).T.tolist()
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     values = real("values", values)
@@ -188,7 +188,7 @@ def delta(
         TypeError: `xs` are not real.
 
     Example:
-        >>> delta(jnp.array([[0.0], [0.6], [0.8], [0.1]]), 0.5)[:, 0].tolist()
+        >>> encode.delta(jnp.array([[0.0], [0.6], [0.8], [0.1]]), 0.5)[:, 0].tolist()
         [0.0, 1.0, 0.0, -1.0]
     """
     steps = _signal(xs, time_major)
@@ -236,7 +236,8 @@ def level_crossing(
         TypeError: `xs` are not real.
 
     Example:
-        >>> level_crossing(jnp.array([[0.0], [0.3], [0.6], [0.4], [-0.1]]), 0.5)[:, 0].tolist()
+        >>> values = jnp.array([[0.0], [0.3], [0.6], [0.4], [-0.1]])
+        >>> encode.level_crossing(values, 0.5)[:, 0].tolist()
         [0.0, 0.0, 1.0, 0.0, -1.0]
     """
     steps = _signal(xs, time_major)
@@ -279,7 +280,7 @@ def population(
         TypeError: `values` are not real.
 
     Example:
-        >>> population(jnp.array([0.5]), 3, low=0.0, high=1.0).round(2).tolist()
+        >>> encode.population(jnp.array([0.5]), 3, low=0.0, high=1.0).round(2).tolist()
         [0.61..., 1.0, 0.61...]
     """
     values = real("values", values)

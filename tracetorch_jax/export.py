@@ -75,11 +75,9 @@ def sequence(
             platform, `rngs` that are missing, a model in training mode.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.LIB(3))
         >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 1, 3)))
-        >>> program = sequence(model, variables, "b, t, 3")
+        >>> program = export.sequence(model, variables, "b, t, 3")
         >>> program.call(jnp.ones((2, 5, 3))).shape
         (2, 5, 3)
     """
@@ -132,13 +130,11 @@ def step(
             shape or dtype in a step.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.LI(3, beta=0.5))
         >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 1, 3)))
-        >>> program = step(model, variables, "b, 3")
+        >>> program = export.step(model, variables, "b, 3")
         >>> x = jnp.ones((2, 3))
-        >>> carry, y = program.call(initial_carry(program, x), x)
+        >>> carry, y = program.call(export.initial_carry(program, x), x)
         >>> carry, y = program.call(carry, x)
         >>> carry["mem"].shape, y[0].tolist()
         ((2, 3), [0.75, 0.75, 0.75])
@@ -174,11 +170,9 @@ def initial_carry(program: Exported, x: Any) -> Any:
         ValueError: `program` is not a step, or `x` is not of the shape that it takes.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> cell = snn.SLI(3)
         >>> variables = cell.init(jax.random.key(0), None, jnp.zeros((1, 3)))
-        >>> carry = initial_carry(step(cell, variables, "b, 3"), jnp.ones((2, 3)))
+        >>> carry = export.initial_carry(export.step(cell, variables, "b, 3"), jnp.ones((2, 3)))
         >>> sorted(carry), carry["mem"].shape
         (['mem', 'syn'], (2, 3))
     """
@@ -230,13 +224,11 @@ def save(
         TypeError: `program` is not a `jax.export.Exported`.
 
     Example:
-        >>> import tempfile, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> cell = snn.LI(3)
         >>> variables = cell.init(jax.random.key(0), None, jnp.zeros((1, 3)))
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> path = save(folder / "it.step", step(cell, variables, "b, 3"))
-        >>> load(path).platforms
+        >>> path = export.save(folder / "it.step", export.step(cell, variables, "b, 3"))
+        >>> export.load(path).platforms
         ('cpu', 'cuda', 'rocm', 'tpu')
     """
     if not isinstance(program, Exported):

@@ -29,8 +29,7 @@ class half_lives:
         ValueError: not ``0 < low <= high``, or not finite.
 
     Example:
-        >>> from tracetorch_jax import snn
-        >>> layer = snn.LIB(1000, beta=half_lives(1.0, 100.0))
+        >>> layer = snn.LIB(1000, beta=initializers.half_lives(1.0, 100.0))
         >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 1000)))
         >>> decays = layer.apply(variables, method="parameters")["beta"]
         >>> bool(0.49 < decays.min() < 0.52), bool(0.99 < decays.max() < 0.994)

@@ -83,7 +83,7 @@ def cross_entropy(
 
     Example:
         >>> outputs = jnp.zeros((2, 5, 4))
-        >>> cross_entropy(outputs, jnp.array([0, 3])).round(3).tolist()  # log 4
+        >>> losses.cross_entropy(outputs, jnp.array([0, 3])).round(3).tolist()  # log 4
         [1.386..., 1.386...]
     """
     check_choice("decode", decode, tuple(_DECODERS))
@@ -119,7 +119,8 @@ def soft_cross_entropy(
         TypeError: arguments that are not real numbers.
 
     Example:
-        >>> soft_cross_entropy(jnp.zeros((1, 5, 2)), jnp.array([[0.5, 0.5]])).round(3).tolist()
+        >>> outputs, targets = jnp.zeros((1, 5, 2)), jnp.array([[0.5, 0.5]])
+        >>> losses.soft_cross_entropy(outputs, targets).round(3).tolist()
         [0.693...]
     """
     check_choice("decode", decode, tuple(_DECODERS))
@@ -164,7 +165,7 @@ def step_cross_entropy(
         TypeError: labels that are not integers.
 
     Example:
-        >>> step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
+        >>> losses.step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
         ...                    mask=jnp.array([[True, True, False]])).round(3).tolist()
         [1.386...]
     """
@@ -223,7 +224,7 @@ def count_target(
 
     Example:
         >>> spikes = jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
-        >>> count_target(spikes, jnp.array([0]), correct=2, incorrect=0).tolist()
+        >>> losses.count_target(spikes, jnp.array([0]), correct=2, incorrect=0).tolist()
         [0.0]
     """
     counts = _decode.count(
@@ -261,7 +262,7 @@ def rate_target(
 
     Example:
         >>> spikes = jnp.array([[[1.0, 0.0], [0.0, 0.0]]])
-        >>> rate_target(spikes, jnp.array([0]), correct=0.5, incorrect=0.0).tolist()
+        >>> losses.rate_target(spikes, jnp.array([0]), correct=0.5, incorrect=0.0).tolist()
         [0.0]
     """
     rates = _decode.mean(_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major)
@@ -298,7 +299,7 @@ def first_spike_cross_entropy(
 
     Example:
         >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
-        >>> first_spike_cross_entropy(spikes, jnp.array([1])).round(3).tolist()
+        >>> losses.first_spike_cross_entropy(spikes, jnp.array([1])).round(3).tolist()
         [0.0]
     """
     check_positive("temperature", temperature)
@@ -332,7 +333,7 @@ def first_spike_target(
 
     Example:
         >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
-        >>> first_spike_target(spikes, jnp.array([[50, 3]])).tolist()
+        >>> losses.first_spike_target(spikes, jnp.array([[50, 3]])).tolist()
         [0.0]
     """
     times = _decode.first_spike(
@@ -365,7 +366,7 @@ def rate_penalty(
         ValueError: `max_rate` outside [0, 1).
 
     Example:
-        >>> rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
+        >>> losses.rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
         0.25
     """
     if not 0 <= max_rate < 1:
@@ -397,7 +398,7 @@ def silence_penalty(
         ValueError: `min_rate` outside (0, 1].
 
     Example:
-        >>> silence_penalty(jnp.zeros((2, 10, 3)), min_rate=0.5).item()
+        >>> losses.silence_penalty(jnp.zeros((2, 10, 3)), min_rate=0.5).item()
         0.25
     """
     if not 0 < min_rate <= 1:

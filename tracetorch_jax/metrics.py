@@ -64,7 +64,8 @@ def spike_rate(
         TypeError: `spikes` are not real.
 
     Example:
-        >>> rates = spike_rate(jnp.array([[[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]]))
+        >>> spikes = jnp.array([[[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+        >>> rates = metrics.spike_rate(spikes)
         >>> rates.positive.tolist(), rates.negative.tolist()
         ([0.5, 0.0], [0.25, 0.0])
     """
@@ -94,7 +95,7 @@ def dead(
         TypeError: `spikes` are not real.
 
     Example:
-        >>> dead(jnp.array([[[1.0, 0.0], [0.0, 0.0]]])).tolist()
+        >>> metrics.dead(jnp.array([[[1.0, 0.0], [0.0, 0.0]]])).tolist()
         [False, True]
     """
     return spike_rate(spikes, seq_lengths=seq_lengths, time_major=time_major).total == 0
@@ -124,7 +125,7 @@ def saturated(
         TypeError: `spikes` are not real.
 
     Example:
-        >>> saturated(jnp.array([[[1.0, 0.0], [1.0, 1.0]]])).tolist()
+        >>> metrics.saturated(jnp.array([[[1.0, 0.0], [1.0, 1.0]]])).tolist()
         [True, False]
     """
     if not 0 < rate <= 1:
@@ -178,12 +179,10 @@ def synaptic_operations(
             under `jax.jit` or in `flax.linen.RNN`; `batch_size` below 1.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4), nn.Dense(2)]))
         >>> xs = jnp.zeros((1, 10, 3)).at[0, 0].set(1.0)
         >>> variables = model.init(jax.random.key(0), xs)
-        >>> synaptic_operations(model, variables, xs)["cell/layers_0"].acs
+        >>> metrics.synaptic_operations(model, variables, xs)["cell/layers_0"].acs
         12.0
     """
     if batch_size is None:
@@ -239,7 +238,8 @@ def energy(
         ValueError: a negative cost.
 
     Example:
-        >>> energy({"layer": Operations(macs=0, acs=1000, dense=4000, events=10, fan_out=100)})
+        >>> each = metrics.Operations(macs=0, acs=1000, dense=4000, events=10, fan_out=100)
+        >>> metrics.energy({"layer": each})
         9e-10
     """
     for name, value in (("mac", mac), ("ac", ac)):

@@ -42,7 +42,7 @@ def raster(
         ValueError: `spikes` of another rank, `sequence` out of range, or `size` not greater than 0.
 
     Example:
-        >>> ax = raster(np.eye(10))
+        >>> ax = plot.raster(np.eye(10))
         >>> ax.get_ylabel()
         'neuron'
     """
@@ -95,7 +95,7 @@ def traces(
         ValueError: no states or states of another rank, `neuron` or `sequence` out of range.
 
     Example:
-        >>> ax = traces({"syn": np.ones((10, 3)), "mem": np.zeros((10, 3))})
+        >>> ax = plot.traces({"syn": np.ones((10, 3)), "mem": np.zeros((10, 3))})
         >>> [line.get_label() for line in ax.get_lines()]
         ['syn', 'mem']
     """
@@ -150,7 +150,7 @@ def spike_train(
             not greater than 0, `neuron` or `sequence` out of range.
 
     Example:
-        >>> ax = spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
+        >>> ax = plot.spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
         >>> ax.get_ylabel()
         'membrane'
     """
@@ -208,7 +208,7 @@ def half_lives(
         ValueError: a decay outside (0, 1), or `bins` below 1.
 
     Example:
-        >>> ax = half_lives(np.linspace(0.5, 0.99, 8), before=np.full(8, 0.9))
+        >>> ax = plot.half_lives(np.linspace(0.5, 0.99, 8), before=np.full(8, 0.9))
         >>> ax.get_xlabel()
         'half-life (steps)'
     """
@@ -263,7 +263,7 @@ def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: 
         ValueError: `values` of another rank, or `sequence` out of range.
 
     Example:
-        >>> ax = activity(np.random.default_rng(0).normal(size=(10, 3)))
+        >>> ax = plot.activity(np.random.default_rng(0).normal(size=(10, 3)))
         >>> ax.get_images()[0].get_array().shape
         (3, 10)
     """
@@ -303,9 +303,8 @@ def animate(
             does not end in ``.gif``, `fps` below 1.
 
     Example:
-        >>> import tempfile
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> animate(np.eye(16), folder / "spikes.gif", shape=(4, 4)).stat().st_size > 0
+        >>> plot.animate(np.eye(16), folder / "spikes.gif", shape=(4, 4)).stat().st_size > 0
         True
     """
     path = pathlib.Path(path)

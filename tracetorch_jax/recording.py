@@ -60,12 +60,10 @@ def record(
             `scan`.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.SLIB(4)]))
         >>> xs = jnp.ones((2, 10, 3))
         >>> variables = model.init(jax.random.key(0), xs)
-        >>> ys, layers = record(model, variables, xs)
+        >>> ys, layers = tt.record(model, variables, xs)
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """

@@ -42,13 +42,10 @@ def partition_specs(tree: Any, rules: Mapping[str, PartitionSpec]) -> Any:
             is no regular expression.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from jax.sharding import PartitionSpec as P
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(8), snn.LIB(8)]))
         >>> params = model.init(jax.random.key(0), jnp.ones((2, 5, 3)))["params"]
         >>> rules = {"kernel$": P(None, "model"), "bias$": P("model"), "raw_": P("model")}
-        >>> specs = partition_specs(params, rules)["cell"]
+        >>> specs = sharding.partition_specs(params, rules)["cell"]
         >>> tuple(specs["layers_0"]["kernel"]), tuple(specs["layers_1"]["raw_beta"])
         ((None, 'model'), ('model',))
     """
@@ -106,10 +103,8 @@ def shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
             splits one whose size the mesh's does not divide.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jax.sharding import PartitionSpec as P
         >>> mesh = jax.make_mesh((1,), ("data",))
-        >>> tuple(shardings({"x": jnp.ones((8, 3))}, mesh, P("data"))["x"].spec)
+        >>> tuple(sharding.shardings({"x": jnp.ones((8, 3))}, mesh, P("data"))["x"].spec)
         ('data',)
     """
     if isinstance(specs, PartitionSpec):
@@ -144,10 +139,8 @@ def shard(tree: Any, mesh: Mesh, specs: Any) -> Any:
         ValueError: see `shardings`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jax.sharding import PartitionSpec as P
         >>> mesh = jax.make_mesh((1,), ("data",))
-        >>> tuple(shard(jnp.ones((8, 3)), mesh, P("data")).sharding.spec)
+        >>> tuple(sharding.shard(jnp.ones((8, 3)), mesh, P("data")).sharding.spec)
         ('data',)
     """
     return jax.device_put(tree, shardings(tree, mesh, specs))

@@ -95,7 +95,7 @@ class SpikeFunction:
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
-        ... class quadratic(SpikeFunction):
+        ... class quadratic(spikes.SpikeFunction):
         ...     def derivative(self, u):
         ...         return 1 / (1 + u**2)
         >>> float(jax.grad(quadratic())(1.0))
@@ -140,7 +140,7 @@ class atan(SpikeFunction):
     spiking neural networks", ICCV 2021; ``atan_surrogate`` of traceTorch 0.12.
 
     Example:
-        >>> float(atan(2.0)(0.3)), float(jax.grad(atan(2.0))(0.0))
+        >>> float(spikes.atan(2.0)(0.3)), float(jax.grad(spikes.atan(2.0))(0.0))
         (1.0, 1.0)
     """
 
@@ -166,7 +166,7 @@ class sigmoid(SpikeFunction):
     Reference: ``sigmoid_surrogate`` of traceTorch 0.12.
 
     Example:
-        >>> float(jax.grad(sigmoid(4.0))(0.0))
+        >>> float(jax.grad(spikes.sigmoid(4.0))(0.0))
         1.0
     """
 
@@ -194,7 +194,7 @@ class fast_sigmoid(SpikeFunction):
     networks", Neural Computation 30, 2018.
 
     Example:
-        >>> float(jax.grad(fast_sigmoid(1.0))(-1.0))
+        >>> float(jax.grad(spikes.fast_sigmoid(1.0))(-1.0))
         0.25
     """
 
@@ -222,7 +222,7 @@ class triangular(SpikeFunction):
     neurons", NeurIPS 2018.
 
     Example:
-        >>> float(jax.grad(triangular(1.0))(0.25))
+        >>> float(jax.grad(spikes.triangular(1.0))(0.25))
         0.75
     """
 
@@ -250,7 +250,7 @@ class gaussian(SpikeFunction):
     adaptive spiking recurrent neural networks", Nature Machine Intelligence 3, 2021.
 
     Example:
-        >>> round(float(jax.grad(gaussian(0.5))(0.0)), 4)
+        >>> round(float(jax.grad(spikes.gaussian(0.5))(0.0)), 4)
         0.7979
     """
 
@@ -279,7 +279,8 @@ class straight_through(SpikeFunction):
     neural networks", Frontiers in Neuroscience 12, 2018 (its curve h1).
 
     Example:
-        >>> float(jax.grad(straight_through(1.0))(0.4)), float(jax.grad(straight_through(1.0))(0.6))
+        >>> slope = jax.grad(spikes.straight_through(1.0))
+        >>> float(slope(0.4)), float(slope(0.6))
         (1.0, 0.0)
     """
 
@@ -309,7 +310,7 @@ class smooth(sigmoid):
     Reference: the default spike of traceTorch 0.18.3 to 0.19.2, with slope 4.
 
     Example:
-        >>> float(smooth(4.0)(0.0)), float(jax.grad(smooth(4.0))(0.0))
+        >>> float(spikes.smooth(4.0)(0.0)), float(jax.grad(spikes.smooth(4.0))(0.0))
         (0.5, 1.0)
     """
 
@@ -342,7 +343,7 @@ class bernoulli:
     Reference: the default spike of traceTorch 0.14.1 to 0.18.2, with independent draws there.
 
     Example:
-        >>> spike = bernoulli(sigmoid(4.0))
+        >>> spike = spikes.bernoulli(spikes.sigmoid(4.0))
         >>> spike(jnp.array([-1.0, 0.1]), jnp.array([0.5, 0.5])).tolist()
         [0.0, 1.0]
     """

@@ -45,14 +45,12 @@ def parameter_labels(params: Any) -> Any:
         ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
 
     Example:
-        >>> import optax
-        >>> from tracetorch_jax import snn
         >>> params = snn.LIB(8).init(jax.random.key(0), None, jnp.zeros((1, 8)))["params"]
-        >>> parameter_labels(params)
+        >>> training.parameter_labels(params)
         {'raw_beta': 'decay', 'raw_threshold': 'threshold'}
         >>> kinds = ("decay", "threshold", "scale", "rec_weight", "bias")
         >>> rates = {"other": optax.adam(1e-3), **{kind: optax.adam(1e-2) for kind in kinds}}
-        >>> state = optax.multi_transform(rates, parameter_labels).init(params)
+        >>> state = optax.multi_transform(rates, training.parameter_labels).init(params)
     """
     return jax.tree.map_with_path(lambda path, _: _kind(path), params)
 
@@ -73,9 +71,9 @@ def decay_mask(params: Any) -> Any:
         ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
 
     Example:
-        >>> import optax
-        >>> optimiser = optax.adamw(1e-3, weight_decay=1e-2, mask=decay_mask)
-        >>> decay_mask({"Dense_0": {"kernel": 1.0, "bias": 0.0}, "cell": {"raw_beta": 2.0}})
+        >>> optimiser = optax.adamw(1e-3, weight_decay=1e-2, mask=training.decay_mask)
+        >>> params = {"Dense_0": {"kernel": 1.0, "bias": 0.0}, "cell": {"raw_beta": 2.0}}
+        >>> training.decay_mask(params)
         {'Dense_0': {'bias': False, 'kernel': True}, 'cell': {'raw_beta': False}}
     """
     return jax.tree.map_with_path(
@@ -98,7 +96,7 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
         ValueError: arrays that differ in T or lack a time axis, or `length` below 1.
 
     Example:
-        >>> [piece.shape for piece in chunks(jnp.zeros((2, 10, 3)), 4)]
+        >>> [piece.shape for piece in training.chunks(jnp.zeros((2, 10, 3)), 4)]
         [(2, 4, 3), (2, 4, 3), (2, 2, 3)]
     """
     check_count("length", length)
@@ -141,7 +139,6 @@ def piecewise_value_and_grad(
             value that is no scalar.
 
     Example:
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.LI(3), return_carry=True)
         >>> xs = jnp.ones((2, 12, 3))
         >>> params = model.init(jax.random.key(0), xs)["params"]
@@ -149,7 +146,7 @@ def piecewise_value_and_grad(
         ...     carry, ys = model.apply({"params": params}, xs, carry)
         ...     return jnp.square(ys).mean(), carry
         >>> carry = model.cell.initialize_carry(None, (2, 3))
-        >>> (value, carry), gradient = piecewise_value_and_grad(loss, 4)(params, carry, xs)
+        >>> (value, carry), gradient = training.piecewise_value_and_grad(loss, 4)(params, carry, xs)
         >>> gradient["cell"]["raw_beta"].shape
         (3,)
     """

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from generate import pictures
 from generate.names import LAYERS
-from generate.reference import first_line, signature
+from generate.reference import first_line
+from generate.signatures import untyped
 from tracetorch_jax import functional, nnx, snn
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
@@ -173,7 +174,7 @@ def _page(name: str) -> str:
         f"{_counted(len(spec.parameters), 'parameter')}, and {operations(name)} floating-point "
         "operations per step, forward, as XLA counts them",
         neighbours=neighbours(name),
-        nnx_arguments=signature(getattr(nnx, name)),
+        nnx_arguments=untyped(getattr(nnx, name)),
     )
 
 

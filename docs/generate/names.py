@@ -7,10 +7,17 @@ from types import ModuleType
 from typing import Any
 
 import tracetorch_jax
-from tracetorch_jax import nnx, snn
+from tracetorch_jax import diagnosis, nnx, recording, snn
 
 LAYERS = tuple(snn.ALL_LAYERS)
 FRONT_ENDS = ("snn", "nnx")
+# Modules within a room, or within the package (""), that share its page.
+INNER = {
+    "snn.flex": snn.flex,
+    "nnx.flex": nnx.flex,
+    "diagnosis": diagnosis,
+    "recording": recording,
+}
 
 
 def rooms() -> dict[str, ModuleType]:
@@ -19,12 +26,22 @@ def rooms() -> dict[str, ModuleType]:
     for name in tracetorch_jax.__all__:
         if inspect.ismodule(room := getattr(tracetorch_jax, name)):
             found[name] = room
-    return found | {"snn.flex": snn.flex, "nnx.flex": nnx.flex}
+    return found | INNER
+
+
+def shared_page(room: str) -> str:
+    """The room on whose page a room is: itself, unless it is within another."""
+    return room.rpartition(".")[0] if room in INNER else room
 
 
 def public(room: ModuleType) -> list[str]:
-    """Its functions, classes and constants, without modules."""
-    return [name for name in room.__all__ if not inspect.ismodule(getattr(room, name))]
+    """Its functions, classes and constants, without modules and what the package itself has."""
+    return [
+        name
+        for name in room.__all__
+        if not inspect.ismodule(getattr(room, name))
+        and (room is tracetorch_jax or name not in tracetorch_jax.__all__)
+    ]
 
 
 def full(room: str, name: str) -> str:
@@ -67,3 +84,19 @@ def _is_for_users(cls: type, name: str, found: list[str]) -> bool:
     value: Any = vars(cls)[name]
     code = value.fget if isinstance(value, property) else value
     return inspect.isfunction(code) and bool(inspect.getdoc(code))
+
+
+def documented(page: str) -> dict[str, Any]:
+    """Everything on a page that has a docstring, by its full name: methods and layers too."""
+    found: dict[str, Any] = {}
+    for room, module in rooms().items():
+        if shared_page(room) != page:
+            continue
+        for name in public(module):
+            thing = getattr(module, name)
+            if callable(thing):
+                found[full(room, name)] = thing
+            if inspect.isclass(thing):
+                for method in methods(thing, module):
+                    found[f"{full(room, name)}.{method}"] = inspect.getattr_static(thing, method)
+    return found

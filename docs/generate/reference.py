@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import inspect
 import pathlib
+import re
+import textwrap
 from types import ModuleType
 from typing import Any
 
-from generate.names import FRONT_ENDS, LAYERS, full, methods, public, rooms
+from generate.examples import imports
+from generate.names import FRONT_ENDS, INNER, LAYERS, full, methods, public, rooms, shared_page
+from generate.signatures import arguments, untyped
+
+# What a reader may be looking for.
+_GROUPS = {
+    "Models": ("snn", "nnx", "spikes", "initializers", "functional"),
+    "Data in, answers out": ("encode", "decode"),
+    "Training": ("losses", "training", "metrics", "plot", "checkpoint", "sharding"),
+    "Elsewhere": ("export", "interop"),
+}
 
 
 def write(folder: pathlib.Path) -> None:
     """Write the pages into `folder`, and remove those of rooms that are no more."""
     folder.mkdir(exist_ok=True)
-    pages = {"index": _index()}
-    for room, module in rooms().items():
-        if room and "." not in room:
-            pages[room] = _page(room, module)
+    texts = pages()
     for path in folder.iterdir():
-        if path.stem not in pages:
+        if path.stem not in texts:
             path.unlink()
-    for name, text in pages.items():
+    for name, text in texts.items():
         path = folder / f"{name}.rst"
         if not path.exists() or path.read_text() != text:  # so that Sphinx reads what has changed
             path.write_text(text)
+
+
+def pages() -> dict[str, str]:
+    """Every page by its name, in reStructuredText."""
+    found = {"index": _index()}
+    for room, module in rooms().items():
+        if room and shared_page(room) == room:
+            found[room] = _page(room, module)
+    return found
 
 
 def _title(text: str, line: str) -> str:
@@ -35,81 +53,108 @@ def first_line(thing: object) -> str:
     return (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
 
 
+def quote_arguments(text: str, names: set[str]) -> str:
+    """Arguments in single backticks are code, even where something public has their name."""
+    if not names:
+        return text
+    return re.sub(rf"(?<![`:\w])`({'|'.join(map(re.escape, names))})`(?!`)", r"``\1``", text)
+
+
 def _index() -> str:
-    package = rooms()[""]
     text = _title("Reference", "=") + (
-        "Every public name, from the docstrings, whose examples the tests run.\n\n"
+        "Every public name, with what it takes, gives and refuses, and an example. Arrays are "
+        "``[B, T, N]``: batch, time, neurons.\n\n"
     )
-    text += ".. list-table::\n   :widths: 25 75\n\n"
-    for room, module in rooms().items():
-        if room and "." not in room:
-            text += f"   * - :doc:`{room} <{room}>`\n     - {first_line(module)}\n"
-    text += "\n.. toctree::\n   :hidden:\n\n"
-    text += "".join(f"   {room}\n" for room in rooms() if room and "." not in room) + "\n"
-    text += _title("The package itself", "-") + ".. py:module:: tracetorch_jax\n\n"
-    return text + "".join(_entry("", package, name) for name in public(package))
+    listed = set()
+    for group, names in _GROUPS.items():
+        rows = [(f":doc:`{room}`", first_line(rooms()[room])) for room in names]
+        text += _title(group, "-") + _table(rows)
+        listed |= set(names)
+    there = {room for room in rooms() if room and room not in INNER}
+    if listed != there:
+        raise ValueError(f"rooms that are in no group, or in one but not there: {listed ^ there}")
+    text += ".. toctree::\n   :hidden:\n\n"
+    text += "".join(f"   {room}\n" for room in sorted(listed)) + "\n"
+    inner = [room for room in INNER if "." not in room]
+    text += _title("tracetorch_jax", "-") + _module("") + _examples("")
+    text += _summary("", public(rooms()[""]))
+    text += "".join(_entry("", rooms()[""], name) for name in public(rooms()[""]))
+    for room in inner:
+        text += _module(room)
+        text += "".join(_entry(room, rooms()[room], name) for name in public(rooms()[room]))
+    return text
 
 
 def _page(room: str, module: ModuleType) -> str:
-    text = _title(f"tracetorch_jax.{room}", "=")
-    text += _module(room)
+    text = _title(room, "=") + _module(room) + _examples(room)
     names = public(module)
     if room in FRONT_ENDS:
-        text += _layers(room, names)
+        text += _layers()
         names = [name for name in names if name not in LAYERS]
+    text += _summary(room, names)
     text += "".join(_entry(room, module, name) for name in names)
     if flex := rooms().get(f"{room}.flex"):
         text += _title("flex", "-") + _module(f"{room}.flex")
         own = [name for name in public(flex) if name not in LAYERS]
+        text += _summary(f"{room}.flex", own)
         text += "".join(_entry(f"{room}.flex", flex, name) for name in own)
-        text += _flex_layers(f"{room}.flex", flex)
+        text += _flex_layers(flex)
     return text
 
 
 def _module(room: str) -> str:
-    return f".. automodule:: tracetorch_jax.{room}\n   :no-members:\n\n"
+    path = full(room, "").rstrip(".")
+    return f".. automodule:: {path}\n   :no-members:\n\n"
 
 
-def _layers(room: str, names: list[str]) -> str:
-    """The 28 layers have pages of their own."""
-    text = "The layers, each with a page of its own:\n\n.. hlist::\n   :columns: 4\n\n"
+def _examples(room: str) -> str:
+    """The lines that a reader types before any example of the page."""
+    lines = textwrap.indent(imports(room), "   ")
+    return f"Examples on this page run after:\n\n.. code-block:: python\n\n{lines}\n"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    """A list of names and what they are."""
+    text = ".. list-table::\n   :widths: auto\n   :class: names\n\n"
+    return text + "".join(f"   * - {name}\n     - {says}\n" for name, says in rows) + "\n"
+
+
+def _summary(room: str, names: list[str]) -> str:
+    rows = []
     for name in names:
-        if name in LAYERS:
-            text += f"   * :doc:`{name} </family/{name}>`\n"
+        thing = getattr(rooms()[room], name)
+        says = _CONSTANTS.get(f"{room}.{name}") or first_line(thing)
+        if callable(thing):
+            says = quote_arguments(says, set(arguments(thing)))
+        rows.append((f":py:obj:`{name} <{full(room, name)}>`", says))
+    return _table(rows)
+
+
+_GRID = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
+
+
+def _grid() -> str:
+    """The names of the 28 layers, each leading to its page."""
+    text = ".. list-table::\n   :widths: auto\n   :class: names\n\n"
+    for prefixes in _GRID:
+        for i, suffix in enumerate(("", "B", "T", "TS")):
+            name = f"{prefixes}LI{suffix}"
+            link = f":doc:`{name} </family/{name}>`" if name in LAYERS else ""
+            text += f"   {'* ' if i == 0 else '  '}- {link}\n"
     return text + "\n"
 
 
-def _flex_layers(room: str, module: ModuleType) -> str:
-    text = ""
+def _layers() -> str:
+    return "The layers, each with a page of its own:\n\n" + _grid()
+
+
+def _flex_layers(module: ModuleType) -> str:
+    """Functions of one kind, described once; each can be linked to."""
+    text = "Every layer as a `LeakyIntegrator`, ``flex.LIB(8)`` and so on: functions that take "
+    text += "the arguments of the layer and give one with its parameters and program.\n\n"
     for name in LAYERS:
-        says = first_line(getattr(module, name))
-        text += f".. py:function:: {name}(num_neurons, **arguments)\n\n   {says}\n\n"
-    return text
-
-
-def signature(thing: Any) -> str:
-    """Arguments with their defaults, without types."""
-    code = thing.__init__ if inspect.isclass(thing) else thing
-    found = [
-        parameter.replace(annotation=inspect.Parameter.empty, default=_default(parameter.default))
-        for parameter in inspect.signature(code).parameters.values()
-        if parameter.name not in ("self", "parent", "name") and not parameter.name.startswith("_")
-    ]
-    return str(inspect.Signature(found))
-
-
-class _Shown(str):
-    """A default as it would be typed."""
-
-    __repr__ = str.__str__
-
-
-def _default(value: Any) -> Any:
-    if isinstance(value, type) and value is not inspect.Parameter.empty:
-        return _Shown(f"{value.__module__}.{value.__name__}")
-    if inspect.isfunction(value):
-        return _Shown(value.__name__)
-    return value
+        text += f".. py:function:: {name}(num_neurons, **arguments)\n   :no-typesetting:\n\n"
+    return text + _grid()
 
 
 # What `help` cannot say of a constant.
@@ -133,9 +178,22 @@ def _entry(room: str, module: ModuleType, name: str) -> str:
     linen = room.replace("nnx", "snn")
     if linen != room and getattr(rooms()[linen], name, None) is thing:
         says = f"The same class as :class:`{full(linen, name)}`."
-        return f".. py:class:: {name}{signature(thing)}\n\n   {says}\n\n"
-    text = f".. autoclass:: {path}\n\n"
+        return f".. py:class:: {name}{untyped(thing)}\n\n   {says}\n\n"
+    text = f".. autoclass:: {path}\n\n{_counterpart(room, name, thing)}"
     for method in methods(thing, module):
         kind = "property" if isinstance(getattr(thing, method), property) else "method"
         text += f"   .. auto{kind}:: {path}.{method}\n\n"
     return text
+
+
+def _counterpart(room: str, name: str, thing: Any) -> str:
+    """Where to find the class of this name in the other front end."""
+    front_end = room.partition(".")[0]
+    if front_end not in FRONT_ENDS:
+        return ""
+    other = "nnx" if front_end == "snn" else "snn"
+    place = other + room.removeprefix(front_end)
+    if getattr(rooms()[place], name, thing) is thing:
+        return ""
+    words = {"nnx": "In Flax nnx", "snn": "In Flax linen"}[other]
+    return f"   {words}: :class:`{place}.{name} <{full(place, name)}>`.\n\n"

@@ -49,7 +49,7 @@ def sigmoid_inverse(value: ArrayLike) -> jax.Array:
         ValueError: a concrete value lies outside (0, 1). Traced values give NaN instead.
 
     Example:
-        >>> float(sigmoid_inverse(0.5))
+        >>> float(functional.sigmoid_inverse(0.5))
         0.0
     """
     value = _floating("value", value)
@@ -73,7 +73,7 @@ def softplus_inverse(value: ArrayLike) -> jax.Array:
         ValueError: a concrete value is not positive and finite. Traced values give NaN instead.
 
     Example:
-        >>> float(softplus_inverse(100.0))
+        >>> float(functional.softplus_inverse(100.0))
         100.0
     """
     value = _floating("value", value)
@@ -102,7 +102,7 @@ class Constraint:
         invert: constrained array to raw array.
 
     Example:
-        >>> DECAY.constrain(jnp.zeros(2)).tolist()
+        >>> functional.DECAY.constrain(jnp.zeros(2)).tolist()
         [0.5, 0.5]
     """
 
@@ -230,7 +230,7 @@ def halflife_to_decay(halflife: jax.Array) -> jax.Array:
         ValueError: a concrete `halflife` is not positive.
 
     Example:
-        >>> float(halflife_to_decay(1.0))
+        >>> float(functional.halflife_to_decay(1.0))
         0.5
     """
     return jnp.exp2(-1 / halflife)
@@ -258,7 +258,7 @@ def decay_to_halflife(decay: jax.Array) -> jax.Array:
         ValueError: a concrete `decay` lies outside (0, 1).
 
     Example:
-        >>> float(decay_to_halflife(0.5))
+        >>> float(functional.decay_to_halflife(0.5))
         1.0
     """
     return -1 / jnp.log2(decay)
@@ -276,7 +276,7 @@ def time_constant_to_decay(time_constant: jax.Array) -> jax.Array:
         ValueError: a concrete `time_constant` is not positive.
 
     Example:
-        >>> round(float(time_constant_to_decay(10.0)), 4)
+        >>> round(float(functional.time_constant_to_decay(10.0)), 4)
         0.9048
     """
     return jnp.exp(-1 / time_constant)
@@ -293,7 +293,7 @@ def decay_to_time_constant(decay: jax.Array) -> jax.Array:
         ValueError: a concrete `decay` lies outside (0, 1).
 
     Example:
-        >>> round(float(decay_to_time_constant(0.9)), 3)
+        >>> round(float(functional.decay_to_time_constant(0.9)), 3)
         9.491
     """
     return -1 / jnp.log(decay)
@@ -310,7 +310,7 @@ def timesteps_to_decay(timesteps: jax.Array) -> jax.Array:
         ValueError: a concrete `timesteps` is not greater than 1.
 
     Example:
-        >>> float(timesteps_to_decay(4.0))
+        >>> float(functional.timesteps_to_decay(4.0))
         0.75
     """
     return 1 - 1 / timesteps
@@ -327,7 +327,7 @@ def decay_to_timesteps(decay: jax.Array) -> jax.Array:
         ValueError: a concrete `decay` lies outside (0, 1).
 
     Example:
-        >>> float(decay_to_timesteps(0.75))
+        >>> float(functional.decay_to_timesteps(0.75))
         4.0
     """
     return 1 / (1 - decay)

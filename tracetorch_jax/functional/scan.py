@@ -93,7 +93,8 @@ def unroll(
         >>> def count(params, state, x):
         ...     state = params * state + x
         ...     return state, state
-        >>> state, ys = unroll(count, 0.5, jnp.zeros(1), jnp.ones((3, 1)), elementwise=True)
+        >>> state, xs = jnp.zeros(1), jnp.ones((3, 1))
+        >>> state, ys = functional.unroll(count, 0.5, state, xs, elementwise=True)
         >>> ys[:, 0].tolist()
         [1.0, 1.5, 1.75]
     """

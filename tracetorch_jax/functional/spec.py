@@ -81,7 +81,7 @@ class Spec:
             unknown word.
 
     Example:
-        >>> Spec(membrane=Trace(ema=False), positive="spike").parameters
+        >>> functional.Spec(membrane=functional.Trace(ema=False), positive="spike").parameters
         mappingproxy({'beta': ..., 'threshold': ...})
     """
 

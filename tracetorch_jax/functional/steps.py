@@ -94,7 +94,7 @@ def synapse(
         The new state, and the (summed) trace.
 
     Example:
-        >>> synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
+        >>> functional.synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
         ({'syn': 3.0}, 3.0)
     """
     return _advance(trace, ("alpha", "syn"), params, state, _channels(x, trace.dual, zero_split))
@@ -123,7 +123,7 @@ def recurrence(
         The new state, and the (summed) trace.
 
     Example:
-        >>> recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
+        >>> functional.recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
         ({'rec': 0.25}, 0.25)
     """
     x = _channels(out_tm1, trace.dual, zero_split)
@@ -152,7 +152,7 @@ def membrane(
         The new state, before any reset, and the (summed) membrane.
 
     Example:
-        >>> membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
+        >>> functional.membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
         ({'mem': 2.0}, 2.0)
     """
     return _advance(trace, ("beta", "mem"), params, state, delta)
@@ -189,9 +189,9 @@ def fire(
         The state after the reset, and the output.
 
     Example:
-        >>> spec = Spec(membrane=Trace(ema=False), positive="spike")
-        >>> mem = jnp.array(1.25)
-        >>> state, out = fire({"threshold": jnp.array(1.0)}, {"mem": mem}, mem, spec=spec)
+        >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
+        >>> params, mem = {"threshold": jnp.array(1.0)}, jnp.array(1.25)
+        >>> state, out = functional.fire(params, {"mem": mem}, mem, spec=spec)
         >>> float(state["mem"]), float(out)
         (0.25, 1.0)
     """
@@ -277,9 +277,9 @@ def step(
         ValueError: a stochastic spike function without a `key`, or one on one side only.
 
     Example:
-        >>> spec = Spec(membrane=Trace(ema=False), positive="spike")
+        >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
         >>> params = {"beta": jnp.array(0.5), "threshold": jnp.array(1.0)}
-        >>> state, out = step(spec, params, {"mem": jnp.zeros(2)}, jnp.array([0.5, 1.5]))
+        >>> state, out = functional.step(spec, params, {"mem": jnp.zeros(2)}, jnp.array([0.5, 1.5]))
         >>> state["mem"].tolist(), out.tolist()
         ([0.5, 0.5], [0.0, 1.0])
     """
@@ -391,7 +391,7 @@ class LayerStep:
     the step's PRNG key.
 
     Example:
-        >>> layer = LayerStep(Spec())
+        >>> layer = functional.LayerStep(functional.Spec())
         >>> layer({"beta": jnp.array(0.5)}, {"mem": jnp.zeros(1)}, jnp.ones(1))[1].tolist()
         [0.5]
     """

@@ -19,7 +19,7 @@ def leak(decay: jax.Array, trace: jax.Array, x: jax.Array) -> jax.Array:
         x: what is added.
 
     Example:
-        >>> float(leak(0.5, 2.0, 3.0))
+        >>> float(functional.leak(0.5, 2.0, 3.0))
         4.0
     """
     return decay * trace + x
@@ -34,7 +34,7 @@ def ema(decay: jax.Array, trace: jax.Array, x: jax.Array) -> jax.Array:
         x: what is averaged.
 
     Example:
-        >>> float(ema(0.5, 2.0, 3.0))
+        >>> float(functional.ema(0.5, 2.0, 3.0))
         2.5
     """
     return decay * trace + (1 - decay) * x
@@ -57,7 +57,7 @@ def split(x: jax.Array, zero_split: ZeroSplit = "half") -> tuple[jax.Array, jax.
         ValueError: unknown `zero_split`.
 
     Example:
-        >>> positive, negative = split(jnp.array([-2.0, 0.0, 3.0]))
+        >>> positive, negative = functional.split(jnp.array([-2.0, 0.0, 3.0]))
         >>> positive.tolist(), negative.tolist()
         ([0.0, 0.0, 3.0], [-2.0, 0.0, 0.0])
     """

@@ -82,8 +82,7 @@ class TraceCell(Cell, nnx.RNNCellBase):
             ValueError: `input_shape` lacks axis `dim` or has another size there.
 
         Example:
-            >>> from tracetorch_jax import nnx
-            >>> carry = nnx.SLIB(8).initialize_carry((2, 8))
+            >>> carry = snn.SLIB(8).initialize_carry((2, 8))
             >>> {name: state.shape for name, state in carry.items()}
             {'syn': (2, 8), 'mem': (2, 8)}
         """

@@ -27,9 +27,7 @@ class Layer(Named, TraceCell):
 def _example(cls: type[Layer]) -> tuple[str, ...]:
     states = spec_of(field.name for field in dataclasses.fields(cls)).states
     return (
-        ">>> import jax.numpy as jnp",
-        ">>> from tracetorch_jax import nnx",
-        f">>> layer = nnx.{cls.__name__}(8)",
+        f">>> layer = snn.{cls.__name__}(8)",
         ">>> carry = layer.initialize_carry((2, 8))",
         ">>> carry, y = layer(carry, jnp.ones((2, 8)))",
         ">>> sorted(carry), y.shape",

@@ -34,11 +34,9 @@ def to_linen(model: nnx.Module) -> dict[str, Any]:
         ValueError: two variables of one name.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from tracetorch_jax import nnx, snn
-        >>> layer = nnx.LIB(2, beta=0.5)
-        >>> variables = to_linen(nnx.Unroll(layer))
-        >>> snn.Unroll(snn.LIB(2)).apply(variables, jnp.ones((1, 10, 2))).shape
+        >>> layer = snn.LIB(2, beta=0.5)
+        >>> variables = snn.to_linen(snn.Unroll(layer))
+        >>> tt.snn.Unroll(tt.snn.LIB(2)).apply(variables, jnp.ones((1, 10, 2))).shape
         (1, 10, 2)
     """
     variables: dict[str, Any] = {}
@@ -66,12 +64,10 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
             nothing is loaded.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import nnx, snn
         >>> xs = jnp.ones((1, 10, 2))
-        >>> model = snn.Unroll(snn.LIB(2, beta=0.5))
+        >>> model = tt.snn.Unroll(tt.snn.LIB(2, beta=0.5))
         >>> variables = model.init(jax.random.key(0), xs)
-        >>> layer = from_linen(variables, nnx.Unroll(nnx.LIB(2))).cell
+        >>> layer = snn.from_linen(variables, snn.Unroll(snn.LIB(2))).cell
         >>> layer.parameters()["beta"].tolist()
         [0.5, 0.5]
     """

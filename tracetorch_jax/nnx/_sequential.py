@@ -37,9 +37,6 @@ class Sequential(Stack, nnx.RNNCellBase):
         ValueError: `layers` is empty, or `feature_axes` is negative.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from tracetorch_jax import nnx as snn
         >>> rngs = nnx.Rngs(0)
         >>> layers = [nnx.Linear(8, 16, rngs=rngs), snn.LIB(16), nnx.Linear(16, 4, rngs=rngs)]
         >>> model = snn.Sequential([*layers, snn.LI(4)])
@@ -104,9 +101,6 @@ class Residual(Shortcut, Sequential):
             called, an output that does not fit the input.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> from tracetorch_jax import nnx as snn
         >>> block = snn.Residual([nnx.Linear(8, 8, rngs=nnx.Rngs(0)), snn.LIB(8)])
         >>> snn.Unroll(block)(jnp.ones((2, 10, 8))).shape
         (2, 10, 8)

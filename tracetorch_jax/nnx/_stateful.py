@@ -43,14 +43,12 @@ class Stateful(nnx.Module):
         ValueError: an `input_shape` that does not fit the cell.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from tracetorch_jax import nnx
-        >>> layer = nnx.Stateful(nnx.LI(2, beta=0.5))
+        >>> layer = snn.Stateful(snn.LI(2, beta=0.5))
         >>> [layer(jnp.ones((1, 2)))[0, 0].item() for _ in range(3)]
         [0.5, 0.75, 0.875]
         >>> layer.carry["mem"].shape
         (1, 2)
-        >>> nnx.zero_states(layer)
+        >>> snn.zero_states(layer)
         >>> layer(jnp.ones((1, 2)))[0, 0].item()
         0.5
     """
@@ -111,9 +109,7 @@ class Stateful(nnx.Module):
             TypeError: as `Unroll` does.
 
         Example:
-            >>> import jax.numpy as jnp
-            >>> from tracetorch_jax import nnx
-            >>> layer = nnx.Stateful(nnx.LI(1, beta=0.5))
+            >>> layer = snn.Stateful(snn.LI(1, beta=0.5))
             >>> layer.unroll(jnp.ones((1, 2, 1)))[0, :, 0].tolist(), layer(jnp.ones((1, 1))).item()
             ([0.5, 0.75], 0.875)
         """
@@ -206,13 +202,11 @@ def save_states(model: nnx.Module) -> dict[str, Any]:
         ValueError: `model` holds no `Stateful` layer.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from tracetorch_jax import nnx
-        >>> layer = nnx.Stateful(nnx.SLIB(2), input_shape=(1, 2))
-        >>> states = nnx.save_states(layer)
+        >>> layer = snn.Stateful(snn.SLIB(2), input_shape=(1, 2))
+        >>> states = snn.save_states(layer)
         >>> sorted(states["."])
         ['mem', 'syn']
-        >>> nnx.load_states(layer, states)
+        >>> snn.load_states(layer, states)
     """
     return {path: layer._current() for path, layer in _stateful_layers(model).items()}
 

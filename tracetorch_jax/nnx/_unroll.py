@@ -35,9 +35,7 @@ class Unroll(OverTime, nnx.Module):
         ValueError: unknown `engine`; when called, one that cannot run the cell.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from tracetorch_jax import nnx
-        >>> model = nnx.Unroll(nnx.LI(3, beta=0.5), return_carry=True)
+        >>> model = snn.Unroll(snn.LI(3, beta=0.5), return_carry=True)
         >>> carry, ys = model(jnp.ones((2, 4, 3)), seq_lengths=jnp.array([4, 2]))
         >>> ys[1, :, 0].tolist(), carry["mem"][1, 0].item()
         ([0.5, 0.75, 0.0, 0.0], 0.75)

@@ -73,7 +73,6 @@ class TraceCell(Cell, nn.RNNCellBase):
             ValueError: `input_shape` lacks axis `dim` or has another size there.
 
         Example:
-            >>> from tracetorch_jax import snn
             >>> carry = snn.SLIB(8).initialize_carry(None, (2, 8))
             >>> {name: state.shape for name, state in carry.items()}
             {'syn': (2, 8), 'mem': (2, 8)}

@@ -22,8 +22,6 @@ class Layer(Named, TraceCell):
 def _example(cls: type[Layer]) -> tuple[str, ...]:
     states = spec_of(field.name for field in dataclasses.fields(cls)).states
     return (
-        ">>> import jax, jax.numpy as jnp",
-        ">>> from tracetorch_jax import snn",
         f">>> layer = snn.{cls.__name__}(8)",
         ">>> carry = layer.initialize_carry(None, (2, 8))",
         ">>> variables = layer.init(jax.random.key(0), carry, jnp.ones((2, 8)))",

@@ -28,8 +28,6 @@ class Residual(Shortcut, Sequential):
             called, an output that does not fit the input.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> block = snn.Residual([nn.Dense(8), snn.LIB(8)])
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(8), snn.LIB(8), block, block.copy()]))
         >>> xs = jnp.ones((2, 10, 3))

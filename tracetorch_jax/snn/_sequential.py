@@ -38,8 +38,6 @@ class Sequential(Stack, nn.RNNCellBase):
         ValueError: `layers` is empty, or `feature_axes` is negative.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Sequential([nn.Dense(16), snn.LIB(16), nn.Dense(4), snn.LI(4)])
         >>> xs = jnp.ones((2, 10, 8))
         >>> variables = snn.Unroll(model).init(jax.random.key(0), xs)

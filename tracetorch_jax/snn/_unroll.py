@@ -35,8 +35,6 @@ class Unroll(OverTime, nn.Module):
         ValueError: unknown `engine`; when called, one that cannot run the cell.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.LI(3, beta=0.5), return_carry=True)
         >>> xs = jnp.ones((2, 4, 3))
         >>> variables = model.init(jax.random.key(0), xs)

@@ -53,14 +53,12 @@ class LeakyIntegrator(Configured, TraceCell):
     its documentation gives it.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold
-        >>> layer = LeakyIntegrator(
+        >>> layer = flex.LeakyIntegrator(
         ...     4,
-        ...     pos_alpha=Decay(0.8),
-        ...     neg_alpha=Decay(0.3),
-        ...     pos_beta=Decay(0.95),
-        ...     pos_threshold=Threshold(0.5, learnable=False),
+        ...     pos_alpha=flex.Decay(0.8),
+        ...     neg_alpha=flex.Decay(0.3),
+        ...     pos_beta=flex.Decay(0.95),
+        ...     pos_threshold=flex.Threshold(0.5, learnable=False),
         ... )
         >>> carry = layer.initialize_carry(None, (2, 4))
         >>> sorted(carry)

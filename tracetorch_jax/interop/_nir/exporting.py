@@ -61,11 +61,9 @@ def to_nir(
     for interoperable brain-inspired computing", Nature Communications 15, 2024.
 
     Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4)]))
         >>> variables = model.init(jax.random.key(0), jnp.ones((1, 5, 3)))
-        >>> graph = to_nir(model, variables, input_shape=(3,))
+        >>> graph = interop.to_nir(model, variables, input_shape=(3,))
         >>> sorted(graph.nodes)  # doctest: +NORMALIZE_WHITESPACE
         ['input', 'layers_0', 'layers_1_mem', 'layers_1_reset', 'layers_1_spike', 'output']
     """

@@ -53,12 +53,10 @@ def from_nir(
             shapes that do not fit; a graph of `to_nir` that was changed since.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import interop, snn
         >>> layer = snn.SRLIT(4, beta=0.8, rec_weight=-0.5)
         >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 4)))
         >>> graph = interop.to_nir(layer, variables, input_shape=(4,))
-        >>> same, same_variables = from_nir(graph)
+        >>> same, same_variables = interop.from_nir(graph)
         >>> same == layer
         True
     """

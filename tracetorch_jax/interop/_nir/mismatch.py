@@ -63,14 +63,12 @@ def nir_mismatch(
         ValueError: as `to_nir` does; `xs` has fewer than three axes.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import snn
         >>> layer = snn.LIB(8, beta=0.8)
         >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 8)))
         >>> xs = jax.random.uniform(jax.random.key(1), (4, 50, 8))
-        >>> nir_mismatch(layer, variables, xs).share > 0
+        >>> interop.nir_mismatch(layer, variables, xs).share > 0
         True
-        >>> nir_mismatch(layer, variables, xs, reset="subtract").share
+        >>> interop.nir_mismatch(layer, variables, xs, reset="subtract").share
         0.0
     """
     check_choice("reset", reset, ("v_reset", "subtract"))

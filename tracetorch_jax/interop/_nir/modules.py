@@ -47,7 +47,7 @@ class ChannelsLast(_OverAxes):
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
-        >>> ChannelsLast()(jnp.zeros((2, 5, 8, 9))).shape
+        >>> interop.ChannelsLast()(jnp.zeros((2, 5, 8, 9))).shape
         (2, 8, 9, 5)
     """
 
@@ -67,7 +67,7 @@ class ChannelsFirst(_OverAxes):
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
-        >>> ChannelsFirst()(jnp.zeros((2, 8, 9, 5))).shape
+        >>> interop.ChannelsFirst()(jnp.zeros((2, 8, 9, 5))).shape
         (2, 5, 8, 9)
     """
 
@@ -87,7 +87,7 @@ class Flatten(_OverAxes):
         ValueError: `axes` below 1; when called, an array of fewer axes.
 
     Example:
-        >>> Flatten(3)(jnp.zeros((2, 5, 8, 9))).shape
+        >>> interop.Flatten(3)(jnp.zeros((2, 5, 8, 9))).shape
         (2, 360)
     """
 
@@ -130,7 +130,7 @@ class AvgPool(_Pool):
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
-        >>> AvgPool(2)(jnp.ones((1, 4, 6, 3))).shape
+        >>> interop.AvgPool(2)(jnp.ones((1, 4, 6, 3))).shape
         (1, 2, 3, 3)
     """
 
@@ -151,7 +151,7 @@ class SumPool(_Pool):
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
-        >>> float(SumPool(2)(jnp.ones((1, 4, 6, 3)))[0, 0, 0, 0])
+        >>> float(interop.SumPool(2)(jnp.ones((1, 4, 6, 3)))[0, 0, 0, 0])
         4.0
     """
 
@@ -175,7 +175,7 @@ class Scale(nn.Module):
         ValueError: when called, an array that does not end in `shape`.
 
     Example:
-        >>> layer = Scale((3,))
+        >>> layer = interop.Scale((3,))
         >>> variables = layer.init(jax.random.key(0), jnp.ones((2, 3)))
         >>> layer.apply(variables, jnp.ones((2, 3))).shape
         (2, 3)

@@ -48,12 +48,10 @@ def run_nir(
             not fit it; no `dt`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from tracetorch_jax import interop, snn
         >>> layer = snn.LIB(1, beta=0.5)
         >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 1)))
         >>> graph = interop.to_nir(layer, variables, input_shape=(1,))
-        >>> run_nir(graph, np.full((4, 1), 0.75))[:, 0].tolist()
+        >>> interop.run_nir(graph, np.full((4, 1), 0.75))[:, 0].tolist()
         [0.0, 1.0, 0.0, 1.0]
     """
     check_choice("reset", reset, ("v_reset", "subtract"))

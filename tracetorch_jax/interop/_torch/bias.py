@@ -49,8 +49,6 @@ def initial_carry(variables: Mapping[str, Any], model: nn.Module, xs: Any) -> An
         ValueError: `xs` is of the wrong shape for the model.
 
     Example:
-        >>> import numpy as np
-        >>> from tracetorch_jax import interop, snn
         >>> layer = snn.flex.LIB(1).clone(bias=snn.flex.Weight(0.0))
         >>> state_dict = {
         ...     "raw_beta": np.zeros(1), "raw_threshold": np.ones(1), "raw_bias": np.sinh([0.5])

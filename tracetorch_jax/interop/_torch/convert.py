@@ -70,8 +70,6 @@ def from_torch(
             say from what.
 
     Example:
-        >>> import numpy as np, flax.linen as nn, jax.numpy as jnp
-        >>> from tracetorch_jax import interop, snn
         >>> state_dict = {
         ...     "0.weight": np.ones((2, 3)), "0.bias": np.zeros(2), "1.raw_beta": np.zeros(2)
         ... }
@@ -126,8 +124,6 @@ def to_torch(
             has what no state dict of that release holds.
 
     Example:
-        >>> import jax
-        >>> from tracetorch_jax import interop, snn
         >>> layer = snn.SLIB(2, alpha=0.5, alpha_learnable=False, beta_rank=0)
         >>> variables = layer.init(jax.random.key(0), None, jax.numpy.ones((1, 2)))
         >>> {name: array.shape for name, array in interop.to_torch(variables, layer).items()}

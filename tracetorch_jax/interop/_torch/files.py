@@ -51,10 +51,10 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
             whole model.
 
     Example:
-        >>> import tempfile, numpy as np, safetensors.numpy
+        >>> import safetensors.numpy
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "layer.safetensors"
         >>> safetensors.numpy.save_file({"raw_beta": np.zeros(3, np.float32)}, path)
-        >>> load_torch(path)["raw_beta"].tolist()
+        >>> interop.load_torch(path)["raw_beta"].tolist()
         [0.0, 0.0, 0.0]
     """
     path = pathlib.Path(path).expanduser()

@@ -90,8 +90,6 @@ def layer_arguments(state_dict: StateDict, prefix: str = "") -> dict[str, np.nda
         ValueError: there is no parameter of a trace layer below `prefix`.
 
     Example:
-        >>> import numpy as np
-        >>> from tracetorch_jax import interop, snn
         >>> values = interop.layer_arguments({"1.raw_beta": np.zeros(3)}, "1")
         >>> layer = snn.LI(3, **values, beta_learnable=False)
         >>> layer.beta

@@ -1,0 +1,87 @@
+"""Signatures as they are shown: what can be given, what it is by default, and of what type."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import flax.linen as nn
+
+# Names that the code has for types, and that say nothing to a reader.
+_ALIASES = {
+    "Arrays": "dict[str, np.ndarray]",
+    "Carry": "dict[str, jax.Array]",
+    "Decoder": "str",
+    "Engine": "str",
+    "Flatten": "Mapping[str, Sequence[int] | None]",
+    "functional.scan.Engine": "str",
+    "Model": "nnx.Module",
+    "Params": "Mapping[str, jax.Array]",
+    "Reset": "str",
+    "Shape": "str | Sequence[int | str]",
+    "State": "dict[str, jax.Array]",
+    "StateDict": "Mapping[str, Any]",
+    "Step": "Callable",
+    "Style": "str",
+    "ZeroSplit": "str",
+}
+
+
+def arguments(thing: Any) -> dict[str, inspect.Parameter]:
+    """What a user can give to a function, or to a class to make one of it, by name."""
+    hidden = {"self"}
+    if inspect.isclass(thing):
+        if getattr(thing, "_is_protocol", False):
+            return {}
+        if issubclass(thing, nn.Module):
+            hidden |= {"parent", "name"}  # Flax's own
+        thing = thing.__new__ if issubclass(thing, tuple) else thing.__init__
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(thing).parameters.items()
+        if name not in hidden and not name.startswith("_")
+    }
+
+
+def untyped(thing: Any) -> str:
+    """Arguments with their defaults, without types."""
+    found = [
+        parameter.replace(annotation=inspect.Parameter.empty, default=_default(parameter.default))
+        for parameter in arguments(thing).values()
+    ]
+    return str(inspect.Signature(found))
+
+
+def typed(function: Any) -> tuple[str, str | None]:
+    """Arguments and what is returned, with types as the code writes them."""
+    found = [
+        parameter.replace(
+            annotation=_type(parameter.annotation), default=_default(parameter.default)
+        )
+        for parameter in arguments(function).values()
+    ]
+    returned = _type(inspect.signature(function).return_annotation)
+    empty = returned is inspect.Signature.empty
+    return str(inspect.Signature(found)), None if empty else str(returned)
+
+
+class _Shown(str):
+    """Something as it would be typed."""
+
+    __repr__ = str.__str__
+
+
+def _type(annotation: Any) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    pattern = "|".join(map(re.escape, sorted(_ALIASES, key=len, reverse=True)))
+    return _Shown(re.sub(rf"(?<![\w.])({pattern})\b", lambda m: _ALIASES[m[0]], annotation))
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, type) and value is not inspect.Parameter.empty:
+        return _Shown(f"{value.__module__}.{value.__name__}".replace("jax.numpy.", "jnp."))
+    if inspect.isfunction(value):
+        return _Shown(value.__name__)
+    return value
