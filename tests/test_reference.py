@@ -1,5 +1,6 @@
 """The reference: every public name has an entry, says what it has to, and its example runs."""
 
+import builtins
 import doctest
 import functools
 import importlib
@@ -9,23 +10,131 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
-from generate import examples, names, reference, signatures
+from generate import examples, names, reference
+from generate.signatures import arguments, described, section
 
 import tracetorch_jax
 from tracetorch_jax import losses
 
 PAGES = sorted({names.shared_page(room) for room in names.rooms()})
-DOCUMENTED = {
-    path: (page, thing) for page in PAGES for path, thing in names.documented(page).items()
+DOCUMENTED = {page: names.documented(page) for page in PAGES}
+EVERYTHING = {path: thing for things in DOCUMENTED.values() for path, thing in things.items()}
+
+# Results, each shown by the example of the function that gives it, which it names.
+RESULTS = {
+    "diagnosis.Diagnosis": "diagnose",
+    "diagnosis.LayerReport": "diagnose",
+    "encode.Events": "pad_events",
+    "interop.Mismatch": "nir_mismatch",
+    "metrics.Operations": "synaptic_operations",
+    "metrics.Rates": "spike_rate",
+    "recording.Recording": "record",
+    "training.OnlineState": "online",
 }
-# Functions that are described together: `flex.LIB` takes what `LIB` takes.
-FLEX = {path for path in DOCUMENTED if ".flex." in path and path.rpartition(".")[2] in names.LAYERS}
-# What has the same docstring in both front ends is looked at once.
-DESCRIBED = [path for path in DOCUMENTED if path not in FLEX]
+# What takes whatever it is given.
+RAISES_NOTHING = {
+    *RESULTS,
+    "functional.Constraint",
+    "functional.Constraint.value",
+    "functional.LayerStep",
+    "functional.ema",
+    "functional.leak",
+    "initializers.half_lives.__call__",
+    "nnx.Stateful.set_carry",
+}
 
 
-def code_of(thing):
-    return thing.fget if isinstance(thing, property) else thing
+def doc_of(thing):
+    return inspect.getdoc(thing.fget if isinstance(thing, property) else thing) or ""
+
+
+def short(path):
+    return path.removeprefix("tracetorch_jax.")
+
+
+def is_flex(path):
+    """Functions that are described together: `flex.LIB` takes what `LIB` takes."""
+    return ".flex." in path and path.rpartition(".")[2] in names.LAYERS
+
+
+def is_method(path):
+    return inspect.isclass(EVERYTHING.get(path.rpartition(".")[0]))
+
+
+def described_by_themselves(page):
+    return {path: thing for path, thing in DOCUMENTED[page].items() if not is_flex(path)}
+
+
+# What a docstring has to say.
+
+
+def problem_with(path, thing):
+    """What is missing in a docstring, or None."""
+    doc, takes = doc_of(thing), set()
+    if not isinstance(thing, property):
+        takes = arguments(thing)
+    first = doc.partition("\n\n")[0].replace("\n", " ")
+    if not re.fullmatch(r"[`A-Z0-9].{1,200}[.:?]", first):
+        return f"no sentence to begin with: {first!r}"
+    if sorted(described(doc)) != sorted(takes):
+        return f"describes {described(doc)} and takes {list(takes)}"
+    if isinstance(thing, property):
+        return None
+    gives = not inspect.isclass(thing) and inspect.signature(thing).return_annotation != "None"
+    if bool(section(doc, "Returns", "Yields")) != gives:
+        return f"{'does not say' if gives else 'says'} what is returned"
+    raises = section(doc, "Raises")
+    if bool(raises) != (bool(takes) and short(path) not in RAISES_NOTHING):
+        return f"{'says' if raises else 'does not say'} what is raised"
+    for name in re.findall(r"^(\w+):", raises or "", re.M):
+        if not issubclass(getattr(builtins, name, int), Exception):
+            return f"raises {name}, which is no exception"
+    if giver := RESULTS.get(short(path)):
+        return None if f"`{giver}`" in doc else f"does not name {giver}"
+    if not is_method(path) and not section(doc, "Example"):
+        return "has no example"
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_docstrings_say_all_that_they_have_to(page):
+    problems = {
+        path: problem
+        for path, thing in described_by_themselves(page).items()
+        if (problem := problem_with(path, thing))
+    }
+    assert not problems, "\n".join(f"{path}: {problem}" for path, problem in problems.items())
+
+
+def test_exceptions_to_the_rules_are_still_there():
+    assert RAISES_NOTHING | set(RESULTS) <= set(map(short, EVERYTHING))
+
+
+@pytest.mark.parametrize(
+    ("doc", "problem"),
+    [
+        ("", "no sentence"),
+        ("Adds.\n\nReturns:\n    The sum.\n\nRaises:\n    ValueError: no.", "describes []"),
+        ("Adds.\n\nArgs:\n    x: a.\n    y: b.\n    z: c.", "describes ['x', 'y', 'z']"),
+        ("Adds.\n\nArgs:\n    x: a.\n    y: b.", "does not say what is returned"),
+        ("Adds.\n\nArgs:\n    x: a.\n    y: b.\n\nReturns:\n    It.", "does not say what is raised"),
+    ],
+    ids=["nothing", "no arguments", "an argument too many", "no result", "no errors"],
+)
+def test_what_is_missing_in_a_docstring_is_found(doc, problem):
+    def add(x, y):
+        return x + y
+
+    add.__doc__ = doc
+    assert problem_with("tracetorch_jax.losses.add", add).startswith(problem)
+
+
+@pytest.mark.parametrize("room", ["snn", "nnx"])
+def test_flex_layers_take_what_layers_take(room):
+    things = DOCUMENTED[room]
+    for name in names.LAYERS:
+        flex, layer = (things[f"tracetorch_jax.{room}{inner}.{name}"] for inner in (".flex", ""))
+        assert inspect.signature(flex) == inspect.signature(layer)
 
 
 # Examples.
@@ -38,50 +147,52 @@ def modules():
             yield importlib.import_module(found.name)
 
 
-def page_of(test, pages):
-    """The page on which the docstring of an example is, if it is on one."""
-    own = test.name.removeprefix("tracetorch_jax.").partition(".")[0]
-    found = pages.get(inspect.cleandoc(test.docstring), [])
-    return own if own in found else next(iter(found), None)
-
-
 def all_examples():
-    """Every example of the package by name, with the page on which it is shown, if any."""
+    """Every example of the package by name, with the page on which it is shown, or None.
+
+    A docstring that both front ends have is run as its own page has it.
+    """
     pages = {}
-    for page, thing in DOCUMENTED.values():
-        doc = inspect.getdoc(code_of(thing)) or ""
-        pages.setdefault(doc, []).append(page)
+    for page in PAGES:
+        for thing in DOCUMENTED[page].values():
+            pages.setdefault(doc_of(thing), []).append(page)
+    found = {}
     finder = doctest.DocTestFinder(exclude_empty=True)
-    return {
-        test.name: (test, page_of(test, pages))
-        for module in modules()
-        for test in finder.find(module, module.__name__)
-    }
+    for module in modules():
+        for test in finder.find(module, module.__name__):
+            shown = pages.get(inspect.cleandoc(test.docstring), [None])
+            own = short(test.name).partition(".")[0]
+            if test.examples:
+                found[test.name] = test, own if own in shown else shown[0]
+    return found
 
 
 EXAMPLES = all_examples()
+NEEDS = {"tracetorch_jax._onnx.onnx": "jax2onnx"}
 namespace = functools.cache(examples.namespace)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name):
     """After the import lines of their page; those of private functions, in their module."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     test, page = EXAMPLES[name]
     if page is not None:
         test.globs = dict(namespace(page))
-    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
     output = []
-    result = runner.run(test, out=output.append, clear_globs=False)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=output.append)
     plt.close("all")
-    assert not result.failed, "".join(output)
+    assert not output, "".join(output)
 
 
-def test_examples_of_public_names_are_found():
-    """Those of every class and function, each on its page."""
-    on_pages = {name for name, (_, page) in EXAMPLES.items() if page is not None}
-    assert {"tracetorch_jax.losses.count_target", "tracetorch_jax.nnx._family.LIB"} <= on_pages
-    with_examples = {path for path, (_, thing) in DOCUMENTED.items() if ">>>" in str(doc_of(thing))}
-    assert len(on_pages) >= len({inspect.getdoc(DOCUMENTED[path][1]) for path in with_examples})
+def test_examples_of_public_names_are_known_to_be():
+    """Each docstring with an example is among those run as their page shows them."""
+    shown = {doc_of(thing) for thing in EVERYTHING.values() if ">>>" in doc_of(thing)}
+    assert shown == {
+        inspect.cleandoc(test.docstring) for test, page in EXAMPLES.values() if page is not None
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -91,126 +202,46 @@ def test_pages_show_the_lines_after_which_their_examples_run(page):
     assert shown.replace("   ", "") == examples.imports(page)
 
 
-# Sections.
-
-
-def doc_of(thing):
-    return inspect.getdoc(code_of(thing)) or ""
-
-
-def section(doc, *titles):
-    """The lines of the first section of these that is there, without their indentation."""
-    for title in titles:
-        if found := re.search(rf"^{title}:\n((?:    .*\n|\n)+)", f"{doc}\n", re.M):
-            return inspect.cleandoc(found[1])
-    return None
-
-
-def described(doc):
-    """Names in the sections of arguments."""
-    text = section(doc, "Args", "Attributes") or ""
-    return re.findall(r"^\*{0,2}(\w+)(?: \(.*\))?:", text, re.M)
-
-
-def takes(thing):
-    """Arguments that a docstring has to describe."""
-    return [] if isinstance(thing, property) else list(signatures.arguments(thing))
-
-
-# Made by the library, never by its users.
-MADE_FOR_USERS = {"Diagnosis", "LayerReport", "Recording"}
-
-
-@pytest.mark.parametrize("path", DESCRIBED)
-def test_arguments_are_described(path):
-    """All that there are, and no others, in their order."""
-    thing = DOCUMENTED[path][1]
-    assert described(doc_of(thing)) == takes(thing)
-
-
-@pytest.mark.parametrize("path", DESCRIBED)
-def test_docstrings_begin_with_a_sentence(path):
-    first = doc_of(DOCUMENTED[path][1]).partition("\n\n")[0]
-    assert re.fullmatch(r"[`A-Z0-9].*[.:?]", first.replace("\n", " ")), first
-    assert len(first) < 200
-
-
-def gives(thing):
-    """Whether a function returns something."""
-    if inspect.isclass(thing) or isinstance(thing, property):
-        return False
-    return inspect.signature(thing).return_annotation not in ("None", None)
-
-
-@pytest.mark.parametrize("path", DESCRIBED)
-def test_what_is_returned_is_described(path):
-    thing = DOCUMENTED[path][1]
-    assert bool(section(doc_of(thing), "Returns", "Yields")) == gives(thing)
-
-
-# What takes anything that it is given.
-RAISES_NOTHING = set()
-
-
-@pytest.mark.parametrize("path", DESCRIBED)
-def test_errors_are_described(path):
-    thing = DOCUMENTED[path][1]
-    if isinstance(thing, property) or not takes(thing):
-        return
-    text = section(doc_of(thing), "Raises")
-    assert bool(text) == (path.removeprefix("tracetorch_jax.") not in RAISES_NOTHING)
-    for name in re.findall(r"^(\w+):", text or "", re.M):
-        assert issubclass(getattr(__import__("builtins"), name), Exception), name
-
-
-@pytest.mark.parametrize("path", DESCRIBED)
-def test_functions_and_classes_have_an_example(path):
-    room, _, name = path.rpartition(".")
-    if inspect.isclass(DOCUMENTED.get(room, (None, None))[1]):
-        return  # a method: shown by the example of its class
-    assert section(doc_of(DOCUMENTED[path][1]), "Example")
-
-
-@pytest.mark.parametrize("path", FLEX)
-def test_flex_layers_are_described_by_the_layers(path):
-    room, _, name = path.rpartition(".")
-    layer = DOCUMENTED[f"{room.removesuffix('.flex')}.{name}"][1]
-    assert inspect.signature(DOCUMENTED[path][1]) == inspect.signature(layer)
+def test_names_from_nowhere_are_found(monkeypatch):
+    monkeypatch.setattr(losses.rate_penalty, "__doc__", "Pay.\n\nExample:\n    >>> rate_penalty(1)")
+    with pytest.raises(ValueError, match=r"losses use \['rate_penalty'\], from nowhere"):
+        examples.imports("losses")
 
 
 # Entries.
 
 
 def entries():
-    """Objects that the pages describe, in full."""
-    found = set()
+    """Objects that the generated pages describe, in full."""
+    found = {f"tracetorch_jax.{room}.{name}" for room in names.FRONT_ENDS for name in names.LAYERS}
     for text in reference.pages().values():
         module = ""
         for kind, name in re.findall(r"^ *\.\. ((?:auto|py:)\w+):: ([\w.]+)", text, re.M):
-            if kind in ("automodule", "py:module"):
+            if kind == "automodule":
                 module = name
-            found.add(name if kind.startswith("auto") or kind == "py:module" else f"{module}.{name}")
+            found.add(name if kind.startswith("auto") else f"{module}.{name}")
     return found
 
 
-def family_entries():
-    return {f"tracetorch_jax.{room}.{name}" for room in names.FRONT_ENDS for name in names.LAYERS}
-
-
 def test_every_public_name_has_an_entry():
-    assert set(names.everything()) == {
-        entry for entry in entries() | family_entries() if entry in set(names.everything())
-    }
+    assert set(names.everything()) <= entries()
+    assert set(EVERYTHING) <= entries()
 
 
 def test_a_new_name_needs_a_docstring(monkeypatch):
     monkeypatch.setattr(losses, "new", lambda xs: xs, raising=False)
     monkeypatch.setattr(losses, "__all__", [*losses.__all__, "new"])
-    assert "tracetorch_jax.losses.new" in names.everything()
-    with pytest.raises(AssertionError):
-        assert described(doc_of(names.documented("losses")["tracetorch_jax.losses.new"])) == ["xs"]
+    path = "tracetorch_jax.losses.new"
+    assert path in names.everything()
+    assert problem_with(path, names.documented("losses")[path])
+    monkeypatch.setattr(losses, "NEW", 3, raising=False)
+    monkeypatch.setattr(losses, "__all__", [*losses.__all__, "NEW"])
+    with pytest.raises(KeyError, match=r"losses\.NEW"):
+        reference.pages()
 
 
-def test_every_room_is_in_a_group(monkeypatch):
-    monkeypatch.setitem(names.rooms.__globals__["INNER"], "loses", losses)
-    assert "loses" in names.rooms()
+def test_a_new_room_needs_a_group(monkeypatch):
+    monkeypatch.setattr(tracetorch_jax, "loses", losses, raising=False)
+    monkeypatch.setattr(tracetorch_jax, "__all__", [*tracetorch_jax.__all__, "loses"])
+    with pytest.raises(ValueError, match="in no group"):
+        reference.pages()

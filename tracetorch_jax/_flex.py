@@ -30,6 +30,10 @@ class Weight:
     Raises:
         TypeError: an argument of the wrong kind.
         ValueError: a rank other than 0 or 1, or an array of more than one axis.
+
+    Example:
+        >>> flex.Weight(-0.5, rank=0)
+        Weight(value=-0.5, rank=0, learnable=True)
     """
 
     value: Value = 1.0
@@ -56,7 +60,12 @@ class Decay(Weight):
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: a rank other than 0 or 1, or an array of more than one axis.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis. Whether the value
+            is legal, the layer checks.
+
+    Example:
+        >>> flex.Decay(0.9, learnable=False)
+        Decay(value=0.9, rank=1, learnable=False, ema=None)
     """
 
     value: Value = 0.9
@@ -82,7 +91,12 @@ class Threshold(Weight):
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: a rank other than 0 or 1, or an array of more than one axis.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis. Whether the value
+            is legal, the layer checks.
+
+    Example:
+        >>> flex.Threshold(0.5).passthrough
+        False
     """
 
     value: Value = 1.0

@@ -15,7 +15,7 @@ from tracetorch_jax.functional.placement import common_placement
 
 
 class OnlineState(NamedTuple):
-    """State of `online`: a layer's carry, and how it depends on the parameters.
+    """What the functions of `online` hand on: a carry, and how it depends on the parameters.
 
     Attributes:
         carry: the layer's states, ``[B, N]`` each.

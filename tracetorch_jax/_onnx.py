@@ -52,6 +52,13 @@ def onnx(
         ImportError: jax2onnx is missing.
         TypeError: as `step` does.
         ValueError: as `step` does.
+
+    Example:
+        >>> cell = snn.LIB(3)
+        >>> variables = cell.init(jax.random.key(0), None, jnp.zeros((1, 3)))
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "it.onnx"
+        >>> export.onnx(cell, variables, "b, 3", path).name
+        'it.onnx'
     """
     try:
         import jax2onnx

@@ -28,14 +28,12 @@ class Shortcut(Stack):
         super().check_fields(layers, feature_axes)
 
     def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-        """Advance the whole stack by one step; see `Sequential`."""
         carry, y = super().__call__(carry, x)
         return carry, self._merge(x, y)
 
     def unroll(
         self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
     ) -> tuple[Any, jax.Array]:
-        """Advance layer by layer over the leading axis of `xs`; see `Sequential`."""
         if seq_lengths is not None:
             xs = mask_steps(valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]]), xs)
         carry, ys = super().unroll(carry, xs, seq_lengths=seq_lengths, **options)

@@ -205,6 +205,7 @@ class Stack:
 
         Raises:
             ValueError: a carry with missing or extra names.
+            TypeError: a carry that is no dict.
         """
         carry = self._check_carry(carry)
         new = {}
@@ -232,6 +233,11 @@ class Stack:
 
         Returns:
             The last carries, and the outputs of the last layer, ``[T, ...]``.
+
+        Raises:
+            ValueError: a carry with missing or extra names, a layer that changes the number of
+                steps, or as `functional.unroll` does.
+            TypeError: a carry that is no dict.
         """
         carry = self._check_carry(carry)
         batched = xs.ndim - 1 > self.num_feature_axes

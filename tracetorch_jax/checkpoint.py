@@ -107,6 +107,12 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         ImportError: orbax is missing.
         ValueError: the checkpoint is of something else; all that is missing, unknown or of another
             shape or dtype is listed, and nothing is loaded. Or it is damaged.
+
+    Example:
+        >>> state = {"params": {"raw_beta": jnp.ones(3)}, "key": jax.random.key(0), "step": 1}
+        >>> path = checkpoint.save(pathlib.Path(tempfile.mkdtemp()) / "step-1", state)
+        >>> checkpoint.restore(path, like=jax.eval_shape(lambda: state))["step"].item()
+        1
     """
     orbax = _orbax()
     path = _absolute(path)

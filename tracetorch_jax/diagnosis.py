@@ -29,7 +29,7 @@ NARROW = 0.3  # steps, the half-life of next to no memory
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
-    """What one trace layer did on a batch.
+    """What `diagnose` says of one trace layer.
 
     Attributes:
         path: where the layer is in the model.
@@ -59,10 +59,10 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """Reports of all trace layers, in the order in which they run; ``print`` shows a table.
+    """What `diagnose` gives: a report of every trace layer; ``print`` shows a table.
 
     Attributes:
-        layers: one report each.
+        layers: a `LayerReport` each, in the order in which they run.
         loss: the loss that the gradients are of.
     """
 

@@ -252,6 +252,15 @@ def load(path: str | os.PathLike[str]) -> Exported:
         FileNotFoundError: there is no such file.
         ImportError: flatbuffers is missing.
         ValueError: the file holds something else.
+
+    Example:
+        >>> model = snn.Unroll(snn.LI(3, beta=0.5))
+        >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "it.program"
+        >>> path = export.save(path, export.sequence(model, variables, "b, t, 3"))
+        >>> run = jax.jit(export.load(path).call)
+        >>> run(jnp.ones((1, 2, 3)))[0, :, 0].tolist()
+        [0.5, 0.75]
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():

@@ -47,6 +47,15 @@ class half_lives:
             )
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """Decays of a shape, in (0, 1)."""
+        """Decays, as Flax asks an initializer for them.
+
+        Args:
+            key: PRNG key.
+            shape: ``()`` or ``(num_neurons,)``.
+            dtype: floating-point.
+
+        Returns:
+            Decays in (0, 1) of that shape and dtype.
+        """
         steps = jax.random.uniform(key, shape, dtype, math.log(self.low), math.log(self.high))
         return functional.halflife_to_decay(jnp.exp(steps))

@@ -29,7 +29,7 @@ CONNECTIONS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspos
 
 
 class Rates(NamedTuple):
-    """Spikes per step of each neuron, by sign.
+    """What `spike_rate` gives: spikes per step of each neuron, by sign.
 
     Attributes:
         positive: ``[...]`` in [0, 1].
@@ -134,11 +134,11 @@ def saturated(
 
 
 class Operations(NamedTuple):
-    """Synaptic operations of one connection for one sample, all of its steps together.
+    """What `synaptic_operations` counts: those of one connection for one sample, all of its steps.
 
     Attributes:
-        macs: effective multiply-accumulates: the input is not spikes of -1, 0 and 1.
-        acs: effective accumulates: it is.
+        macs: effective multiply-accumulates: of a connection whose input is not only -1, 0 and 1.
+        acs: effective accumulates: of one whose input is.
         dense: operations if no zero were skipped.
         events: inputs that are not 0.
         fan_out: synapses of an input, on average: dense operations per input.

@@ -18,14 +18,14 @@ _SEEN = "recorded"  # beside the states, by their names
 
 
 class Recording(NamedTuple):
-    """What one trace layer did.
+    """What `record` keeps of one trace layer.
 
     Attributes:
         layer: the layer, without parameters.
         inputs: ``[B, T, ...]``, or ``[T, ...]`` without a batch axis.
         outputs: of the same shape.
         states: every state after every step, by name, of the same shape.
-        parameters: constrained values, by name.
+        parameters: constrained values by name, ``(num_neurons,)`` or ``()``.
     """
 
     layer: TraceCell

@@ -43,9 +43,32 @@ __all__ = [
 
 @runtime_checkable
 class Spike(Protocol):
-    """Anything that maps ``u`` to spikes of the same shape and dtype."""
+    """Anything that maps ``u`` to spikes of the same shape and dtype.
 
-    def __call__(self, u: jax.Array, /) -> jax.Array: ...
+    The type of the argument `spike` of layers. A function of your own needs nothing but a gradient.
+
+    Example:
+        >>> @jax.custom_vjp
+        ... def always(u):
+        ...     return (u > 0).astype(u.dtype)
+        >>> always.defvjp(lambda u: (always(u), None), lambda _, cotangent: (cotangent,))
+        >>> isinstance(always, spikes.Spike), snn.LIB(8, spike=always).spike is always
+        (True, True)
+    """
+
+    def __call__(self, u: jax.Array, /) -> jax.Array:
+        """Spikes of `u`.
+
+        Args:
+            u: distance of the membrane above the threshold, any shape.
+
+        Returns:
+            The spikes, of the shape and dtype of `u`.
+
+        Raises:
+            ValueError: by a layer, if what is returned has another shape.
+        """
+        ...
 
 
 def _positive(name: str, value: Any) -> float:
@@ -90,8 +113,8 @@ _sample.defvjp(
 class SpikeFunction:
     """Base of the deterministic spike functions: a step with a surrogate derivative.
 
-    Every field is a positive number; subclasses write `derivative`, and `probability` if
-    `bernoulli` is to fire with it.
+    A subclass is a frozen dataclass, of which every field is a number greater than 0. It writes
+    `derivative`, and `probability` if `bernoulli` is to fire with it.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -109,20 +132,62 @@ class SpikeFunction:
             object.__setattr__(self, field.name, _positive(field.name, getattr(self, field.name)))
 
     def forward(self, u: ArrayLike) -> jax.Array:
-        """1 where ``u > 0``, else 0, in the dtype of `u`."""
+        """What is emitted: 1 where ``u > 0``, else 0.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            The spikes, of the shape and dtype of `u`.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+        """
         u = _real(u)
         return (u > 0).astype(u.dtype)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
-        """Surrogate derivative at `u`, same shape and dtype."""
+        """Surrogate derivative.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            The derivative at `u`, of its shape and dtype.
+
+        Raises:
+            NotImplementedError: the subclass has none.
+            TypeError: `u` is not floating-point.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no derivative.")
 
     def probability(self, u: ArrayLike) -> jax.Array:
-        """Integral of the derivative over everything below `u`, scaled to reach 1."""
+        """Integral of the derivative over everything below `u`, scaled to reach 1.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            Probabilities in [0, 1], of the shape and dtype of `u`.
+
+        Raises:
+            NotImplementedError: the subclass has none.
+            TypeError: `u` is not floating-point.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no probability.")
 
     def __call__(self, u: ArrayLike) -> jax.Array:
-        """Spikes of `u`, differentiated by the surrogate."""
+        """Spikes, differentiated by the surrogate.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            What `forward` gives, with the gradient that `derivative` gives.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+        """
         return _fire(self, _real(u))
 
 
@@ -135,6 +200,10 @@ class atan(SpikeFunction):
 
     Args:
         alpha: steepness, greater than 0; the derivative at 0 is ``alpha / 2``.
+
+    Raises:
+        TypeError: `alpha` is not a number.
+        ValueError: `alpha` is not greater than 0 and finite.
 
     Reference: Fang et al., "Incorporating learnable membrane time constant to enhance learning of
     spiking neural networks", ICCV 2021; ``atan_surrogate`` of traceTorch 0.12.
@@ -163,6 +232,10 @@ class sigmoid(SpikeFunction):
     Args:
         slope: steepness, greater than 0; the derivative at 0 is ``slope / 4``.
 
+    Raises:
+        TypeError: `slope` is not a number.
+        ValueError: `slope` is not greater than 0 and finite.
+
     Reference: ``sigmoid_surrogate`` of traceTorch 0.12.
 
     Example:
@@ -189,6 +262,10 @@ class fast_sigmoid(SpikeFunction):
 
     Args:
         slope: steepness, greater than 0; the derivative at 0 is 1 whatever the slope.
+
+    Raises:
+        TypeError: `slope` is not a number.
+        ValueError: `slope` is not greater than 0 and finite.
 
     Reference: Zenke and Ganguli, "SuperSpike: supervised learning in multilayer spiking neural
     networks", Neural Computation 30, 2018.
@@ -218,6 +295,10 @@ class triangular(SpikeFunction):
     Args:
         width: distance from 0 at which the derivative ends, greater than 0.
 
+    Raises:
+        TypeError: `width` is not a number.
+        ValueError: `width` is not greater than 0 and finite.
+
     Reference: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking
     neurons", NeurIPS 2018.
 
@@ -245,6 +326,10 @@ class gaussian(SpikeFunction):
 
     Args:
         width: standard deviation of the density, greater than 0.
+
+    Raises:
+        TypeError: `width` is not a number.
+        ValueError: `width` is not greater than 0 and finite.
 
     Reference: Yin, Corradi and Bohté, "Accurate and efficient time-domain classification with
     adaptive spiking recurrent neural networks", Nature Machine Intelligence 3, 2021.
@@ -274,6 +359,10 @@ class straight_through(SpikeFunction):
     Args:
         width: full width of the box, greater than 0; with 1 the gradient passes unchanged within
             half a unit of the threshold.
+
+    Raises:
+        TypeError: `width` is not a number.
+        ValueError: `width` is not greater than 0 and finite.
 
     Reference: Wu et al., "Spatio-temporal backpropagation for training high-performance spiking
     neural networks", Frontiers in Neuroscience 12, 2018 (its curve h1).
@@ -306,6 +395,10 @@ class smooth(sigmoid):
 
     Args:
         slope: steepness, greater than 0.
+
+    Raises:
+        TypeError: `slope` is not a number.
+        ValueError: `slope` is not greater than 0 and finite.
 
     Reference: the default spike of traceTorch 0.18.3 to 0.19.2, with slope 4.
 
@@ -363,22 +456,65 @@ class bernoulli:
             )
 
     def probability(self, u: ArrayLike) -> jax.Array:
-        """Chance of a spike at `u`, at least in float32."""
+        """Chance of a spike.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            Probabilities in [0, 1], of the shape of `u`, in its dtype or float32 if that is wider.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+        """
         u = _real(u)
         return self.surrogate.probability(u.astype(wider(u.dtype, jnp.float32)))
 
     def forward(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
-        """1 where ``draw < probability(u)``, else 0, in the dtype of `u`."""
+        """What is emitted: 1 where ``draw < probability(u)``, else 0.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+            draw: uniform in [0, 1), of the shape of `u`.
+
+        Returns:
+            The spikes, of the shape and dtype of `u`.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+        """
         u = _real(u)
         probability = self.probability(u)
         return (jnp.asarray(draw).astype(probability.dtype) < probability).astype(u.dtype)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
-        """The surrogate's derivative at `u`, same shape and dtype."""
+        """The surrogate's derivative.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+
+        Returns:
+            The derivative at `u`, of its shape and dtype.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+        """
         return self.surrogate.derivative(u)
 
     def __call__(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
-        """Spikes of `u` for uniform draws in [0, 1) of the same shape."""
+        """Spikes, differentiated by the surrogate.
+
+        Args:
+            u: distance of the membrane above the threshold, floating-point, any shape.
+            draw: uniform in [0, 1), of the shape of `u`.
+
+        Returns:
+            What `forward` gives, with the gradient that `derivative` gives.
+
+        Raises:
+            TypeError: `u` is not floating-point.
+            ValueError: `draw` has another shape than `u`.
+        """
         u, draw = _real(u), jnp.asarray(draw)
         if u.shape != draw.shape:
             raise ValueError(f"`draw` must have the shape of `u`, {u.shape}; got {draw.shape}.")

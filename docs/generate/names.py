@@ -49,13 +49,18 @@ def full(room: str, name: str) -> str:
     return ".".join(part for part in ("tracetorch_jax", room, name) if part)
 
 
+def everywhere() -> dict[str, Any]:
+    """All public functions, classes and constants, by their full names."""
+    return {
+        full(room, name): getattr(module, name)
+        for room, module in rooms().items()
+        for name in public(module)
+    }
+
+
 def everything() -> list[str]:
     """All public names in full, of modules too."""
-    found = []
-    for room, module in rooms().items():
-        found.append(full(room, "").rstrip("."))
-        found += [full(room, name) for name in public(module)]
-    return found
+    return [full(room, "") for room in rooms()] + list(everywhere())
 
 
 # Methods by which the library's own parts talk to each other.
@@ -65,14 +70,19 @@ _INTERNAL = frozenset(
 )
 
 
-def methods(cls: type, room: ModuleType) -> list[str]:
-    """Of a class, what its users call and no other public class of the room has given it."""
-    things = [getattr(room, name) for name in public(room)]
-    public_bases = [c for c in things if inspect.isclass(c) and c is not cls and issubclass(cls, c)]
+def public_bases(cls: type) -> list[type]:
+    """Public classes of the library that a class is derived from, nearest first."""
+    things = [thing for thing in everywhere().values() if inspect.isclass(thing)]
+    return [base for base in cls.__mro__[1:] if base in things]
+
+
+def methods(cls: type) -> list[str]:
+    """Of a class, what its users call and no public class has given it."""
+    bases = public_bases(cls)
     found: list[str] = []
     for base in cls.__mro__:
         if base.__module__.startswith("tracetorch_jax") and not any(
-            issubclass(public_base, base) for public_base in public_bases
+            issubclass(public_base, base) for public_base in bases
         ):
             found += [name for name in vars(base) if _is_for_users(base, name, found)]
     return found
@@ -83,7 +93,7 @@ def _is_for_users(cls: type, name: str, found: list[str]) -> bool:
         return False
     value: Any = vars(cls)[name]
     code = value.fget if isinstance(value, property) else value
-    return inspect.isfunction(code) and bool(inspect.getdoc(code))
+    return inspect.isfunction(code) and bool(code.__doc__)
 
 
 def documented(page: str) -> dict[str, Any]:
@@ -97,6 +107,6 @@ def documented(page: str) -> dict[str, Any]:
             if callable(thing):
                 found[full(room, name)] = thing
             if inspect.isclass(thing):
-                for method in methods(thing, module):
+                for method in methods(thing):
                     found[f"{full(room, name)}.{method}"] = inspect.getattr_static(thing, method)
     return found

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from generate.examples import imports
-from generate.names import FRONT_ENDS, INNER, LAYERS, full, methods, public, rooms, shared_page
+from generate.names import FRONT_ENDS, INNER, LAYERS, everywhere, full, methods, public, public_bases, rooms, shared_page
 from generate.signatures import arguments, untyped
 
 # What a reader may be looking for.
@@ -103,7 +103,7 @@ def _page(room: str, module: ModuleType) -> str:
 
 
 def _module(room: str) -> str:
-    path = full(room, "").rstrip(".")
+    path = full(room, "")
     return f".. automodule:: {path}\n   :no-members:\n\n"
 
 
@@ -180,10 +180,21 @@ def _entry(room: str, module: ModuleType, name: str) -> str:
         says = f"The same class as :class:`{full(linen, name)}`."
         return f".. py:class:: {name}{untyped(thing)}\n\n   {says}\n\n"
     text = f".. autoclass:: {path}\n\n{_counterpart(room, name, thing)}"
-    for method in methods(thing, module):
+    text += _inherited(thing)
+    for method in methods(thing):
         kind = "property" if isinstance(getattr(thing, method), property) else "method"
         text += f"   .. auto{kind}:: {path}.{method}\n\n"
     return text
+
+
+def _inherited(cls: type) -> str:
+    """Where to find the methods that a class has from another."""
+    for base in public_bases(cls):
+        if methods(base):
+            path = next(path for path, thing in everywhere().items() if thing is base)
+            short = path.removeprefix("tracetorch_jax.")
+            return f"   Methods are those of :class:`{short} <{path}>`.\n\n"
+    return ""
 
 
 def _counterpart(room: str, name: str, thing: Any) -> str:

@@ -32,7 +32,7 @@ def arguments(thing: Any) -> dict[str, inspect.Parameter]:
     """What a user can give to a function, or to a class to make one of it, by name."""
     hidden = {"self"}
     if inspect.isclass(thing):
-        if getattr(thing, "_is_protocol", False):
+        if not _is_made_by_users(thing):
             return {}
         if issubclass(thing, nn.Module):
             hidden |= {"parent", "name"}  # Flax's own
@@ -44,13 +44,38 @@ def arguments(thing: Any) -> dict[str, inspect.Parameter]:
     }
 
 
+def _is_made_by_users(cls: type) -> bool:
+    """Not so a protocol, nor what has nothing but a constructor of Flax's."""
+    name = "__new__" if issubclass(cls, tuple) else "__init__"
+    maker = next(base for base in cls.__mro__ if name in vars(base))
+    return not getattr(cls, "_is_protocol", False) and maker.__module__.startswith("tracetorch_jax")
+
+
+def section(docstring: str, *titles: str) -> str | None:
+    """The text of the first section of these titles that a docstring has."""
+    for title in titles:
+        if found := re.search(rf"^{title}:\n((?:    .*\n|\n)+)", f"{docstring}\n", re.M):
+            return inspect.cleandoc(found[1])
+    return None
+
+
+def described(docstring: str) -> list[str]:
+    """Names of the arguments that a docstring describes, or of attributes that are arguments."""
+    text = section(docstring, "Args", "Attributes") or ""
+    return re.findall(r"^\*{0,2}(\w+)(?: \(.*\))?:", text, re.M)
+
+
 def untyped(thing: Any) -> str:
-    """Arguments with their defaults, without types."""
+    """Arguments with their defaults, without types, and by name in the order of the docstring."""
     found = [
         parameter.replace(annotation=inspect.Parameter.empty, default=_default(parameter.default))
         for parameter in arguments(thing).values()
     ]
-    return str(inspect.Signature(found))
+    order = described(inspect.getdoc(thing) or "")
+    free = [p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name in order]
+    free.sort(key=lambda p: order.index(p.name))
+    bound = [p for p in found if p not in free]
+    return str(inspect.Signature(bound + free))
 
 
 def typed(function: Any) -> tuple[str, str | None]:

@@ -47,6 +47,7 @@ def sigmoid_inverse(value: ArrayLike) -> jax.Array:
 
     Raises:
         ValueError: a concrete value lies outside (0, 1). Traced values give NaN instead.
+        TypeError: `value` is complex.
 
     Example:
         >>> float(functional.sigmoid_inverse(0.5))
@@ -71,6 +72,7 @@ def softplus_inverse(value: ArrayLike) -> jax.Array:
 
     Raises:
         ValueError: a concrete value is not positive and finite. Traced values give NaN instead.
+        TypeError: `value` is complex.
 
     Example:
         >>> float(functional.softplus_inverse(100.0))
@@ -114,7 +116,7 @@ class Constraint:
     _numpy: _Numpy = dataclasses.field(repr=False)
 
     def check(self, name: str, value: np.ndarray, dtype: Any, learnable: bool = True) -> None:
-        """Raise ``ValueError`` unless `value` is legal, also after rounding to `dtype`.
+        """Check that a value is legal, also after rounding to `dtype`.
 
         Args:
             name: what to call the value in the error.
@@ -122,6 +124,10 @@ class Constraint:
             dtype: what the parameter will be stored as. 1 - 1e-9 is a decay, but float32 rounds
                 it to 1, so it can't be kept in float32.
             learnable: whether the value must survive the way to its raw parameter and back.
+
+        Raises:
+            ValueError: it breaks the `rule` (`constant_rule` if it is not learnable), is not
+                finite, or is rounded to the end of its range.
         """
         bad = value[~np.isfinite(value)]
         if bad.size:
@@ -149,7 +155,14 @@ class Constraint:
         return self._numpy.invert(value.astype(np.float64))
 
     def value(self, raw: np.ndarray) -> np.ndarray:
-        """Constrained values of NumPy `raw`, computed in float64: the inverse of `raw`."""
+        """Constrained values of raw ones, computed by NumPy in float64.
+
+        Args:
+            raw: any shape, any real numbers.
+
+        Returns:
+            A float64 array of the same shape.
+        """
         with np.errstate(over="ignore"):
             return np.asarray(self._numpy.constrain(raw.astype(np.float64)))
 
@@ -209,7 +222,7 @@ def _time_scale(
             _require(name, array, inside(array), rule)
             return convert(array)
 
-        checked.__annotations__ = {name: ArrayLike, "return": jax.Array}
+        checked.__annotations__ = {name: "ArrayLike", "return": "jax.Array"}
         return checked
 
     return wrap
@@ -226,8 +239,12 @@ def halflife_to_decay(halflife: jax.Array) -> jax.Array:
     Args:
         halflife: steps, greater than 0, any shape.
 
+    Returns:
+        Decays in (0, 1), of the same shape; integer input becomes floating.
+
     Raises:
-        ValueError: a concrete `halflife` is not positive.
+        ValueError: a concrete `halflife` is not positive. Traced values are not checked.
+        TypeError: `halflife` is complex.
 
     Example:
         >>> float(functional.halflife_to_decay(1.0))
@@ -254,8 +271,12 @@ def decay_to_halflife(decay: jax.Array) -> jax.Array:
     Args:
         decay: strictly between 0 and 1, any shape.
 
+    Returns:
+        Steps, of the same shape.
+
     Raises:
-        ValueError: a concrete `decay` lies outside (0, 1).
+        ValueError: a concrete `decay` lies outside (0, 1). Traced values are not checked.
+        TypeError: `decay` is complex.
 
     Example:
         >>> float(functional.decay_to_halflife(0.5))
@@ -272,8 +293,12 @@ def time_constant_to_decay(time_constant: jax.Array) -> jax.Array:
         time_constant: tau in steps (a time in seconds divided by the step), greater than 0,
             any shape.
 
+    Returns:
+        Decays in (0, 1), of the same shape; integer input becomes floating.
+
     Raises:
-        ValueError: a concrete `time_constant` is not positive.
+        ValueError: a concrete `time_constant` is not positive. Traced values are not checked.
+        TypeError: `time_constant` is complex.
 
     Example:
         >>> round(float(functional.time_constant_to_decay(10.0)), 4)
@@ -289,8 +314,12 @@ def decay_to_time_constant(decay: jax.Array) -> jax.Array:
     Args:
         decay: strictly between 0 and 1, any shape.
 
+    Returns:
+        Steps, of the same shape.
+
     Raises:
-        ValueError: a concrete `decay` lies outside (0, 1).
+        ValueError: a concrete `decay` lies outside (0, 1). Traced values are not checked.
+        TypeError: `decay` is complex.
 
     Example:
         >>> round(float(functional.decay_to_time_constant(0.9)), 3)
@@ -306,8 +335,12 @@ def timesteps_to_decay(timesteps: jax.Array) -> jax.Array:
     Args:
         timesteps: greater than 1, any shape.
 
+    Returns:
+        Decays in (0, 1), of the same shape; integer input becomes floating.
+
     Raises:
-        ValueError: a concrete `timesteps` is not greater than 1.
+        ValueError: a concrete `timesteps` is not greater than 1. Traced values are not checked.
+        TypeError: `timesteps` is complex.
 
     Example:
         >>> float(functional.timesteps_to_decay(4.0))
@@ -323,8 +356,12 @@ def decay_to_timesteps(decay: jax.Array) -> jax.Array:
     Args:
         decay: strictly between 0 and 1, any shape.
 
+    Returns:
+        Steps, of the same shape.
+
     Raises:
-        ValueError: a concrete `decay` lies outside (0, 1).
+        ValueError: a concrete `decay` lies outside (0, 1). Traced values are not checked.
+        TypeError: `decay` is complex.
 
     Example:
         >>> float(functional.decay_to_timesteps(0.75))

@@ -36,6 +36,13 @@ class Trace:
         dual: whether it has a positive and a negative channel.
         ema: whether it averages (`functional.ema`) or sums (`functional.leak`); a pair sets the
             two channels of a dual trace apart.
+
+    Raises:
+        ValueError: a pair for a trace that is not dual.
+
+    Example:
+        >>> functional.Trace(dual=True, ema=(True, False)).averages
+        (True, False)
     """
 
     dual: bool = False

@@ -84,14 +84,19 @@ def synapse(
         syn = alpha * syn + (1 - alpha) * x
 
     Args:
-        params: ``alpha``, or ``pos_alpha`` and ``neg_alpha`` of a dual trace.
-        state: ``syn``, or ``pos_syn`` and ``neg_syn``.
-        x: input; a dual trace averages its positive and its negative part apart.
+        params: ``alpha``, or ``pos_alpha`` and ``neg_alpha`` of a dual trace; in [0, 1], each
+            broadcasts against `x`.
+        state: ``syn``, or ``pos_syn`` and ``neg_syn``, each of the shape of `x`.
+        x: input, any shape; a dual trace averages its positive and its negative part apart.
         trace: dual or not, averaging or summing.
         zero_split: see `split`.
 
     Returns:
         The new state, and the (summed) trace.
+
+    Raises:
+        KeyError: a parameter or state is missing.
+        ValueError: unknown `zero_split`.
 
     Example:
         >>> functional.synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
@@ -113,14 +118,19 @@ def recurrence(
         rec = gamma * rec + (1 - gamma) * out_tm1
 
     Args:
-        params: ``gamma``, or ``pos_gamma`` and ``neg_gamma`` of a dual trace.
-        state: ``rec``, or ``pos_rec`` and ``neg_rec``.
-        out_tm1: output emitted at the previous step.
+        params: ``gamma``, or ``pos_gamma`` and ``neg_gamma`` of a dual trace; in [0, 1], each
+            broadcasts against `out_tm1`.
+        state: ``rec``, or ``pos_rec`` and ``neg_rec``, each of the shape of `out_tm1`.
+        out_tm1: output emitted at the previous step, any shape.
         trace: dual or not, averaging or summing.
         zero_split: see `split`.
 
     Returns:
         The new state, and the (summed) trace.
+
+    Raises:
+        KeyError: a parameter or state is missing.
+        ValueError: unknown `zero_split`.
 
     Example:
         >>> functional.recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
@@ -143,13 +153,18 @@ def membrane(
         mem = beta * mem + (1 - beta) * delta         # an average, if it does not
 
     Args:
-        params: ``beta``, or ``pos_beta`` and ``neg_beta`` of a dual trace.
-        state: ``mem``, or ``pos_mem`` and ``neg_mem``.
-        delta: one addend for each channel.
+        params: ``beta``, or ``pos_beta`` and ``neg_beta`` of a dual trace; in [0, 1], each
+            broadcasts against what is added.
+        state: ``mem``, or ``pos_mem`` and ``neg_mem``, each of the shape of what is added.
+        delta: one addend for each channel, any shape.
         trace: dual or not, averaging or summing.
 
     Returns:
         The new state, before any reset, and the (summed) membrane.
+
+    Raises:
+        KeyError: a parameter or state is missing.
+        ValueError: `delta` is not one addend for each channel.
 
     Example:
         >>> functional.membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
@@ -178,15 +193,19 @@ def fire(
     sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
 
     Args:
-        params: the thresholds and scales that `spec` names.
-        state: ``mem``, or ``pos_mem`` and ``neg_mem``, before the reset.
-        mem: the (summed) membrane.
+        params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
+        state: ``mem``, or ``pos_mem`` and ``neg_mem``, before the reset, of the shape of `mem`.
+        mem: the (summed) membrane, any shape.
         spec: which sides emit, and what.
         spike: spike function, or one for each side.
         draw: uniform in [0, 1), of the shape of `mem`; for stochastic spike functions only.
 
     Returns:
-        The state after the reset, and the output.
+        The state after the reset, and the output, of the shape of `mem`.
+
+    Raises:
+        KeyError: a parameter is missing.
+        ValueError: `spike` returns another shape than it gets.
 
     Example:
         >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
@@ -274,7 +293,8 @@ def step(
 
     Raises:
         KeyError: a parameter or state is missing.
-        ValueError: a stochastic spike function without a `key`, or one on one side only.
+        ValueError: a stochastic spike function without a `key`, or one on one side only; a spike
+            function that returns another shape than it gets.
 
     Example:
         >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
@@ -402,7 +422,20 @@ class LayerStep:
     out_dtype: Any = None
 
     def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
-        """Advance by one step."""
+        """Advance by one step; see `step`.
+
+        Args:
+            params: constrained values by name; each broadcasts against the input.
+            state: states by name, each of the shape of the input.
+            x: input ``[..., N]``, or a pair of it and a PRNG key.
+
+        Returns:
+            The new state, and the output, of the shape of the input.
+
+        Raises:
+            KeyError: a parameter or state is missing.
+            ValueError: as `step` does.
+        """
         return self._finish(params, self._begin(params, state, x), x)
 
     @property

@@ -14,9 +14,12 @@ def leak(decay: jax.Array, trace: jax.Array, x: jax.Array) -> jax.Array:
     """Leaky sum: ``decay * trace + x``.
 
     Args:
-        decay: fraction of the trace kept per step, in [0, 1].
-        trace: value before this step.
-        x: what is added.
+        decay: fraction of the trace kept per step, in [0, 1]; broadcasts against `x`.
+        trace: value before this step, of the shape of `x`.
+        x: what is added, any shape.
+
+    Returns:
+        The trace after this step, of the shape of `x`.
 
     Example:
         >>> float(functional.leak(0.5, 2.0, 3.0))
@@ -29,9 +32,12 @@ def ema(decay: jax.Array, trace: jax.Array, x: jax.Array) -> jax.Array:
     """Exponential moving average: ``decay * trace + (1 - decay) * x``.
 
     Args:
-        decay: fraction of the trace kept per step, in [0, 1].
-        trace: value before this step.
-        x: what is averaged.
+        decay: fraction of the trace kept per step, in [0, 1]; broadcasts against `x`.
+        trace: value before this step, of the shape of `x`.
+        x: what is averaged, any shape.
+
+    Returns:
+        The trace after this step, of the shape of `x`.
 
     Example:
         >>> float(functional.ema(0.5, 2.0, 3.0))

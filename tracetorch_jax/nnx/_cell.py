@@ -21,6 +21,20 @@ class TraceCell(Cell, nnx.RNNCellBase):
     A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each
     parameter was set to (`setting`); everything else is here. Learnable parameters are `nnx.Param`
     attributes named ``raw_<name>``; all else is static.
+
+    Args:
+        num_neurons: size of axis `dim`, at least 1.
+        dim: axis of one step's tensor that holds the neurons, counted from the end.
+        dtype: what is computed in and given out, see the named layers.
+        param_dtype: what parameters are stored as.
+        rngs: random numbers, needed for an initializer and for stochastic spikes.
+
+    Raises:
+        NotImplementedError: it is made itself; make one of its subclasses.
+
+    Example:
+        >>> isinstance(snn.LIB(8), snn.TraceCell), isinstance(snn.LIB(8), nnx.RNNCellBase)
+        (True, True)
     """
 
     rngs: Any = dataclasses.field(default=None, kw_only=True)
@@ -64,6 +78,18 @@ class TraceCell(Cell, nnx.RNNCellBase):
     def draw_key(self) -> jax.Array:
         """A key of the layer's own stream, which was forked off ``rngs.spike``."""
         return self.rngs()
+
+    def parameters(self) -> dict[str, jax.Array]:
+        """Constrained value of every parameter, learnable or not, by name.
+
+        Returns:
+            Arrays of shape ``(num_neurons,)`` or ``()``, of `param_dtype`.
+
+        Example:
+            >>> snn.LIB(2, beta=0.5).parameters()["beta"].tolist()
+            [0.5, 0.5]
+        """
+        return super().parameters()
 
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None

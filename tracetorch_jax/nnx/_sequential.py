@@ -75,6 +75,10 @@ class Sequential(Stack, nnx.RNNCellBase):
 
         Returns:
             A dict from the name of each cell to its carry.
+
+        Raises:
+            ValueError: `input_shape` is not what the first cell takes, or a layer before a cell
+                gives what that cell does not take.
         """
         del carry_init
         key = rngs.carry() if isinstance(rngs, nnx.Rngs) else rngs() if rngs else None

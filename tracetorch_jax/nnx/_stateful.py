@@ -20,7 +20,12 @@ class TraceState(nnx.Variable):
     """What a `Stateful` layer remembers: the carry of its cell.
 
     A variable type of its own, so that optimisers and gradients, which ask for `nnx.Param`, pass it
-    by, and ``nnx.state(model, TraceState)`` finds it.
+    by, and ``nnx.state(model, TraceState)`` finds it. The layer makes it.
+
+    Example:
+        >>> layer = snn.Stateful(snn.LI(2), input_shape=(1, 2))
+        >>> [*nnx.state(layer, snn.TraceState)], [*nnx.state(layer, nnx.Param)]
+        (['carry'], ['cell'])
     """
 
 
@@ -123,7 +128,12 @@ class Stateful(nnx.Module):
         return ys
 
     def set_carry(self, carry: Any, batch_shape: tuple[int, ...]) -> None:
-        """Replace the states, without a check; see `load_states`."""
+        """Replace the states, without a check; `load_states` checks.
+
+        Args:
+            carry: of the cell.
+            batch_shape: its batch axes, such as ``(32,)``.
+        """
         if self.carry is None:
             self.carry = TraceState(carry)
         else:
@@ -157,6 +167,12 @@ def zero_states(model: nnx.Module, batch_shape: tuple[int, ...] | None = None) -
 
     Raises:
         ValueError: `model` holds no `Stateful` layer.
+
+    Example:
+        >>> layer = snn.Stateful(snn.LI(2), input_shape=(1, 2))
+        >>> snn.zero_states(layer, batch_shape=(3,))
+        >>> layer(jnp.ones((3, 2))).shape
+        (3, 2)
     """
     for layer in _stateful_layers(model).values():
         if layer.carry is None:
@@ -181,6 +197,16 @@ def detach_states(model: nnx.Module) -> None:
 
     Raises:
         ValueError: `model` holds no `Stateful` layer.
+
+    Example:
+        >>> layer = snn.Stateful(snn.LI(2), input_shape=(1, 2))
+        >>> @nnx.grad
+        ... def gradient(layer):
+        ...     layer(jnp.ones((1, 2)))
+        ...     snn.detach_states(layer)
+        ...     return layer(jnp.zeros((1, 2))).sum()
+        >>> gradient(layer)["cell"]["raw_beta"].shape
+        (2,)
     """
     for layer in _stateful_layers(model).values():
         if layer.carry is not None:
@@ -222,6 +248,15 @@ def load_states(model: nnx.Module, states: Mapping[str, Any]) -> None:
         ValueError: `model` holds no `Stateful` layer; a layer or state is missing or unknown, or
             does not fit its layer. Nothing is loaded then.
         TypeError: a carry is not of the kind that its cell has.
+
+    Example:
+        >>> layer = snn.Stateful(snn.LI(1, beta=0.5), input_shape=(1, 1))
+        >>> before = snn.save_states(layer)
+        >>> layer(jnp.ones((1, 1))).item(), layer(jnp.ones((1, 1))).item()
+        (0.5, 0.75)
+        >>> snn.load_states(layer, before)
+        >>> layer(jnp.ones((1, 1))).item()
+        0.5
     """
     layers = _stateful_layers(model)
     check_names("states", states, tuple(layers), type(model).__name__)

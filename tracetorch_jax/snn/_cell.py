@@ -15,6 +15,19 @@ class TraceCell(Cell, nn.RNNCellBase):
 
     A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each
     parameter was set to (`setting`); everything else is here.
+
+    Args:
+        num_neurons: size of axis `dim`, at least 1.
+        dim: axis of one step's tensor that holds the neurons, counted from the end.
+        dtype: what is computed in and given out, see the named layers.
+        param_dtype: what parameters are stored as.
+
+    Raises:
+        NotImplementedError: it is made itself; make one of its subclasses.
+
+    Example:
+        >>> isinstance(snn.LIB(8), snn.TraceCell), isinstance(snn.LIB(8), nn.RNNCellBase)
+        (True, True)
     """
 
     # Flax wraps the methods that it finds in the class itself.

@@ -78,5 +78,9 @@ class Sequential(Stack, nn.RNNCellBase):
 
         Returns:
             A dict from the name of each cell to its carry.
+
+        Raises:
+            ValueError: `input_shape` is not what the first cell takes, or a layer before a cell
+                gives what that cell does not take.
         """
         return self.fresh_carries(jax.random.key(0) if rng is None else rng, input_shape)

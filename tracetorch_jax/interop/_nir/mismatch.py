@@ -17,7 +17,7 @@ from tracetorch_jax.interop._nir.writer import write
 
 
 class Mismatch(NamedTuple):
-    """How far the output of a graph is from that of the network that it was made of.
+    """What `nir_mismatch` finds: how far the output of a graph is from that of its network.
 
     Attributes:
         share: of the output's elements that differ, in [0, 1]; of spikes, any difference counts,

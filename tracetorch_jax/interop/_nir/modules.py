@@ -52,7 +52,17 @@ class ChannelsLast(_OverAxes):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Move the axis of the channels."""
+        """Move the axis of the channels.
+
+        Args:
+            x: ``[..., C, H, W]``.
+
+        Returns:
+            ``[..., H, W, C]``.
+
+        Raises:
+            ValueError: `x` has fewer axes.
+        """
         return jnp.moveaxis(self._check(x), -self.axes, -1)
 
 
@@ -72,7 +82,17 @@ class ChannelsFirst(_OverAxes):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Move the axis of the channels."""
+        """Move the axis of the channels.
+
+        Args:
+            x: ``[..., H, W, C]``.
+
+        Returns:
+            ``[..., C, H, W]``.
+
+        Raises:
+            ValueError: `x` has fewer axes.
+        """
         return jnp.moveaxis(self._check(x), -1, -self.axes)
 
 
@@ -92,7 +112,17 @@ class Flatten(_OverAxes):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Reshape."""
+        """Make the last axes one.
+
+        Args:
+            x: one step's tensor, with or without batch axes.
+
+        Returns:
+            ``[..., N]``, where N is the product of the last `axes` sizes.
+
+        Raises:
+            ValueError: `x` has fewer axes.
+        """
         x = self._check(x)
         return x.reshape(*x.shape[: -self.axes], -1)
 
@@ -135,7 +165,17 @@ class AvgPool(_Pool):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Average."""
+        """Average over squares.
+
+        Args:
+            x: ``[..., H, W, C]``.
+
+        Returns:
+            The means, ``[..., H', W', C]``.
+
+        Raises:
+            ValueError: `x` has fewer axes.
+        """
         return self._sum(x) / self.size**2
 
 
@@ -156,7 +196,17 @@ class SumPool(_Pool):
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Sum."""
+        """Sum over squares.
+
+        Args:
+            x: ``[..., H, W, C]``.
+
+        Returns:
+            The sums, ``[..., H', W', C]``.
+
+        Raises:
+            ValueError: `x` has fewer axes.
+        """
         return self._sum(x)
 
 
@@ -192,13 +242,16 @@ class Scale(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Multiply.
+        """Multiply by the factors.
 
         Args:
             x: ``[..., *shape]``.
 
         Returns:
             An array of the shape of `x`.
+
+        Raises:
+            ValueError: `x` does not end in `shape`.
         """
         scale = self.param("scale", self.scale_init, self.shape, self.param_dtype)
         leading = x.ndim - len(self.shape)
