@@ -61,11 +61,16 @@ napoleon_use_rtype = False
 napoleon_preprocess_types = False
 
 
+_SHORT_LINK = r":py:obj:`\1 <tracetorch_jax.\1>`"
+
+
 def literal_blocks(
     app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
     """Indented lines of a docstring's text are code, as they are in `help`."""
-    lines[:] = reference.quote_arguments("\n".join(lines), _arguments(what, thing)).split("\n")
+    text = reference.quote_arguments("\n".join(lines), _arguments(what, thing))
+    text = re.sub(r"(?<![`:\w])`tracetorch_jax\.([\w.]+)`(?!`)", _SHORT_LINK, text)
+    lines[:] = text.split("\n")
     found: list[str] = []
     inside = False
     for number, line in enumerate(lines):
@@ -130,6 +135,9 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
     objects = env.domains["py"].objects
     rooms = (node.get("py:module") or "").removeprefix("tracetorch_jax").strip(".").split(".")
     places = [f"tracetorch_jax.{'.'.join((*rooms, target)).strip('.')}", f"tracetorch_jax.{target}"]
+    if target[:1].isupper():  # a class of another room; of the two front ends, linen's
+        others = [name for name in objects if name.endswith(f".{target}")]
+        places += others if len(others) == 1 else [f"tracetorch_jax.snn.{target}"]
     for place in places:
         if place in objects and node["reftype"] != "class":
             return make_refnode(

@@ -117,7 +117,10 @@ def test_exceptions_to_the_rules_are_still_there():
         ("Adds.\n\nReturns:\n    The sum.\n\nRaises:\n    ValueError: no.", "describes []"),
         ("Adds.\n\nArgs:\n    x: a.\n    y: b.\n    z: c.", "describes ['x', 'y', 'z']"),
         ("Adds.\n\nArgs:\n    x: a.\n    y: b.", "does not say what is returned"),
-        ("Adds.\n\nArgs:\n    x: a.\n    y: b.\n\nReturns:\n    It.", "does not say what is raised"),
+        (
+            "Adds.\n\nArgs:\n    x: a.\n    y: b.\n\nReturns:\n    It.",
+            "does not say what is raised",
+        ),
     ],
     ids=["nothing", "no arguments", "an argument too many", "no result", "no errors"],
 )
@@ -217,9 +220,10 @@ def entries():
     for text in reference.pages().values():
         module = ""
         for kind, name in re.findall(r"^ *\.\. ((?:auto|py:)\w+):: ([\w.]+)", text, re.M):
-            if kind == "automodule":
+            if kind in ("automodule", "py:module"):
                 module = name
-            found.add(name if kind.startswith("auto") else f"{module}.{name}")
+            whole = kind.startswith("auto") or kind == "py:module"
+            found.add(name if whole else f"{module}.{name}")
     return found
 
 

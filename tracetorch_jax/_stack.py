@@ -229,7 +229,7 @@ class Stack:
             carry: carries by name of the cell; None for fresh ones.
             xs: ``[T, ...]``, each slice an input of one step.
             seq_lengths: see `functional.unroll`.
-            **options: `engine`, `unroll` and `checkpoint_every`, see `functional.unroll`.
+            **options: ``engine``, ``unroll`` and ``checkpoint_every``, see `functional.unroll`.
 
         Returns:
             The last carries, and the outputs of the last layer, ``[T, ...]``.

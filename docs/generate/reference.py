@@ -10,7 +10,18 @@ from types import ModuleType
 from typing import Any
 
 from generate.examples import imports
-from generate.names import FRONT_ENDS, INNER, LAYERS, everywhere, full, methods, public, public_bases, rooms, shared_page
+from generate.names import (
+    FRONT_ENDS,
+    INNER,
+    LAYERS,
+    everywhere,
+    full,
+    methods,
+    public,
+    public_bases,
+    rooms,
+    shared_page,
+)
 from generate.signatures import arguments, untyped
 
 # What a reader may be looking for.
@@ -79,8 +90,9 @@ def _index() -> str:
     text += _title("tracetorch_jax", "-") + _module("") + _examples("")
     text += _summary("", public(rooms()[""]))
     text += "".join(_entry("", rooms()[""], name) for name in public(rooms()[""]))
+    text += _title("What these give", "~")
     for room in inner:
-        text += _module(room)
+        text += f".. py:module:: {full(room, '')}\n\n"
         text += "".join(_entry(room, rooms()[room], name) for name in public(rooms()[room]))
     return text
 
@@ -115,7 +127,7 @@ def _examples(room: str) -> str:
 
 def _table(rows: list[tuple[str, str]]) -> str:
     """A list of names and what they are."""
-    text = ".. list-table::\n   :widths: auto\n   :class: names\n\n"
+    text = ".. list-table::\n   :widths: auto\n   :align: left\n   :class: names\n\n"
     return text + "".join(f"   * - {name}\n     - {says}\n" for name, says in rows) + "\n"
 
 
@@ -135,7 +147,7 @@ _GRID = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
 
 def _grid() -> str:
     """The names of the 28 layers, each leading to its page."""
-    text = ".. list-table::\n   :widths: auto\n   :class: names\n\n"
+    text = ".. list-table::\n   :widths: auto\n   :align: left\n\n"
     for prefixes in _GRID:
         for i, suffix in enumerate(("", "B", "T", "TS")):
             name = f"{prefixes}LI{suffix}"

@@ -104,7 +104,7 @@ class Stateful(nnx.Module):
         Args:
             xs: ``[B, T, ...]``, or ``[T, ...]`` without a batch axis.
             seq_lengths: see `Unroll`.
-            **options: of `Unroll`: `time_major`, `engine`, `unroll`, `checkpoint_every`.
+            **options: of `Unroll`: ``time_major``, ``engine``, ``unroll``, ``checkpoint_every``.
 
         Returns:
             The outputs, with axes as in `xs`.
