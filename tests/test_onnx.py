@@ -1,6 +1,9 @@
 """Steps as ONNX models, run by onnxruntime; `make test-onnx` has an environment for it."""
 
+import doctest
+import pathlib
 import re
+import tempfile
 
 import flax.linen as nn
 import jax
@@ -147,3 +150,12 @@ def test_as_it_was_trained(tmp_path):
         export.onnx(model, variables, "b, 5", path)
     with pytest.raises(TypeError, match="`model` must be a cell, or the Unroll of one"):
         export.onnx(nn.Dense(3), variables, "b, 5", path, overwrite=True)
+
+
+def test_the_example_runs():
+    """Of `export.onnx`, which test_reference.py can't run without jax2onnx."""
+    names = {"export": export, "jax": jax, "jnp": jnp, "pathlib": pathlib, "snn": snn}
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        export.onnx, globs={**names, "tempfile": tempfile}
+    )
+    assert example.examples and not doctest.DocTestRunner().run(example).failed

@@ -26,6 +26,7 @@ class half_lives:
         high: longest half-life in steps, at least `low`.
 
     Raises:
+        TypeError: an argument that is no number.
         ValueError: not ``0 < low <= high``, or not finite.
 
     Example:

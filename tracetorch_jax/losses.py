@@ -77,9 +77,9 @@ def cross_entropy(
         ``[B]``, in nats.
 
     Raises:
-        ValueError: labels out of range or one-hot, a batch size that differs, unknown `decode`,
-            `label_smoothing` outside [0, 1).
-        TypeError: labels that are not integers.
+        ValueError: `outputs` with fewer than two axes; labels out of range or one-hot, a batch size
+            that differs, unknown `decode`, `label_smoothing` outside [0, 1).
+        TypeError: labels that are not integers, `outputs` that are not real numbers.
 
     Example:
         >>> outputs = jnp.zeros((2, 5, 4))
@@ -160,9 +160,9 @@ def step_cross_entropy(
         ``[B]``, in nats per step; 0 for a sequence of which no step counts.
 
     Raises:
-        ValueError: labels out of range, one-hot, or with their axes swapped; a misshapen mask;
-            `label_smoothing` outside [0, 1).
-        TypeError: labels that are not integers.
+        ValueError: `outputs` with fewer than two axes; labels out of range, one-hot, or with their
+            axes swapped; a misshapen mask; `label_smoothing` outside [0, 1).
+        TypeError: labels that are not integers, `outputs` that are not real numbers.
 
     Example:
         >>> losses.step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
@@ -219,8 +219,9 @@ def count_target(
         ``[B]``: the mean over classes of the squared difference.
 
     Raises:
-        ValueError: labels out of range or one-hot, a batch size that differs.
-        TypeError: labels that are not integers.
+        ValueError: `spikes` with fewer than two axes; labels out of range or one-hot, a batch size
+            that differs.
+        TypeError: labels that are not integers, `spikes` that are not real numbers.
 
     Example:
         >>> spikes = jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
@@ -257,8 +258,9 @@ def rate_target(
         ``[B]``: the mean over classes of the squared difference.
 
     Raises:
-        ValueError: labels out of range or one-hot, a batch size that differs.
-        TypeError: labels that are not integers.
+        ValueError: `spikes` with fewer than two axes; labels out of range or one-hot, a batch size
+            that differs.
+        TypeError: labels that are not integers, `spikes` that are not real numbers.
 
     Example:
         >>> spikes = jnp.array([[[1.0, 0.0], [0.0, 0.0]]])
@@ -293,9 +295,9 @@ def first_spike_cross_entropy(
         ``[B]``, in nats. See `tracetorch_jax.decode.first_spike` for the gradient.
 
     Raises:
-        ValueError: labels out of range or one-hot, a batch size that differs, `temperature` not
-            greater than 0.
-        TypeError: labels that are not integers.
+        ValueError: `spikes` with fewer than two axes; labels out of range or one-hot, a batch size
+            that differs, `temperature` not greater than 0.
+        TypeError: labels that are not integers, `spikes` that are not real numbers.
 
     Example:
         >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
@@ -363,7 +365,9 @@ def rate_penalty(
         A scalar: the mean over neurons. Rates are those over the whole batch.
 
     Raises:
-        ValueError: `max_rate` outside [0, 1).
+        ValueError: `max_rate` outside [0, 1), `spikes` with fewer than two axes, or `seq_lengths`
+            that does not fit.
+        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
 
     Example:
         >>> losses.rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
@@ -395,7 +399,9 @@ def silence_penalty(
         a silent neuron through the surrogate gradient of its spikes.
 
     Raises:
-        ValueError: `min_rate` outside (0, 1].
+        ValueError: `min_rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths`
+            that does not fit.
+        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
 
     Example:
         >>> losses.silence_penalty(jnp.zeros((2, 10, 3)), min_rate=0.5).item()

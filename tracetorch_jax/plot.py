@@ -205,7 +205,8 @@ def half_lives(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: a decay outside (0, 1), or `bins` below 1.
+        TypeError: decays that are no numbers.
+        ValueError: no decays or one outside (0, 1), or `bins` below 1.
 
     Example:
         >>> ax = plot.half_lives(np.linspace(0.5, 0.99, 8), before=np.full(8, 0.9))
