@@ -45,7 +45,7 @@ def script() -> str:
     constraints = (functional.DECAY, functional.THRESHOLD, functional.UNBOUNDED)
     parts = [
         HEADER,
-        "var tracetorch = globalThis.tracetorch || {};",
+        "globalThis.tracetorch ??= {};",
         "tracetorch.layers = {",
         *(f"{_indent(_layer(name))}," for name in snn.ALL_LAYERS),
         "};",

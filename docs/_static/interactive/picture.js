@@ -1,0 +1,225 @@
+// The picture of the interactive page: panels over one time axis, drawn as SVG.
+(function (tracetorch) {
+  "use strict";
+
+  const HEIGHTS = {
+    wide: { x: 92, syn: 84, rec: 84, mem: 176, out: 76, gap: 30 },
+    narrow: { x: 56, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
+  };
+  const LABEL = 12;
+
+  /** Panels of a layer, from the top: what each shows, as lines or bars. */
+  function panelsOf(layer, params, series) {
+    const { states, thresholds } = tracetorch.layers[layer];
+    const fires = thresholds.some(Boolean);
+    const lines = (name) => [
+      ...["pos", "neg"]
+        .filter((sign) => states.includes(`${sign}_${name}`))
+        .map((sign) => ({ name: `${sign}_${name}`, kind: sign, values: series[`${sign}_${name}`] })),
+      { name, kind: "sum", values: series[name] },
+    ];
+    const panels = [{ key: "x", title: "input x", bars: series.x }];
+    if (series.syn) panels.push({ key: "syn", title: "synaptic trace", lines: lines("syn") });
+    if (series.rec) panels.push({ key: "rec", title: "recurrent trace", lines: lines("rec") });
+    const membrane = { key: "mem", title: "membrane", lines: lines("mem"), levels: [] };
+    if (fires) membrane.lines[membrane.lines.length - 1].before = series.membrane;
+    else membrane.title = "membrane, which is the output";
+    thresholds.forEach((name, side) => {
+      if (!name) return;
+      membrane.levels.push({ name: side ? `-${name}` : name, value: side ? -params[name] : params[name] });
+    });
+    panels.push(membrane);
+    if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
+    return panels;
+  }
+
+  /** "3 spikes", or how many of each sign. */
+  function count(out) {
+    const spikes = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+    const negative = out.filter((v) => v < 0).length;
+    const all = out.filter((v) => v !== 0).length;
+    if (!negative) return spikes(all, "spike");
+    return `${all - negative} positive, ${spikes(negative, "negative spike")}`;
+  }
+
+  /** Ends of an axis and its ticks, at round numbers. */
+  function axis(values, most = 4) {
+    const low = Math.min(0, ...values);
+    const high = Math.max(0, ...values);
+    if (low === high) return { low: 0, high: 1, ticks: [0, 1] };
+    const rough = (high - low) / most;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+    const first = Math.ceil(low / step - 1e-9);
+    const last = Math.floor(high / step + 1e-9);
+    const ticks = [];
+    for (let i = first; i <= last; i++) ticks.push(Number((i * step).toPrecision(12)));
+    const margin = 0.06 * (high - low);
+    return { low: low < 0 ? low - margin : low, high: high > 0 ? high + margin : high, ticks };
+  }
+
+  /** The axis of the input: the same to both sides, and still while values change a little. */
+  function inputAxis(values, least = 1) {
+    const most = Math.max(least, ...values.map(Math.abs));
+    const power = 10 ** Math.floor(Math.log10(most));
+    const limit = power * [1, 2, 5, 10].find((factor) => factor * power >= most * 0.999);
+    return { low: -limit, high: limit, ticks: [-limit, 0, limit], limit };
+  }
+
+  function valuesOf(panel) {
+    const lines = panel.lines ?? [];
+    return [
+      ...(panel.bars ?? []),
+      ...lines.flatMap((line) => [...line.values, ...(line.before ?? [])]),
+      ...(panel.levels ?? []).map((level) => level.value),
+    ];
+  }
+
+  /** Where everything goes, in pixels. */
+  function layout(panels, width, steps, inputLimit) {
+    const narrow = width < 480;
+    const heights = HEIGHTS[narrow ? "narrow" : "wide"];
+    const left = narrow ? 38 : 46;
+    const right = width - 64;
+    let top = 0;
+    const placed = panels.map((panel) => {
+      const scale = panel.key === "x" ? inputAxis(panel.bars, inputLimit)
+        : axis(valuesOf(panel), narrow ? 2 : panel.key === "mem" ? 4 : 2);
+      const height = heights[panel.key];
+      const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
+      place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
+      top += height + heights.gap;
+      return place;
+    });
+    const x = (t) => left + ((t + 0.5) * (right - left)) / steps;
+    const stepAt = (px) => Math.min(steps - 1, Math.max(0, Math.floor(((px - left) / (right - left)) * steps)));
+    return { panels: placed, width, height: top + 34, bottom: top - 6, left, right, steps, x, stepAt, narrow };
+  }
+
+  const px = (value) => value.toFixed(1);
+
+  function text(x, y, content, cls) {
+    return `<text x="${px(x)}" y="${px(y)}" class="${cls}">${content}</text>`;
+  }
+
+  function segment(x1, y1, x2, y2, cls) {
+    return `<line x1="${px(x1)}" y1="${px(y1)}" x2="${px(x2)}" y2="${px(y2)}" class="${cls}"/>`;
+  }
+
+  const minus = (content) => String(content).replace("-", "\u2212");
+
+  function frame(panel, at) {
+    const marks = panel.ticks.map((tick) => {
+      const y = panel.y(tick);
+      return (
+        segment(at.left, y, at.right, y, tick === 0 ? "tt-zero" : "tt-grid") +
+        text(at.left - 6, y + 4, minus(tick), "tt-tick")
+      );
+    });
+    const title = text(at.left, panel.top - 7, panel.title, "tt-title");
+    return title + marks.join("");
+  }
+
+  /** A line; where the membrane is reset it goes on to its value before, and drops from there. */
+  function line({ values, before, kind }, panel, at) {
+    const points = values.map((value, t) => {
+      const here = `${px(at.x(t))},${px(panel.y(value))}`;
+      if (!before || before[t] === value) return here;
+      return `${px(at.x(t))},${px(panel.y(before[t]))} ${here}`;
+    });
+    return `<polyline points="${points.join(" ")}" class="tt-line tt-${kind}"/>`;
+  }
+
+  /** Names at the ends of the lines, moved apart where they would meet. */
+  function names(panel, at) {
+    const labels = panel.lines.map(({ name, kind, values }) => ({ name, kind, y: panel.y(values.at(-1)) }));
+    labels.sort((a, b) => a.y - b.y);
+    labels.forEach((label, i) => {
+      if (i) label.y = Math.max(label.y, labels[i - 1].y + LABEL);
+    });
+    let limit = panel.top + panel.height + 4;
+    for (const label of labels.reverse()) {
+      label.y = Math.min(label.y, limit);
+      limit = label.y - LABEL;
+    }
+    return labels.map(({ name, kind, y }) => text(at.right + 5, y + 4, name, `tt-name tt-${kind}`)).join("");
+  }
+
+  function levels(panel, at) {
+    return panel.levels.map(({ name, value }) => {
+      const y = panel.y(value);
+      return (
+        segment(at.left, y, at.right, y, "tt-level") +
+        text(at.right - 2, value < 0 ? y + 12 : y - 4, minus(name), "tt-level-name")
+      );
+    }).join("");
+  }
+
+  /** Stems from 0, round at the end: upwards and downwards in different colours. */
+  function bars(panel, at) {
+    const width = Math.max(1, Math.min(5, 0.6 * (at.x(1) - at.x(0))));
+    const radius = panel.key === "out" ? Math.max(2, Math.min(4, width)) : 0;
+    return panel.bars.map((value, t) => {
+      if (value === 0) return "";
+      const kind = value > 0 ? "pos" : "neg";
+      const [x, y] = [at.x(t), panel.y(value)];
+      const stem = `<line x1="${px(x)}" y1="${px(panel.y(0))}" x2="${px(x)}" y2="${px(y)}" class="tt-bar tt-${kind}" stroke-width="${px(radius ? Math.min(width, 2) : width)}"/>`;
+      return stem + (radius ? `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="tt-dot tt-${kind}"/>` : "");
+    }).join("");
+  }
+
+  function timeAxis(at) {
+    const { ticks } = axis([0, at.steps - 1], at.narrow ? 4 : 8);
+    const marks = ticks.map(
+      (t) => segment(at.x(t), at.bottom, at.x(t), at.bottom + 4, "tt-grid") + text(at.x(t), at.bottom + 16, t, "tt-time"),
+    );
+    return marks.join("") + text((at.left + at.right) / 2, at.bottom + 31, "time in steps", "tt-time");
+  }
+
+  /** The step that is looked at, through all panels. */
+  function cursor(at, t) {
+    if (t === null) return "";
+    const dots = at.panels.flatMap((panel) =>
+      (panel.lines ?? []).map(
+        ({ kind, values }) =>
+          `<circle cx="${px(at.x(t))}" cy="${px(panel.y(values[t]))}" r="3.2" class="tt-dot tt-${kind}"/>`,
+      ),
+    );
+    const top = at.panels[0].top;
+    return segment(at.x(t), top, at.x(t), at.bottom, "tt-cursor") + dots.join("");
+  }
+
+  /** Draw into an SVG element.
+   *
+   * Returns where things are: `stepAt` a horizontal position, `panels` with `top`, `height`, `limit`.
+   */
+  function draw(svg, { layer, params }, series, { width, step, inputLimit }) {
+    const steps = series.x.length;
+    const at = layout(panelsOf(layer, params, series), width, steps, inputLimit);
+    svg.setAttribute("width", width);
+    svg.setAttribute("height", at.height);
+    svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
+    svg.innerHTML =
+      at.panels.map((panel) => `<g data-panel="${panel.key}">${
+        frame(panel, at) +
+        (panel.levels ? levels(panel, at) : "") +
+        (panel.bars ? bars(panel, at) : "") +
+        (panel.lines ? panel.lines.map((l) => line(l, panel, at)).join("") + names(panel, at) : "")
+      }</g>`).join("") + timeAxis(at) + cursor(at, step);
+    svg.setAttribute("aria-label", describe(layer, at.panels, steps));
+    return at;
+  }
+
+  /** The picture in words. */
+  function describe(layer, panels, steps) {
+    const parts = panels.map((panel) => {
+      if (panel.key === "out") return panel.title;
+      const values = panel.bars ?? panel.lines.at(-1).values;
+      const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(2));
+      return `${panel.title} from ${low} to ${high}`;
+    });
+    return `${layer} over ${steps} steps: ${parts.join("; ")}.`;
+  }
+
+  tracetorch.picture = { draw };
+})(globalThis.tracetorch);
