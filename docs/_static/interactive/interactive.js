@@ -24,14 +24,23 @@
     return element;
   }
 
+  const KEYS =
+    "Keys in the input's frame: left and right move along time, Home and End to its ends; up and down " +
+    "change the input there; Shift makes it ten times as much; Delete sets 0; Enter carries the input on.";
+
   const shown = (value) => String(Number(value.toFixed(4)));
+
+  /** How long a decay lasts. */
+  function lasting(decay) {
+    const steps = Number(halfLife(decay).toPrecision(3));
+    return `half-life ${steps} step${steps === 1 ? "" : "s"}`;
+  }
 
   class Page {
     constructor(root) {
       this.root = root;
       this.model = neuron.initial();
       this.step = null;
-      this.errors = new Map();
       this.frame = this.timer = 0;
       this.build();
       this.readAddress();
@@ -47,7 +56,7 @@
       this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       this.svg.setAttribute("role", "img");
       this.pen = el("div", {
-        class: "tt-pen", role: "slider", tabindex: 0, "aria-label": "input at a step", "aria-orientation": "vertical",
+        class: "tt-pen", role: "slider", tabindex: 0, "aria-label": "input, drawn step by step", "aria-orientation": "vertical",
         "aria-describedby": "tt-keys",
       });
       this.picture = el("div", { class: "tt-picture" }, this.svg, this.pen);
@@ -62,8 +71,9 @@
       this.root.replaceChildren(
         this.chooser(),
         this.summary,
+        this.message,
         el("div", { class: "tt-main" },
-          el("div", { class: "tt-view" }, this.picture, this.message, this.readout),
+          el("div", { class: "tt-view" }, this.picture, this.readout, el("p", { id: "tt-keys", class: "tt-keys" }, KEYS)),
           el("div", { class: "tt-controls" }, this.inputControls, this.parameterControls),
         ),
         el("div", { class: "tt-below" },
@@ -112,18 +122,20 @@
       const { slider } = field;
       const number = el("input", {
         type: "text", inputmode: "decimal", autocomplete: "off", id, value: shown(value), title: field.about, class: "tt-number",
+        "aria-describedby": `${id}-note ${id}-message`,
       });
       const note = el("span", { class: "tt-note", id: `${id}-note` });
       const range = el("input", {
         type: "range", min: slider.from, max: slider.to, step: slider.step, "aria-label": `${field.name} slider`, title: field.about,
       });
       const show = (now) => {
-        note.textContent = field.constraint === "sigmoid" ? `half-life ${Number(halfLife(now).toPrecision(3))} steps` : "";
+        note.textContent = field.constraint === "sigmoid" ? lasting(now) : "";
         range.setAttribute("aria-valuetext", [shown(now), note.textContent].filter(Boolean).join(", "));
       };
+      const message = el("div", { class: "tt-message", role: "alert", id: `${id}-message` });
       const take = (now) => {
         number.removeAttribute("aria-invalid");
-        this.say(field.name, "");
+        message.textContent = "";
         show(now);
         set(now);
       };
@@ -134,7 +146,7 @@
           take(now);
         } catch (error) {
           number.setAttribute("aria-invalid", "true");
-          this.say(field.name, error.message);
+          message.textContent = error.message;
         }
       });
       range.addEventListener("input", () => {
@@ -144,20 +156,21 @@
       });
       range.value = slider.place(value);
       show(value);
-      return el("div", { class: "tt-control" }, el("label", { for: id }, field.name), note, number, range);
+      return el("div", { class: "tt-control" }, el("label", { for: id }, field.name), note, number, message, range);
     }
 
     /** All controls anew, after the layer or the kind of input has changed. */
     renew() {
       const { layer, params, input, options } = this.model;
-      this.errors.clear();
-      this.say();
+      this.message.textContent = "";
       this.select.value = layer;
       const parts = partsOf(layer);
       this.prefixes.forEach((box, i) => (box.checked = parts[i] !== ""));
       this.suffixes.forEach((radio) => (radio.checked = radio.value === parts[3]));
       this.prefixes[2].disabled = parts[3] === "";
-      this.summary.textContent = `${layer}: ${layers[layer].summary}`;
+      const { family } = this.root.dataset;
+      const more = family ? [" ", el("a", { href: `${family}${layer}.html` }, `All about ${layer}`)] : [];
+      this.summary.replaceChildren(`${layer}: ${layers[layer].summary}`, ...more);
       this.equations.textContent = layers[layer].equations.join("\n");
       this.renewInput(input, options);
       this.parameterControls.replaceChildren(
@@ -265,6 +278,10 @@
         svg.addEventListener(name, (event) => this.look(place(event).step));
       pen.addEventListener("keydown", (event) => this.key(event));
       pen.addEventListener("focus", () => this.look(this.step ?? 0));
+      // Sphinx turns the page with left and right.
+      this.root.addEventListener("keydown", (event) => {
+        if (event.key.startsWith("Arrow")) event.stopPropagation();
+      });
     }
 
     /** Along time, up and down, and what else the keyboard does with the input. */
@@ -357,14 +374,6 @@
       return `from tracetorch_jax import snn\n\nlayer = snn.${layer}(1${options})`;
     }
 
-    /** Show what is wrong, or no longer is. */
-    say(name, text) {
-      if (name !== undefined) this.errors.delete(name);
-      if (text) this.errors.set(name, text);
-      const now = [...this.errors.values()].join(" ");
-      if (this.message.textContent !== now) this.message.textContent = now;
-    }
-
     readAddress() {
       const found = neuron.fromFragment(window.location.hash.slice(1));
       if (!found) {
@@ -373,7 +382,7 @@
       }
       this.model = found.model;
       this.renew();
-      found.errors.forEach((error, i) => this.say(`address ${i}`, error));
+      this.message.textContent = found.errors.join(" ");
       this.root.scrollIntoView({ block: "start" });
     }
 

@@ -4,7 +4,7 @@
 
   const HEIGHTS = {
     wide: { x: 92, syn: 84, rec: 84, mem: 176, out: 76, gap: 30 },
-    narrow: { x: 56, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
+    narrow: { x: 60, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
   };
   const LABEL = 12;
 
@@ -18,7 +18,7 @@
         .map((sign) => ({ name: `${sign}_${name}`, kind: sign, values: series[`${sign}_${name}`] })),
       { name, kind: "sum", values: series[name] },
     ];
-    const panels = [{ key: "x", title: "input x", bars: series.x }];
+    const panels = [{ key: "x", title: "input x: draw here", bars: series.x }];
     if (series.syn) panels.push({ key: "syn", title: "synaptic trace", lines: lines("syn") });
     if (series.rec) panels.push({ key: "rec", title: "recurrent trace", lines: lines("rec") });
     const membrane = { key: "mem", title: "membrane", lines: lines("mem"), levels: [] };
@@ -42,27 +42,31 @@
     return `${all - negative} positive, ${spikes(negative, "negative spike")}`;
   }
 
-  /** Ends of an axis and its ticks, at round numbers. */
-  function axis(values, most = 4) {
+  /** The least of 1, 2 and 5 times a power of ten that reaches a value. */
+  function roundUp(value) {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return power * [1, 2, 5, 10].find((factor) => factor * power >= value * 0.999);
+  }
+
+  /** Ends of an axis that holds 0, and round numbers on it: about `most`, at least three. */
+  function axis(values, most) {
     const low = Math.min(0, ...values);
     const high = Math.max(0, ...values);
     if (low === high) return { low: 0, high: 1, ticks: [0, 1] };
-    const rough = (high - low) / most;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-    const first = Math.ceil(low / step - 1e-9);
-    const last = Math.floor(high / step + 1e-9);
-    const ticks = [];
-    for (let i = first; i <= last; i++) ticks.push(Number((i * step).toPrecision(12)));
+    let ticks = [];
+    for (; ticks.length < 3; most++) {
+      const step = roundUp((high - low) / most);
+      const first = Math.ceil(low / step - 1e-9);
+      const last = Math.floor(high / step + 1e-9);
+      ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+    }
     const margin = 0.06 * (high - low);
     return { low: low < 0 ? low - margin : low, high: high > 0 ? high + margin : high, ticks };
   }
 
   /** The axis of the input: the same to both sides, and still while values change a little. */
   function inputAxis(values, least = 1) {
-    const most = Math.max(least, ...values.map(Math.abs));
-    const power = 10 ** Math.floor(Math.log10(most));
-    const limit = power * [1, 2, 5, 10].find((factor) => factor * power >= most * 0.999);
+    const limit = roundUp(Math.max(least, ...values.map(Math.abs)));
     return { low: -limit, high: limit, ticks: [-limit, 0, limit], limit };
   }
 
@@ -108,16 +112,23 @@
 
   const minus = (content) => String(content).replace("-", "\u2212");
 
+  /** Ticks that have room for their labels: 0, then the outermost, then what fits between. */
+  function roomy({ ticks, y }) {
+    const kept = [];
+    for (const tick of [...ticks].sort((a, b) => (b === 0) - (a === 0) || Math.abs(b) - Math.abs(a)))
+      if (kept.every((other) => Math.abs(y(other) - y(tick)) >= LABEL)) kept.push(tick);
+    return kept;
+  }
+
   function frame(panel, at) {
-    const marks = panel.ticks.map((tick) => {
+    const marks = roomy(panel).map((tick) => {
       const y = panel.y(tick);
       return (
         segment(at.left, y, at.right, y, tick === 0 ? "tt-zero" : "tt-grid") +
         text(at.left - 6, y + 4, minus(tick), "tt-tick")
       );
     });
-    const title = text(at.left, panel.top - 7, panel.title, "tt-title");
-    return title + marks.join("");
+    return text(at.left, panel.top - 7, panel.title, "tt-title") + marks.join("");
   }
 
   /** A line; where the membrane is reset it goes on to its value before, and drops from there. */
@@ -146,13 +157,16 @@
   }
 
   function levels(panel, at) {
-    return panel.levels.map(({ name, value }) => {
-      const y = panel.y(value);
-      return (
-        segment(at.left, y, at.right, y, "tt-level") +
-        text(at.right - 2, value < 0 ? y + 12 : y - 4, minus(name), "tt-level-name")
-      );
-    }).join("");
+    return panel.levels
+      .map(({ value }) => segment(at.left, panel.y(value), at.right, panel.y(value), "tt-level"))
+      .join("");
+  }
+
+  function levelNames(panel, at) {
+    return panel.levels
+      .map(({ name, value }) =>
+        text(at.right - 2, panel.y(value) + (value < 0 ? 12 : -4), minus(name), "tt-level-name"))
+      .join("");
   }
 
   /** Stems from 0, round at the end: upwards and downwards in different colours. */
@@ -164,7 +178,7 @@
       const kind = value > 0 ? "pos" : "neg";
       const [x, y] = [at.x(t), panel.y(value)];
       const stem = `<line x1="${px(x)}" y1="${px(panel.y(0))}" x2="${px(x)}" y2="${px(y)}" class="tt-bar tt-${kind}" stroke-width="${px(radius ? Math.min(width, 2) : width)}"/>`;
-      return stem + (radius ? `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="tt-dot tt-${kind}"/>` : "");
+      return stem + (radius ? `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="tt-head tt-${kind}"/>` : "");
     }).join("");
   }
 
@@ -204,7 +218,8 @@
         frame(panel, at) +
         (panel.levels ? levels(panel, at) : "") +
         (panel.bars ? bars(panel, at) : "") +
-        (panel.lines ? panel.lines.map((l) => line(l, panel, at)).join("") + names(panel, at) : "")
+        (panel.lines ? panel.lines.map((l) => line(l, panel, at)).join("") + names(panel, at) : "") +
+        (panel.levels ? levelNames(panel, at) : "")
       }</g>`).join("") + timeAxis(at) + cursor(at, step);
     svg.setAttribute("aria-label", describe(layer, at.panels, steps));
     return at;
@@ -216,7 +231,7 @@
       if (panel.key === "out") return panel.title;
       const values = panel.bars ?? panel.lines.at(-1).values;
       const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(2));
-      return `${panel.title} from ${low} to ${high}`;
+      return `${panel.title.split(":")[0]} from ${low} to ${high}`;
     });
     return `${layer} over ${steps} steps: ${parts.join("; ")}.`;
   }
