@@ -182,8 +182,7 @@ def expression(node: Node, operands: Sequence[Expression]) -> Expression:
     if name in OPERATORS:
         sign, binding = OPERATORS[name]
         left, right = operands
-        looser = binding + (binding == COMPARISON)
-        return Expression(f"{left.inside(looser)} {sign} {right.inside(binding + 1)}", binding)
+        return Expression(f"{left.inside(binding)} {sign} {right.inside(binding + 1)}", binding)
     if name in FUNCTIONS:
         return Expression(f"Math.{name}({', '.join(operand.text for operand in operands)})")
     first = operands[0]
