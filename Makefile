@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 
-.PHONY: demo test test-onnx test-nir lint format clean
+.PHONY: demo test docs test-onnx test-nir format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -16,6 +16,10 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist worksteal
+
+# The site, in docs/_build/html; open index.html there.
+docs: $(VENV)/.installed
+	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # In an environment of its own, since jax2onnx does not know the newest jax.
 test-onnx: $(ONNX_VENV)/.installed
@@ -49,4 +53,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) demo
+	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) demo docs/_build

@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import jax
+import matplotlib.pyplot as plt
 import pytest
-from pages import DOCS, ROOT, blocks, read, sessions
+from generate import family
+from generate import pages as copies
+from generate.sessions import Block, Mark, run, sessions
+from pages import DOCS, ROOT, blocks, read
 
 # Pages, or what follows a heading of them, whose code needs more than a session: their own test.
 ELSEWHERE = {
@@ -22,7 +26,11 @@ TEXTS = {
     **{
         str(path.relative_to(DOCS).with_suffix("")): path.read_text()
         for path in sorted(DOCS.rglob("*.md"))
+        if path.parent.name not in ("family", "reference", "generate")  # written from the code
+        and path.stem not in copies.SOURCES
     },
+    **{str(source): (ROOT / source).read_text() for source in copies.SOURCES.values()},
+    **{f"family/{name}": f"```python\n{family.snippet(name)}```\n" for name in family.LAYERS},
 }
 SESSIONS = {
     f"{name}-{i}": session
@@ -31,6 +39,7 @@ SESSIONS = {
         sessions(text.partition(ELSEWHERE[name])[0] if ELSEWHERE.get(name) else text)
     )
     if ELSEWHERE.get(name) != ""
+    and not any(isinstance(piece, Mark) for piece in session)  # runs when the site is built
 }
 
 
@@ -48,13 +57,14 @@ def imported(code: str) -> set[str]:
 @pytest.mark.parametrize("name", SESSIONS)
 def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each session by itself; those with a peer where it is installed."""
-    code = SESSIONS[name]
+    code = "".join(piece.code for piece in SESSIONS[name])
     missing = {peer for peer in imported(code) & PEERS if not importlib.util.find_spec(peer)}
     if missing:
         pytest.skip(f"needs {', '.join(sorted(missing))}")
     monkeypatch.chdir(tmp_path)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(code, name, "exec"), {"__name__": "page"})
+        run(SESSIONS[name], name)
+    plt.close("all")
 
 
 def test_the_speed_page_splits_a_batch_over_devices():
@@ -77,3 +87,41 @@ def test_pages_with_code_are_known():
     assert {"README", "speed", "how-to/nir", "how-to/nnx", "coming-from/weights"} <= {
         name.rpartition("-")[0] for name in SESSIONS
     }
+
+
+@pytest.mark.parametrize(
+    ("prints", "right"), [("1\n2", True), ("1 ...", True), ("1\n3", False), ("", False)]
+)
+def test_what_a_page_says_is_printed(prints, right):
+    session = [Block("x = 1\nprint(x)\n"), Block("print(x)\nprint(2)\n", prints)]
+    if right:
+        return run(session, "page")
+    with pytest.raises(AssertionError, match="page says that this is printed"):
+        run(session, "page")
+
+
+def test_sessions_of_a_page():
+    text = """
+```python
+import a
+```
+
+```python
+b
+```
+
+```text
+1
+```
+<!-- picture: it | what it shows -->
+```python
+from c import d
+```
+```text
+not what it prints, since no empty line is between them
+```
+"""
+    assert sessions(text) == [
+        [Block("import a\n"), Block("b\n", "1\n"), Mark("it", "what it shows")],
+        [Block("from c import d\n")],
+    ]

@@ -1,1 +1,1 @@
-"""What of the documentation is made from the library when it is built: a module for each kind."""
+"""Pages and data of the site that are written from the code."""

@@ -1,0 +1,141 @@
+"""How Sphinx builds the site: `make docs`.
+
+Pages about layers, the reference and the interactive page's functions are written from the code
+when a build begins, into folders that git ignores.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import sys
+from typing import Any
+
+import flax.nnx
+from sphinx.util.nodes import make_refnode
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from generate import family, figures, pages, reference  # noqa: E402
+
+import tracetorch_jax  # noqa: E402
+
+project = "tracetorch_jax"
+copyright = "the authors of tracetorch_jax, MIT licence"
+release = version = tracetorch_jax.__version__
+language = "en-GB"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "generate"]
+html_theme = "furo"
+html_title = "tracetorch_jax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
+myst_heading_anchors = 4
+copybutton_prompt_text = ">>> |... "
+copybutton_prompt_is_regexp = True
+
+nitpicky = True
+default_role = "py:obj"
+add_module_names = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 72
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_preprocess_types = False
+
+
+def literal_blocks(
+    app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Indented lines of a docstring's text are code, as they are in `help`."""
+    found: list[str] = []
+    inside = False
+    for number, line in enumerate(lines):
+        if line.startswith(":") or line.startswith(".. rubric"):  # arguments and examples follow
+            found += lines[number:]
+            break
+        starts = line.startswith("    ") and not (found and found[-1].strip())
+        if starts and not inside and not _in_list(found):
+            found += [".. code-block:: python", ""]
+            inside = True
+        elif line.strip() and not line.startswith("    "):
+            inside = False
+        found.append(line)
+    lines[:] = found
+
+
+def _in_list(lines: list[str]) -> bool:
+    """Whether indented lines would go on with the item of a list or a directive."""
+    before = next((line for line in reversed(lines) if line.strip()), "")
+    return bool(re.match(r" *(- |\* |\.\. |>>> )", before)) or before.rstrip().endswith("::")
+
+
+def plain_signature(
+    app: Any, what: str, name: str, thing: Any, options: Any, arguments: str, returned: str
+) -> tuple[str, str | None] | None:
+    """Classes are shown without types, which their docstrings say in words."""
+    if what == "class" and name.startswith("tracetorch_jax."):
+        return reference.signature(thing), None
+    return None
+
+
+def prepare(app: Any, document: str, content: list[str]) -> None:
+    """Links to other files of the repository, and pictures that pages draw themselves."""
+    generated = document in pages.SOURCES or document.startswith(("family/", "reference/"))
+    if not generated:
+        text = pages.relink(content[0], f"docs/{document}.md")
+        content[0] = figures.draw(text, document, HERE / "figures")
+
+
+def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """What docstrings call by a short name: `functional.split` or, in its room, `split`.
+
+    Other names in single backticks are arguments and names of JAX and Flax: shown as code.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"].removeprefix("tracetorch_jax.")
+    objects = env.domains["py"].objects
+    rooms = (node.get("py:module") or "").removeprefix("tracetorch_jax").strip(".").split(".")
+    places = [f"tracetorch_jax.{'.'.join((*rooms, target)).strip('.')}", f"tracetorch_jax.{target}"]
+    for place in places:
+        if place in objects and node["reftype"] != "class":
+            return make_refnode(
+                app.builder, node["refdoc"], objects[place].docname, objects[place].node_id, content
+            )
+    first = target.partition(".")[0]
+    ours = node["reftarget"].startswith("tracetorch_jax.") or (
+        "." in target and first in tracetorch_jax.__all__
+    )
+    theirs = first == "nnx" and hasattr(flax.nnx, target.partition(".")[2])
+    return None if ours and not theirs and node["reftype"] != "class" else content
+
+
+def write() -> None:
+    """Everything that comes from the code."""
+    pages.write(HERE)
+    family.write(HERE / "family")
+    reference.write(HERE / "reference")
+
+
+def setup(app: Any) -> None:
+    app.connect("builder-inited", lambda app: write())
+    app.connect("source-read", prepare)
+    app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
+    app.connect("autodoc-process-signature", plain_signature)
+    app.connect("missing-reference", find_our_own)

@@ -1,0 +1,211 @@
+"""Pages of the family: the table of all layers, and a page for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import string
+import textwrap
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from generate import pictures
+from generate.names import LAYERS
+from generate.reference import first_line, signature
+from tracetorch_jax import functional, nnx, snn
+from tracetorch_jax.functional.equations import equations
+from tracetorch_jax.functional.spec import Spec
+
+SUFFIXES = {
+    "": ("no spikes", "the membrane itself is the output"),
+    "B": ("binary", "spikes of 0 and 1"),
+    "T": ("ternary", "spikes of -1, 0 and 1"),
+    "TS": ("ternary scaled", "spikes of both signs, each sign with its own learnt factor"),
+}
+PREFIXES = {
+    "D": ("dual", "positive and negative parts of every signal are kept in traces of their own"),
+    "S": ("synaptic", "the input is smoothed by a trace before it reaches the membrane"),
+    "R": ("recurrent", "a trace of the layer's own output is fed back, with a learnt weight"),
+}
+
+
+def write(folder: pathlib.Path) -> None:
+    """Write pages and pictures into `folder`, which is made."""
+    folder.mkdir(exist_ok=True)
+    for name in LAYERS:
+        pictures.save(pictures.response(name), folder, name)
+        _update(folder / f"{name}.md", _page(name))
+    _update(folder / "index.md", _index())
+
+
+def _update(path: pathlib.Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:  # so that Sphinx reads what has changed
+        path.write_text(text)
+
+
+def letters(name: str) -> tuple[str, str]:
+    """Prefixes and suffix of a name: DSRLITS has ``("DSR", "TS")``."""
+    prefixes, suffix = re.fullmatch(r"(D?S?R?)LI(B|TS|T|)", name).groups()
+    return prefixes, suffix
+
+
+def spec_of(name: str) -> Spec:
+    return snn.ALL_LAYERS[name](1).spec
+
+
+def operations(name: str) -> int:
+    """Floating-point operations per neuron and step, forward, as XLA counts them."""
+    spec = spec_of(name)
+    zero = jax.ShapeDtypeStruct((), jnp.float32)
+    params = dict.fromkeys(spec.parameters, zero)
+    state = dict.fromkeys(spec.states, zero)
+
+    def step(params: Any, state: Any, x: jax.Array) -> Any:
+        return functional.step(spec, params, state, x)
+
+    return int(jax.jit(step).lower(params, state, zero).cost_analysis()["flops"])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def _letters(name: str) -> str:
+    """A name taken apart."""
+    prefixes, suffix = letters(name)
+    rows = [[f"`{letter}`", *PREFIXES[letter]] for letter in prefixes]
+    kind = "sum of its input that decays" if suffix else "average of its input"
+    rows.append(["`LI`", "leaky integrator", f"the membrane: a running {kind}"])
+    rows.append([f"`{suffix}`" if suffix else "no suffix", *SUFFIXES[suffix]])
+    return _table(["letters", "word", "what it says"], rows)
+
+
+def _parameters(name: str) -> str:
+    layer = snn.ALL_LAYERS[name]
+    fields = {field.name: field.default for field in dataclasses.fields(layer)}
+    says = dict(re.findall(r"^ +(\w+): (.*?)(?=\n +\w+: |\n\n)", layer.__doc__, re.M | re.S))
+    rows = []
+    for parameter, constraint in spec_of(name).parameters.items():
+        words = " ".join(says[parameter].split())
+        rows.append([f"`{parameter}`", f"{fields[parameter]:g}", constraint.rule, words])
+    return _table(["parameter", "starts at", "must", "what it is"], rows)
+
+
+_STATES = {
+    "mem": "membrane, after the reset",
+    "syn": "synaptic trace: the input, smoothed",
+    "rec": "recurrent trace: the layer's own output, smoothed",
+    "prev_output": "output of the step before",
+}
+_SIGNS = {"pos": "positive", "neg": "negative"}
+
+
+def _states(name: str) -> str:
+    rows = []
+    for state in spec_of(name).states:
+        sign, _, kind = state.partition("_")
+        what = f"{_STATES[kind]}; {_SIGNS[sign]} part" if sign in _SIGNS else _STATES[state]
+        rows.append([f"`{state}`", what])
+    return _table(["state", "what it is"], rows)
+
+
+def snippet(name: str) -> str:
+    """A layer run, recorded and drawn."""
+    settings = pictures.settings(name)
+    arguments = ", ".join(["1", *(f"{k}={v:g}" for k, v in settings.items())])
+    if len(settings) > 2:
+        arguments = f"\n{textwrap.indent(textwrap.fill(arguments, 76), '    ')}\n"
+    draw = "tt.plot.traces(layer.states)"
+    if spec_of(name).fires:
+        parts = ("pos_mem", "neg_mem") if "D" in letters(name)[0] else ("mem",)
+        membrane = " + ".join(f'layer.states["{part}"]' for part in parts)
+        draw = f"tt.plot.spike_train({membrane}, layer.outputs)"
+    return f"""\
+import jax
+import jax.numpy as jnp
+import tracetorch_jax as tt
+from tracetorch_jax import snn
+
+layer = snn.{name}({arguments})
+model = snn.Unroll(layer)
+xs = 0.35 * jnp.ones((1, 50, 1))  # [batch, time, neurons]
+variables = model.init(jax.random.key(0), xs)
+ys, layers = tt.record(model, variables, xs)
+(layer,) = layers.values()
+ax = {draw}
+"""
+
+
+def neighbours(name: str) -> str:
+    """Layers that differ by one letter."""
+    prefixes, suffix = letters(name)
+    found = []
+    for letter in PREFIXES:
+        others = prefixes.replace(letter, "") if letter in prefixes else prefixes + letter
+        found.append("".join(sorted(others, key="DSR".index)) + "LI" + suffix)
+    found += [f"{prefixes}LI{other}" for other in SUFFIXES if other != suffix]
+    return ", ".join(f"[{other}]({other}.md)" for other in found if other in LAYERS)
+
+
+def _page(name: str) -> str:
+    spec = spec_of(name)
+    settings = pictures.settings(name)
+    changed = ", ".join(f"`{k}={v:g}`" for k, v in settings.items())
+    words = [_SPIKE] * spec.fires + [_PARTS] * ("D" in name)
+    return _fill(
+        "layer",
+        name=name,
+        summary=first_line(snn.ALL_LAYERS[name]),
+        letters=_letters(name),
+        picture=pictures.image(name, f"Response of {name} to steps and pulses of both signs"),
+        fragment="&".join([f"layer={name}", *(f"{k}={v:g}" for k, v in settings.items())]),
+        settings=f"{changed} and otherwise the defaults" if changed else "the defaults",
+        equations="\n".join(equations(spec)),
+        words=" ".join(words),
+        states=_states(name),
+        parameters=_parameters(name),
+        snippet=snippet(name),
+        costs=f"{_counted(len(spec.states), 'state')} ({4 * len(spec.states)} bytes in float32), "
+        f"{_counted(len(spec.parameters), 'parameter')}, and {operations(name)} floating-point "
+        "operations per step, forward, as XLA counts them",
+        neighbours=neighbours(name),
+        nnx_arguments=signature(getattr(nnx, name)),
+    )
+
+
+_SPIKE = """`spike(u)` is 1 where `u > 0` and else 0; its derivative is that of a
+[surrogate](../ideas.md#surrogate-gradients)."""
+_PARTS = "`pos(v)` and `neg(v)` are the positive and the negative part of `v`."
+
+
+def _fill(template: str, **values: str) -> str:
+    """A page from ``<template>.md`` beside this file."""
+    text = (pathlib.Path(__file__).parent / f"{template}.md").read_text()
+    return string.Template(text).substitute(values)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _index() -> str:
+    grid = []
+    for prefixes in ("", "D", "S", "R", "DS", "DR", "SR", "DSR"):
+        row = [" and ".join(f"`{p}`" for p in prefixes) or "membrane only"]
+        names = [f"{prefixes}LI{suffix}" for suffix in SUFFIXES]
+        grid.append(row + [f"[{name}]({name}.md)" if name in LAYERS else "" for name in names])
+    head = ["", *(f"{word} `{s}`" if s else word for s, (word, _) in SUFFIXES.items())]
+    costs = []
+    for name in LAYERS:
+        numbers = (len(spec_of(name).states), len(spec_of(name).parameters), operations(name))
+        costs.append([f"[{name}]({name}.md)", *map(str, numbers)])
+    return _fill(
+        "family",
+        grid=_table(head, grid),
+        costs=_table(["layer", "states", "parameters", "operations"], costs),
+        pages="\n".join(LAYERS),
+    )

@@ -1,0 +1,47 @@
+"""Pages that stand elsewhere in the repository, with links that hold from here."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+# By the page that a copy of each becomes.
+SOURCES = {
+    "results": "examples/README.md",
+    "running-benchmarks": "examples/benchmarks/README.md",
+    "changelog": "CHANGELOG.md",
+}
+
+
+def write(folder: pathlib.Path) -> None:
+    """Write the copies into `folder`."""
+    for page, source in SOURCES.items():
+        text = relink((ROOT / source).read_text(), source)
+        path = folder / f"{page}.md"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def relink(text: str, source: str) -> str:
+    """Links of a file of the repository as links from the root of the site.
+
+    Args:
+        text: Markdown with links relative to itself.
+        source: where in the repository it stands.
+    """
+    folder = (ROOT / source).parent
+
+    def link(match: re.Match[str]) -> str:
+        target = (folder / match[1]).resolve()
+        if not target.is_relative_to(ROOT):
+            raise ValueError(f"{source} links to {match[1]}, which is not in the repository.")
+        name = str(target.relative_to(ROOT))
+        for page, other in SOURCES.items():
+            if name == other:
+                return f"](/{page}.md"
+        if name.startswith("docs/"):
+            return f"](/{name.removeprefix('docs/')}"
+        return f"](/../{name}"
+
+    return re.sub(r"\]\((?![a-z]+:|#)([^)#\s]+)", link, text)
