@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Callable
 
-MARK = re.compile(r"<!-- picture: (?P<name>[\w-]+) \| (?P<shows>.*?) -->", re.S)
+MARK = re.compile(r"^<!-- picture: (?P<name>[\w-]+) \| (?P<shows>.*?) -->$", re.S | re.M)
 _PIECES = re.compile(
     rf"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<prints>.*?)^```)?|{MARK.pattern}",
     re.S | re.M,
