@@ -127,7 +127,8 @@
     if (String(text).trim() === "" || Number.isNaN(value)) rule = "be a number";
     else if (!Number.isFinite(value)) rule = "be finite";
     else if (field.allows(value)) return value;
-    throw new RangeError(`\`${field.name}\` must ${rule}; got ${String(text).trim() || "nothing"}.`);
+    const got = String(text).trim() || "nothing";
+    throw new RangeError(`\`${field.name}\` must ${rule}; got ${got}.`);
   }
 
   const valuesOf = (fields) => Object.fromEntries(fields.map(({ name, value }) => [name, value]));

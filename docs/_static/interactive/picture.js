@@ -3,7 +3,7 @@
   "use strict";
 
   const HEIGHTS = {
-    wide: { x: 92, syn: 84, rec: 84, mem: 176, out: 76, gap: 30 },
+    wide: { x: 84, syn: 68, rec: 68, mem: 160, out: 64, gap: 28 },
     narrow: { x: 60, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
   };
   const LABEL = 12;
@@ -15,7 +15,7 @@
     const lines = (name) => [
       ...["pos", "neg"]
         .filter((sign) => states.includes(`${sign}_${name}`))
-        .map((sign) => ({ name: `${sign}_${name}`, kind: sign, values: series[`${sign}_${name}`] })),
+        .map((kind) => ({ name: `${kind}_${name}`, kind, values: series[`${kind}_${name}`] })),
       { name, kind: "sum", values: series[name] },
     ];
     const panels = [{ key: "x", title: "input x: draw here", bars: series.x }];
@@ -26,7 +26,8 @@
     else membrane.title = "membrane, which is the output";
     thresholds.forEach((name, side) => {
       if (!name) return;
-      membrane.levels.push({ name: side ? `-${name}` : name, value: side ? -params[name] : params[name] });
+      const level = { name: side ? `-${name}` : name, value: side ? -params[name] : params[name] };
+      membrane.levels.push(level);
     });
     panels.push(membrane);
     if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
@@ -58,7 +59,8 @@
       const step = roundUp((high - low) / most);
       const first = Math.ceil(low / step - 1e-9);
       const last = Math.floor(high / step + 1e-9);
-      ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+      const count = last - first + 1;
+      ticks = Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
     }
     const margin = 0.06 * (high - low);
     return { low: low < 0 ? low - margin : low, high: high > 0 ? high + margin : high, ticks };
@@ -87,8 +89,9 @@
     const right = width - 64;
     let top = 0;
     const placed = panels.map((panel) => {
-      const scale = panel.key === "x" ? inputAxis(panel.bars, inputLimit)
-        : axis(valuesOf(panel), narrow ? 2 : panel.key === "mem" ? 4 : 2);
+      const ticks = panel.key === "mem" && !narrow ? 4 : 2;
+      const scale =
+        panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
       const height = heights[panel.key];
       const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
       place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
@@ -96,8 +99,12 @@
       return place;
     });
     const x = (t) => left + ((t + 0.5) * (right - left)) / steps;
-    const stepAt = (px) => Math.min(steps - 1, Math.max(0, Math.floor(((px - left) / (right - left)) * steps)));
-    return { panels: placed, width, height: top + 34, bottom: top - 6, left, right, steps, x, stepAt, narrow };
+    const stepAt = (position) => {
+      const step = Math.floor(((position - left) / (right - left)) * steps);
+      return Math.min(steps - 1, Math.max(0, step));
+    };
+    const [height, bottom] = [top + 34, top - 6];
+    return { panels: placed, width, height, bottom, left, right, steps, x, stepAt, narrow };
   }
 
   const px = (value) => value.toFixed(1);
@@ -115,7 +122,8 @@
   /** Ticks that have room for their labels: 0, then the outermost, then what fits between. */
   function roomy({ ticks, y }) {
     const kept = [];
-    for (const tick of [...ticks].sort((a, b) => (b === 0) - (a === 0) || Math.abs(b) - Math.abs(a)))
+    const rank = (tick) => (tick === 0 ? Infinity : Math.abs(tick));
+    for (const tick of [...ticks].sort((a, b) => rank(b) - rank(a)))
       if (kept.every((other) => Math.abs(y(other) - y(tick)) >= LABEL)) kept.push(tick);
     return kept;
   }
@@ -131,6 +139,10 @@
     return text(at.left, panel.top - 7, panel.title, "tt-title") + marks.join("");
   }
 
+  function lines(panel, at) {
+    return panel.lines.map((one) => line(one, panel, at)).join("");
+  }
+
   /** A line; where the membrane is reset it goes on to its value before, and drops from there. */
   function line({ values, before, kind }, panel, at) {
     const points = values.map((value, t) => {
@@ -143,7 +155,9 @@
 
   /** Names at the ends of the lines, moved apart where they would meet. */
   function names(panel, at) {
-    const labels = panel.lines.map(({ name, kind, values }) => ({ name, kind, y: panel.y(values.at(-1)) }));
+    const labels = panel.lines.map(({ name, kind, values }) => {
+      return { name, kind, y: panel.y(values.at(-1)) };
+    });
     labels.sort((a, b) => a.y - b.y);
     labels.forEach((label, i) => {
       if (i) label.y = Math.max(label.y, labels[i - 1].y + LABEL);
@@ -153,7 +167,9 @@
       label.y = Math.min(label.y, limit);
       limit = label.y - LABEL;
     }
-    return labels.map(({ name, kind, y }) => text(at.right + 5, y + 4, name, `tt-name tt-${kind}`)).join("");
+    return labels
+      .map(({ name, kind, y }) => text(at.right + 5, y + 4, name, `tt-name tt-${kind}`))
+      .join("");
   }
 
   function levels(panel, at) {
@@ -171,33 +187,42 @@
 
   /** Stems from 0, round at the end: upwards and downwards in different colours. */
   function bars(panel, at) {
-    const width = Math.max(1, Math.min(5, 0.6 * (at.x(1) - at.x(0))));
-    const radius = panel.key === "out" ? Math.max(2, Math.min(4, width)) : 0;
-    return panel.bars.map((value, t) => {
+    const room = Math.max(1, Math.min(5, 0.6 * (at.x(1) - at.x(0))));
+    const spikes = panel.key === "out";
+    const radius = px(Math.max(2, Math.min(4, room)));
+    const width = px(spikes ? Math.min(2, room) : room);
+    const zero = px(panel.y(0));
+    const bar = (value, t) => {
       if (value === 0) return "";
-      const kind = value > 0 ? "pos" : "neg";
-      const [x, y] = [at.x(t), panel.y(value)];
-      const stem = `<line x1="${px(x)}" y1="${px(panel.y(0))}" x2="${px(x)}" y2="${px(y)}" class="tt-bar tt-${kind}" stroke-width="${px(radius ? Math.min(width, 2) : width)}"/>`;
-      return stem + (radius ? `<circle cx="${px(x)}" cy="${px(y)}" r="${px(radius)}" class="tt-head tt-${kind}"/>` : "");
-    }).join("");
+      const kind = value > 0 ? "tt-pos" : "tt-neg";
+      const [x, y] = [px(at.x(t)), px(panel.y(value))];
+      const stem = `<path d="M${x} ${zero}V${y}" class="${kind}" stroke-width="${width}"/>`;
+      const head = `<circle cx="${x}" cy="${y}" r="${radius}" class="tt-head ${kind}"/>`;
+      return spikes ? stem + head : stem;
+    };
+    return panel.bars.map(bar).join("");
   }
 
   function timeAxis(at) {
     const { ticks } = axis([0, at.steps - 1], at.narrow ? 4 : 8);
-    const marks = ticks.map(
-      (t) => segment(at.x(t), at.bottom, at.x(t), at.bottom + 4, "tt-grid") + text(at.x(t), at.bottom + 16, t, "tt-time"),
-    );
-    return marks.join("") + text((at.left + at.right) / 2, at.bottom + 31, "time in steps", "tt-time");
+    const marks = ticks.map((t) => {
+      const x = at.x(t);
+      return (
+        segment(x, at.bottom, x, at.bottom + 4, "tt-grid") + text(x, at.bottom + 16, t, "tt-time")
+      );
+    });
+    const title = text((at.left + at.right) / 2, at.bottom + 31, "time in steps", "tt-time");
+    return marks.join("") + title;
   }
 
   /** The step that is looked at, through all panels. */
   function cursor(at, t) {
     if (t === null) return "";
-    const dots = at.panels.flatMap((panel) =>
-      (panel.lines ?? []).map(
-        ({ kind, values }) =>
-          `<circle cx="${px(at.x(t))}" cy="${px(panel.y(values[t]))}" r="3.2" class="tt-dot tt-${kind}"/>`,
-      ),
+    const x = px(at.x(t));
+    const dots = at.panels.flatMap(({ lines = [], y }) =>
+      lines.map(({ kind, values }) => {
+        return `<circle cx="${x}" cy="${px(y(values[t]))}" r="3.2" class="tt-dot tt-${kind}"/>`;
+      }),
     );
     const top = at.panels[0].top;
     return segment(at.x(t), top, at.x(t), at.bottom, "tt-cursor") + dots.join("");
@@ -205,7 +230,7 @@
 
   /** Draw into an SVG element.
    *
-   * Returns where things are: `stepAt` a horizontal position, `panels` with `top`, `height`, `limit`.
+   * Returns where things are: `stepAt` a position, and `panels` with `top`, `height` and `limit`.
    */
   function draw(svg, { layer, params }, series, { width, step, inputLimit }) {
     const steps = series.x.length;
@@ -213,14 +238,14 @@
     svg.setAttribute("width", width);
     svg.setAttribute("height", at.height);
     svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
-    svg.innerHTML =
-      at.panels.map((panel) => `<g data-panel="${panel.key}">${
-        frame(panel, at) +
-        (panel.levels ? levels(panel, at) : "") +
-        (panel.bars ? bars(panel, at) : "") +
-        (panel.lines ? panel.lines.map((l) => line(l, panel, at)).join("") + names(panel, at) : "") +
-        (panel.levels ? levelNames(panel, at) : "")
-      }</g>`).join("") + timeAxis(at) + cursor(at, step);
+    const content = (panel) =>
+      frame(panel, at) +
+      (panel.levels ? levels(panel, at) : "") +
+      (panel.bars ? bars(panel, at) : "") +
+      (panel.lines ? lines(panel, at) + names(panel, at) : "") +
+      (panel.levels ? levelNames(panel, at) : "");
+    const drawn = at.panels.map((panel) => `<g data-panel="${panel.key}">${content(panel)}</g>`);
+    svg.innerHTML = drawn.join("") + timeAxis(at) + cursor(at, step);
     svg.setAttribute("aria-label", describe(layer, at.panels, steps));
     return at;
   }
