@@ -130,6 +130,7 @@ def test_every_layer_is_chosen_by_keyboard(visit):
         name = page.locator("#tt-layer").input_value()
         seen.append(name)
         assert page.locator(".tt-summary").inner_text().startswith(f"{name}: ")
+        assert page.locator(".tt-summary a").get_attribute("href") == f"family/{name}.html"
         assert page.locator("svg").get_attribute("aria-label").startswith(f"{name} over 100 steps")
         labels = page.locator(".tt-controls fieldset:last-child label").all_inner_texts()
         assert labels == list(snn.ALL_LAYERS[name](1).spec.parameters)
@@ -179,6 +180,17 @@ def test_an_input_is_drawn_by_keyboard(visit, x64):
     pen = page.get_by_role("slider", name="input, drawn step by step")
     assert pen.get_attribute("aria-valuetext").startswith("step 98: x 0.1, syn ")
     assert shown(page, "step") == 98
+
+
+def test_arrows_in_the_widget_do_not_turn_the_page(visit):
+    """As Sphinx's own keys would."""
+    page = visit()
+    page.evaluate("document.addEventListener('keydown', (event) => (window.heard = event.key))")
+    page.locator(".tt-pen").focus()
+    press(page, "ArrowRight", "ArrowLeft")
+    assert page.evaluate("window.heard") is None
+    press(page, "s")
+    assert page.evaluate("window.heard") == "s"
 
 
 @pytest.mark.parametrize("touch", [False, True], ids=["mouse", "touch"])

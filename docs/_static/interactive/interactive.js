@@ -233,7 +233,7 @@
       this.timer ??= setTimeout(() => {
         this.timer = null;
         this.writeAddress();
-      }, 250);
+      }, 400); // some browsers allow no more than 100 in half a minute
     }
 
     draw() {

@@ -178,11 +178,20 @@
       .join("");
   }
 
+  /** Names of thresholds, at the end where fewer values are in the way. */
   function levelNames(panel, at) {
-    return panel.levels
-      .map(({ name, value }) =>
-        text(at.right - 2, panel.y(value) + (value < 0 ? 12 : -4), minus(name), "tt-level-name"))
-      .join("");
+    return panel.levels.map(({ name, value }) => {
+      const y = panel.y(value) + (value < 0 ? 12 : -4);
+      const steps = Math.ceil((6.5 * name.length) / (at.x(1) - at.x(0)));
+      const hidden = (from, to) =>
+        panel.lines
+          .flatMap(({ values, before = [] }) => [values, before])
+          .flatMap((values) => values.slice(from, to))
+          .filter((other) => Math.abs(panel.y(other) - y + 4) < 8).length;
+      return hidden(0, steps) < hidden(-steps)
+        ? text(at.left + 3, y, minus(name), "tt-level-name tt-left")
+        : text(at.right - 2, y, minus(name), "tt-level-name");
+    }).join("");
   }
 
   /** Stems from 0, round at the end: upwards and downwards in different colours. */
