@@ -5,8 +5,9 @@ RUN = $(VENV)/bin/python
 
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
+PEERS_VENV ?= .venv-peers
 
-.PHONY: demo test docs test-browser test-onnx test-nir format clean
+.PHONY: demo test docs test-browser test-onnx test-nir test-peers format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -46,6 +47,20 @@ $(NIR_VENV)/.installed: pyproject.toml
 	$(NIR_VENV)/bin/python -m pip install --quiet --editable '.[nirtorch]' 'pytest>=8.3'
 	touch $@
 
+# In an environment of its own, since the peers need torch.
+PEERS = examples/benchmarks/requirements-torch.txt examples/benchmarks/requirements-torch-nodeps.txt
+
+test-peers: $(PEERS_VENV)/.installed
+	$(PEERS_VENV)/bin/python -m pytest -k 'peers or coming' tests/test_peers.py tests/test_peers_pages.py tests/test_docs.py
+
+$(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS_VENV)/bin/python -m pip install --quiet --requirement $(word 1,$(PEERS))
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps --requirement $(word 2,$(PEERS))
+	$(PEERS_VENV)/bin/python -m pip install --quiet --editable . 'pytest>=8.3' 'optax>=0.2.5'
+	touch $@
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -58,4 +73,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) demo docs/_build
+	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) demo docs/_build

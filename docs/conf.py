@@ -38,6 +38,7 @@ html_title = "tracetorch_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which browsers refuse to pages of a folder
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 

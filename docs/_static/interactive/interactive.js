@@ -196,13 +196,13 @@
       });
     }
 
-    /** What each key does in the input's frame, `far` steps or units at once. */
+    /** What each key does in the input's frame, `far` steps or twentieths at once. */
     actions(far) {
       const values = neuron.inputOf(this.model);
       const last = values.length - 1;
       const step = Math.min(this.step ?? 0, last);
       const here = { step, value: values[step] };
-      const unit = (far * this.at.panels[0].limit) / 20;
+      const unit = 0.05 * far;
       const set = (value) => this.paint({ step, value }, { step, value });
       return {
         ArrowLeft: () => this.look(step - far),

@@ -1,0 +1,472 @@
+"""How the neurons of other libraries differ, as rows that compute.
+
+Each row describes a neuron class by the columns of the table in docs/coming-from/index.md, and
+`peer_neurons.simulate` runs that description. The tests hold it against what the class itself
+gives, stored by make_peer_vectors.py. ``python tests/peers.py --write`` puts the tables into the
+page; the tests check that they are there.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+from peer_neurons import (
+    AFTER,
+    BEFORE,
+    SAME,
+    SIGMOID,
+    SMOOTH,
+    STEPS,
+    SUPERSPIKE_1,
+    SUPERSPIKE_25,
+    TWICE,
+    Neuron,
+)
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "coming-from" / "index.md"
+FOLDER = pathlib.Path(__file__).parent / "data" / "peers"
+TABLES = ("neurons", "surrogates")
+
+DETERMINISTIC = ", quant_fn=round_ste()"
+
+
+COLUMNS = (
+    "neuron", "here", "current `i`", "decay", "input", "fires", "decided", "reset", "when",
+    "gradient of the reset", "derivative of a spike at `u`", "state", "sequences",
+)  # fmt: skip
+
+
+def _rows(defaults, *rows):
+    return tuple(Neuron(**{**defaults, **row}) for row in rows)
+
+
+def _with(arguments, **more):
+    return {**arguments, **more}
+
+
+LIF = {"beta": 0.75, "threshold": 1.5}
+CUBA = {"alpha": 0.5, **LIF}
+OURS = _rows(
+    {"library": "tracetorch_jax", "sequences": "[B, T, N]", "here": "itself", "counterpart": ""},
+    {"name": "LIB", "make": "snn.LIB(N, beta=beta, threshold=threshold)", "arguments": LIF},
+    {
+        "name": "SLIB",
+        "make": "snn.SLIB(N, alpha=alpha, beta=beta, threshold=threshold)",
+        "arguments": CUBA,
+        "current": "alpha * i + (1 - alpha) * x",
+    },
+    {
+        "name": "LI",
+        "make": "snn.LI(N, beta=beta)",
+        "arguments": {"beta": 0.75},
+        "factor": "1 - beta",
+        "fires": None,
+    },
+    {
+        "name": "LI(ema=False)",
+        "make": "snn.LI(N, beta=beta, ema=False)",
+        "arguments": {"beta": 0.75},
+        "fires": None,
+    },
+    {
+        "name": "SLI",
+        "make": "snn.SLI(N, alpha=alpha, beta=beta)",
+        "arguments": {"alpha": 0.5, "beta": 0.75},
+        "current": "alpha * i + (1 - alpha) * x",
+        "factor": "1 - beta",
+        "fires": None,
+    },
+)
+TRACETORCH = _rows(
+    {"library": "tracetorch", "state": "layer", "surrogate": SIGMOID},
+    {
+        "name": "LIB",
+        "make": "snn.LIB(N, beta=beta, threshold=threshold)",
+        "arguments": LIF,
+        "fires": "smooth",
+        "surrogate": SMOOTH,
+        "here": "lib_smooth",
+        "counterpart": "`LIB`",
+    },
+    {
+        "name": "LIB(quant_fn=round_ste())",
+        "make": f"snn.LIB(N, beta=beta, threshold=threshold{DETERMINISTIC})",
+        "arguments": LIF,
+        "here": "lib",
+        "counterpart": "`LIB`",
+    },
+    {
+        "name": "SLIB(quant_fn=round_ste())",
+        "make": f"snn.SLIB(N, alpha=alpha, beta=beta, threshold=threshold{DETERMINISTIC})",
+        "arguments": CUBA,
+        "current": "alpha * i + (1 - alpha) * x",
+        "here": "slib",
+        "counterpart": "`SLIB`",
+    },
+    {
+        "name": "LI",
+        "make": "snn.LI(N, beta=beta)",
+        "arguments": {"beta": 0.75},
+        "fires": None,
+        "here": "li",
+        "counterpart": "`LI(ema=False)`",
+    },
+    {
+        "name": "LIEMA",
+        "make": "snn.LIEMA(N, beta=beta)",
+        "arguments": {"beta": 0.75},
+        "factor": "1 - beta",
+        "fires": None,
+        "here": "liema",
+        "counterpart": "`LI`",
+    },
+)
+SNNTORCH = _rows(
+    {
+        "library": "snntorch",
+        "arguments": LIF,
+        "when": AFTER,
+        "gradient": "detached",
+        "state": "layer",
+    },
+    {
+        "name": "Leaky",
+        "make": "snntorch.Leaky(beta=beta, threshold=threshold)",
+        "here": "leaky",
+        "counterpart": "`RLIB`, outputs only",
+        "same": "outputs",
+    },
+    {
+        "name": "Leaky(reset_delay=False)",
+        "make": "snntorch.Leaky(beta=beta, threshold=threshold, reset_delay=False)",
+        "when": TWICE,
+        "gradient": "through",
+        "here": "leaky_at_once",
+        "counterpart": "`LIB`, up to a membrane of `2 * threshold`",
+        "unless": "u > threshold",
+    },
+    {
+        "name": 'Leaky(reset_mechanism="zero")',
+        "make": 'snntorch.Leaky(beta=beta, threshold=threshold, reset_mechanism="zero")',
+        "reset": "to 0",
+        "when": BEFORE,
+    },
+    {
+        "name": 'Leaky(reset_mechanism="zero", reset_delay=False)',
+        "make": "snntorch.Leaky(beta=beta, threshold=threshold, "
+        'reset_mechanism="zero", reset_delay=False)',
+        "reset": "to 0",
+        "when": SAME,
+        "gradient": "through",
+    },
+    {
+        "name": 'Leaky(reset_mechanism="none")',
+        "make": 'snntorch.Leaky(beta=beta, threshold=threshold, reset_mechanism="none")',
+        "reset": "none",
+        "here": "leaky_membrane",
+        "counterpart": "its membrane: `LI(ema=False)`",
+    },
+    {
+        "name": "Synaptic",
+        "make": "snntorch.Synaptic(alpha=alpha, beta=beta, threshold=threshold)",
+        "arguments": CUBA,
+        "current": "alpha * i + x",
+        "here": "synaptic",
+        "counterpart": "`flex.LeakyIntegrator`, outputs only",
+        "same": "outputs",
+    },
+    {
+        "name": "Synaptic(reset_delay=False)",
+        "make": "snntorch.Synaptic(alpha=alpha, beta=beta, threshold=threshold, reset_delay=False)",
+        "arguments": CUBA,
+        "current": "alpha * i + x",
+        "when": TWICE,
+        "gradient": "through",
+        "here": "synaptic_at_once",
+        "counterpart": "`flex.LeakyIntegrator`, up to a membrane of `2 * threshold`",
+        "unless": "u > threshold",
+    },
+    {
+        "name": 'Synaptic(reset_mechanism="zero")',
+        "make": "snntorch.Synaptic(alpha=alpha, beta=beta, threshold=threshold, "
+        'reset_mechanism="zero")',
+        "arguments": CUBA,
+        "current": "alpha * i + x",
+        "reset": "to 0",
+    },
+)
+SPYX = _rows(
+    {
+        "library": "spyx",
+        "arguments": LIF,
+        "decided": "before the update",
+        "when": AFTER,
+        "surrogate": SUPERSPIKE_25,
+        "sequences": "[T, B, N]",
+        "late": 1,
+    },
+    {
+        "name": "LIF",
+        "make": "spyx.nn.LIF((N,), beta=beta, threshold=threshold, rngs=rngs)",
+        "here": "lif",
+        "counterpart": "`RLIB`, one step earlier",
+    },
+    {
+        "name": "IF",
+        "make": "spyx.nn.IF((N,), threshold=threshold, rngs=rngs)",
+        "arguments": {"threshold": 1.5},
+        "decay": "1",
+        "here": "integrate_and_fire",
+        "counterpart": "`LIB`, one step earlier",
+    },
+    {
+        "name": "CuBaLIF",
+        "make": "spyx.nn.CuBaLIF((N,), alpha=alpha, beta=beta, threshold=threshold, rngs=rngs)",
+        "arguments": CUBA,
+        "current": "alpha * i + x",
+        "when": BEFORE,
+        "here": "cuba_lif",
+        "counterpart": "`flex.LeakyIntegrator`, one step earlier",
+    },
+    {
+        "name": "PSU_LIF",
+        "make": "spyx.nn.PSU_LIF((N,), beta=beta, threshold=threshold, rngs=rngs)",
+        "decided": "after the update",
+        "reset": "none",
+        "counterpart": "none: no reset",
+        "late": 0,
+    },
+    {
+        "name": "LI",
+        "make": "spyx.nn.LI((N,), beta=beta, rngs=rngs)",
+        "arguments": {"beta": 0.75},
+        "fires": None,
+        "here": "li",
+        "counterpart": "`LI(ema=False)`",
+        "late": 0,
+    },
+)
+JELLY = {"tau": 4.0, "v_threshold": 1.5}
+PLIF = {"w": float(np.float32(-np.log(3.0))), "v_threshold": 1.5}
+SPIKINGJELLY = _rows(
+    {
+        "library": "spikingjelly",
+        "arguments": JELLY,
+        "decay": "1 - 1 / tau",
+        "factor": "1 / tau",
+        "threshold": "v_threshold",
+        "fires": ">=",
+        "reset": "to 0",
+        "surrogate": SIGMOID,
+        "state": "layer",
+        "sequences": "[T, B, N]",
+        "unless": "u == 0",
+    },
+    {"name": "LIFNode", "make": "neuron.LIFNode(tau, v_threshold=v_threshold, **SEQUENCE)"},
+    {
+        "name": "LIFNode(detach_reset=True)",
+        "make": "neuron.LIFNode(tau, v_threshold=v_threshold, detach_reset=True, **SEQUENCE)",
+        "gradient": "detached",
+    },
+    {
+        "name": "LIFNode(decay_input=False)",
+        "make": "neuron.LIFNode(tau, False, v_threshold, **SEQUENCE)",
+        "factor": "1",
+    },
+    {
+        "name": "LIFNode(v_reset=None)",
+        "make": "neuron.LIFNode(tau, True, v_threshold, None, **SEQUENCE)",
+        "reset": "minus threshold",
+        "here": "lif_node_averaging",
+        "counterpart": "`flex.LeakyIntegrator`, off the threshold",
+    },
+    {
+        "name": "LIFNode(decay_input=False, v_reset=None)",
+        "make": "neuron.LIFNode(tau, False, v_threshold, None, **SEQUENCE)",
+        "factor": "1",
+        "reset": "minus threshold",
+        "here": "lif_node",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "ParametricLIFNode(decay_input=False, v_reset=None)",
+        "make": "neuron.ParametricLIFNode(1 + exp(-w), False, v_threshold, None, **SEQUENCE)",
+        "arguments": PLIF,
+        "decay": "sigmoid(-w)",
+        "factor": "1",
+        "reset": "minus threshold",
+        "here": "parametric_lif_node",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "IFNode(v_reset=None)",
+        "make": "neuron.IFNode(v_threshold, None, **SEQUENCE)",
+        "arguments": {"v_threshold": 1.5},
+        "decay": "1",
+        "factor": "1",
+        "reset": "minus threshold",
+        "here": "if_node",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "NonSpikingLIFNode",
+        "make": "neuron.NonSpikingLIFNode(tau)",
+        "arguments": {"tau": 4.0},
+        "state": "none",
+        "unless": "False",
+        "fires": None,
+        "here": "non_spiking_lif_node",
+        "counterpart": "`LI`",
+    },
+)
+BOX = {"dt": 2.0**-10, "tau_mem_inv": 256.0, "v_th": 1.5}
+NORSE = _rows(
+    {
+        "library": "norse",
+        "arguments": BOX,
+        "decay": "1 - dt * tau_mem_inv",
+        "factor": "dt * tau_mem_inv",
+        "threshold": "v_th",
+        "reset": "to 0",
+        "surrogate": SUPERSPIKE_1,
+        "sequences": "[T, B, N]",
+    },
+    {
+        "name": "LIF",
+        "make": "norse.LIF(norse.LIFParameters(*map(tensor, (tau_syn_inv, tau_mem_inv, 0, v_th))), "
+        "dt=dt, record_states=True)",
+        "arguments": _with(BOX, tau_syn_inv=512.0),
+        "current": "(1 - dt * tau_syn_inv) * i + x",
+    },
+    {
+        "name": "LIFRecurrent",
+        "make": "norse.LIFRecurrent(N, N, norse.LIFParameters(*map(tensor, (tau_syn_inv, "
+        "tau_mem_inv, 0, v_th))), dt=dt, record_states=True, "
+        "input_weights=torch.eye(N), recurrent_weights=torch.zeros(N, N))",
+        "arguments": _with(BOX, tau_syn_inv=512.0),
+        "current": "(1 - dt * tau_syn_inv) * i + x",
+        "gradient": "detached",
+    },
+    {
+        "name": "LIFBoxCell",
+        "make": "norse.LIFBoxCell(LIFBoxParameters(tensor(tau_mem_inv), v_th=tensor(v_th)), dt)",
+        "sequences": STEPS,
+    },
+    {
+        "name": "LIFBoxCell(reset_method=reset_subtract)",
+        "make": "norse.LIFBoxCell(LIFBoxParameters(tensor(tau_mem_inv), v_th=tensor(v_th), "
+        "reset_method=reset_subtract), dt)",
+        "sequences": STEPS,
+        "reset": "minus threshold",
+        "here": "lif_box",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": "LI",
+        "make": "norse.LI(norse.LIParameters(tensor(tau_syn_inv), tensor(tau_mem_inv)), dt=dt, "
+        "record_states=True)",
+        "arguments": {"dt": 2.0**-10, "tau_mem_inv": 256.0, "tau_syn_inv": 512.0},
+        "current": "(1 - dt * tau_syn_inv) * i + x",
+        "fires": None,
+        "here": "li",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": "LIBoxCell",
+        "make": "norse.LIBoxCell(LIBoxParameters(tensor(tau_mem_inv)), dt=dt)",
+        "arguments": {"dt": 2.0**-10, "tau_mem_inv": 256.0},
+        "sequences": STEPS,
+        "fires": None,
+        "here": "li_box",
+        "counterpart": "`LI`",
+    },
+)
+ROWS = {row.key: row for row in (*OURS, *TRACETORCH, *SNNTORCH, *SPYX, *SPIKINGJELLY, *NORSE)}
+LIBRARIES = {
+    "tracetorch_jax": "tracetorch_jax",
+    "tracetorch": "traceTorch 0.19.2",
+    "snntorch": "snnTorch 1.0.0",
+    "spyx": "Spyx 1.0.0",
+    "spikingjelly": "SpikingJelly 2.0.0",
+    "norse": "norse 1.1.0",
+}
+
+
+# By library: how a user asks for it there, the expression that makes it, if that is another, and
+# what has the same derivative here, if anything has.
+SURROGATES = {
+    "tracetorch": (
+        ("sigmoid4x", None, "smooth(4.0)"),
+        ("sigmoid4x, quant_fn=round_ste()", "lambda u: round_ste()(sigmoid4x(u))", "sigmoid(4.0)"),
+    ),
+    "snntorch": (
+        ("surrogate.atan(alpha=3)", None, "atan(3.0)"),
+        ("surrogate.fast_sigmoid(slope=5)", None, "fast_sigmoid(5.0)"),
+        ("surrogate.sigmoid(slope=5)", None, "sigmoid(5.0)"),
+        ("surrogate.triangular()", None, None),
+        ("surrogate.straight_through_estimator()", None, None),
+    ),
+    "spyx": (
+        ("axn.superspike(5)", None, "fast_sigmoid(5.0)"),
+        ("axn.boxcar(2, 0.5)", None, "straight_through(2.0)"),
+        ("axn.tanh(2)", None, "sigmoid(4.0)"),
+        ("axn.triangular(1)", None, "triangular(1.0)"),
+        ("axn.arctan(2)", None, None),
+    ),
+    "spikingjelly": (
+        ("surrogate.Sigmoid(5.0)", None, "sigmoid(5.0)"),
+        ("surrogate.ATan(3.0)", None, "atan(3.0)"),
+        ("surrogate.PiecewiseQuadratic(2.0)", None, "triangular(0.5)"),
+        ("surrogate.Rect(2.0)", None, "straight_through(0.5)"),
+        ("surrogate.SuperSpike(1.0)", None, "fast_sigmoid(1.0)"),
+        ("surrogate.SoftSign(2.0)", None, "fast_sigmoid(2.0)"),
+        ("surrogate.Erf(2.0)", None, "gaussian(8**-0.5)"),
+    ),
+    "norse": (
+        ('method="super", alpha=100', 'spike("super", 100.0)', "fast_sigmoid(1.0)"),
+        ('method="super", alpha=1', 'spike("super", 1.0)', "fast_sigmoid(1.0)"),
+        ('method="triangle", alpha=1', 'spike("triangle", 1.0)', "triangular(1.0)"),
+        ('method="tanh", alpha=2', 'spike("tanh", 2.0)', "sigmoid(4.0)"),
+        ('method="circ", alpha=1', 'spike("circ", 1.0)', None),
+    ),
+}
+
+
+def neurons():
+    """The table of neurons."""
+    lines = ["| library | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
+    for row in ROWS.values():
+        lines.append(f"| {LIBRARIES[row.library]} | " + " | ".join(row.cells) + " |")
+    return "\n".join(lines)
+
+
+def surrogates():
+    """The table of surrogate derivatives."""
+    lines = ["| library | there | here |", "|---|---|---|"]
+    for library, rows in SURROGATES.items():
+        for there, _, here in rows:
+            cell = f"`{here}`" if here else "none"
+            lines.append(f"| {LIBRARIES[library]} | `{there}` | {cell} |")
+    return "\n".join(lines)
+
+
+def marks(name):
+    """What stands before and after a table in the page."""
+    return f"<!-- {name}: written by tests/peers.py -->\n\n", f"\n\n<!-- end of {name} -->"
+
+
+def written(name, page):
+    """What the page has between them."""
+    begin, end = marks(name)
+    return page.split(begin)[1].split(end)[0]
+
+
+if __name__ == "__main__":
+    for name in TABLES:
+        table = globals()[name]()
+        if sys.argv[1:] == ["--write"]:
+            page = PAGE.read_text()
+            old = "".join((marks(name)[0], written(name, page), marks(name)[1]))
+            PAGE.write_text(page.replace(old, "".join((marks(name)[0], table, marks(name)[1]))))
+        else:
+            print(table, end="\n\n")
