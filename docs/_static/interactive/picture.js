@@ -49,13 +49,13 @@
     return power * [1, 2, 5, 10].find((factor) => factor * power >= value * 0.999);
   }
 
-  /** Ends of an axis that holds 0, and round numbers on it: about `most`, at least three. */
+  /** Ends of an axis that holds 0, and round numbers on it: about `most`, but more than 0 alone. */
   function axis(values, most) {
     const low = Math.min(0, ...values);
     const high = Math.max(0, ...values);
     if (low === high) return { low: 0, high: 1, ticks: [0, 1] };
     let ticks = [];
-    for (; ticks.length < 3; most++) {
+    for (; ticks.length < (low < 0 && high > 0 ? 3 : 2); most++) {
       const step = roundUp((high - low) / most);
       const first = Math.ceil(low / step - 1e-9);
       const last = Math.floor(high / step + 1e-9);
@@ -89,7 +89,7 @@
     const right = width - 64;
     let top = 0;
     const placed = panels.map((panel) => {
-      const ticks = panel.key === "mem" && !narrow ? 4 : 2;
+      const ticks = { mem: narrow ? 2 : 4, out: 1 }[panel.key] ?? 2;
       const scale =
         panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
       const height = heights[panel.key];
