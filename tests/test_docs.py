@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 from generate import family
 from generate import pages as copies
-from generate.sessions import Block, Mark, run, sessions
+from generate.sessions import Block, Mark, code, run, sessions
 from pages import DOCS, ROOT, blocks, read
 
 # Pages, or what follows a heading of them, whose code needs more than a session: their own test.
@@ -43,10 +43,10 @@ SESSIONS = {
 }
 
 
-def imported(code: str) -> set[str]:
+def imported(text: str) -> set[str]:
     """Packages that code imports."""
     names = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -57,8 +57,11 @@ def imported(code: str) -> set[str]:
 @pytest.mark.parametrize("name", SESSIONS)
 def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each session by itself; those with a peer where it is installed."""
-    code = "".join(piece.code for piece in SESSIONS[name])
-    missing = {peer for peer in imported(code) & PEERS if not importlib.util.find_spec(peer)}
+    missing = {
+        peer
+        for peer in imported(code(SESSIONS[name])) & PEERS
+        if not importlib.util.find_spec(peer)
+    }
     if missing:
         pytest.skip(f"needs {', '.join(sorted(missing))}")
     monkeypatch.chdir(tmp_path)
@@ -95,9 +98,10 @@ def test_pages_with_code_are_known():
 def test_what_a_page_says_is_printed(prints, right):
     session = [Block("x = 1\nprint(x)\n"), Block("print(x)\nprint(2)\n", prints)]
     if right:
-        return run(session, "page")
-    with pytest.raises(AssertionError, match="page says that this is printed"):
-        run(session, "page")
+        assert run(session, "page")["x"] == 1
+    else:
+        with pytest.raises(AssertionError, match="page says that this is printed"):
+            run(session, "page")
 
 
 def test_sessions_of_a_page():

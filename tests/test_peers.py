@@ -18,6 +18,7 @@ import pages
 import peer_neurons
 import peers
 import pytest
+from generate.sessions import code, run, sessions
 
 from tracetorch_jax import snn, spikes
 
@@ -134,11 +135,9 @@ def results(model, x, w, late=0):
 
 def cell(row):
     """Our layer, by the code of the library's page."""
-    for session in pages.sessions(pages.read(f"coming-from/{row.library}")):
-        if re.search(rf"^def {row.here}\(", session, re.M):
-            names = {"__name__": "page"}
-            exec(compile(session, row.library, "exec"), names)
-            make = names[row.here]
+    for session in sessions(pages.read(f"coming-from/{row.library}")):
+        if re.search(rf"^def {row.here}\(", code(session), re.M):
+            make = run(session, row.library)[row.here]
             wanted = inspect.signature(make).parameters.keys() & row.arguments.keys()
             return make(make_peer_vectors.N, **{name: row.arguments[name] for name in wanted})
     raise LookupError(f"no `{row.here}` on the page of {row.library}")

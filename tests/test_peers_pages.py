@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+from generate.sessions import run, sessions
 
 from tracetorch_jax import interop, snn
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Weight
@@ -19,12 +20,8 @@ def needs(name):
 
 def page(library):
     """Names that the page's sessions leave: their model, ours, and layers with the same numbers."""
-    names = []
-    for session in pages.sessions(pages.read(f"coming-from/{library}")):
-        names.append({"__name__": "page"})
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            exec(compile(session, library, "exec"), names[-1])
-    return names
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        return [run(session, library) for session in sessions(pages.read(f"coming-from/{library}"))]
 
 
 def in_tracetorch(net, xs):

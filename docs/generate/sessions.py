@@ -12,6 +12,7 @@ import doctest
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 MARK = re.compile(r"^<!-- picture: (?P<name>[\w-]+) \| (?P<shows>.*?) -->$", re.S | re.M)
 _PIECES = re.compile(
@@ -54,20 +55,30 @@ def sessions(text: str) -> list[Session]:
     return found
 
 
-def run(session: Session, name: str, draw: Callable[[Mark], None] = lambda mark: None) -> None:
+def code(session: Session) -> str:
+    """All that is typed."""
+    return "".join(piece.code for piece in session if isinstance(piece, Block))
+
+
+def run(
+    session: Session, name: str, draw: Callable[[Mark], None] = lambda mark: None
+) -> dict[str, Any]:
     """Run a session, and call `draw` where it asks for a picture.
+
+    Returns:
+        The names that it leaves.
 
     Raises:
         AssertionError: something is printed that the page does not say.
     """
-    names: dict = {"__name__": "page"}
+    names: dict[str, Any] = {"__name__": "page"}
     for piece in session:
         if isinstance(piece, Mark):
             draw(piece)
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(piece.code, name, "exec"), names)
+            exec(compile(piece.code, name, "exec", dont_inherit=True), names)
         if piece.prints is not None and not _CHECKER.check_output(
             piece.prints, printed.getvalue(), _LOOSELY
         ):
@@ -75,3 +86,4 @@ def run(session: Session, name: str, draw: Callable[[Mark], None] = lambda mark:
                 f"{name} says that this is printed:\n{piece.prints}\nand it is:\n"
                 f"{printed.getvalue()}"
             )
+    return names
