@@ -20,7 +20,7 @@ test: $(VENV)/.installed
 
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed
-	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # The interactive page, in a Chromium found on the PATH.
 test-browser: $(VENV)/.installed
