@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import chromium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +13,6 @@ from interactive import SCRIPTS, mount
 
 from tracetorch_jax import snn
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs playwright: pip install 'tracetorch_jax[browser]'"
-)
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the PATH")
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -39,12 +33,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium.launch() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -58,13 +48,7 @@ def visit(browser, address):
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("requestfailed", lambda request: wrong.append(request.url))
-        page.on(
-            "request",
-            lambda request: request.url.startswith(("file:", "data:")) or wrong.append(request.url),
-        )
+        chromium.watch(page, wrong)
         page.goto(address + (fragment and f"#{fragment}"))
         settle(page)
         return page

@@ -8,6 +8,7 @@ import sys
 import urllib.parse
 import zlib
 
+import chromium
 import pytest
 from generate import names
 from pages import DOCS
@@ -108,6 +109,31 @@ def test_every_public_name_is_in_the_inventory(site):
     data = (site / "objects.inv").read_bytes()
     lines = zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines()
     assert set(names.everything()) <= {line.split(" ")[0] for line in lines}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_in_a_browser(site, width):
+    """On a desktop and on a phone: nothing is logged, nothing is missing, nothing sticks out."""
+    with chromium.launch() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        for path in sorted(site.rglob("*.html")):
+            wrong = []
+            chromium.watch(page, wrong)
+            page.goto(path.as_uri())
+            assert not wrong, path.name
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+            assert page.evaluate("[...document.images].every((i) => i.naturalWidth)"), path.name
+
+
+def test_search_works_from_the_folder(site):
+    with chromium.launch() as browser:
+        page, wrong = browser.new_page(), []
+        chromium.watch(page, wrong)
+        page.goto((site / "index.html").as_uri())
+        page.fill("input[name=q]", "halflife_to_decay")
+        page.press("input[name=q]", "Enter")
+        page.get_by_role("link", name="halflife_to_decay").first.wait_for()
+        assert not wrong
 
 
 def test_the_source_is_left_as_it_was(site):
