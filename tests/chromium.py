@@ -1,11 +1,20 @@
 """A browser without a window, where there is one."""
 
 import contextlib
+import importlib.util
 import shutil
 
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def path():
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def is_available():
+    return bool(path() and importlib.util.find_spec("playwright"))
 
 
 @contextlib.contextmanager
@@ -14,11 +23,12 @@ def launch():
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="needs playwright: pip install 'tracetorch_jax[browser]'"
     )
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
+    if path() is None:
         pytest.skip("needs a Chromium on the PATH")
     with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = api.chromium.launch(
+            executable_path=path(), args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
