@@ -7,7 +7,7 @@ ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
 
-.PHONY: demo test docs test-onnx test-nir test-peers format clean
+.PHONY: demo test docs test-browser test-onnx test-nir test-peers format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -20,7 +20,12 @@ test: $(VENV)/.installed
 
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed
-	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+# The interactive page, in a Chromium found on the PATH.
+test-browser: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable '.[browser]'
+	$(RUN) -m pytest -rs tests/test_interactive_browser.py tests/test_site.py
 
 # In an environment of its own, since jax2onnx does not know the newest jax.
 test-onnx: $(ONNX_VENV)/.installed

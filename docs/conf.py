@@ -18,7 +18,7 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, figures, pages, reference, signatures  # noqa: E402
+from generate import family, figures, javascript, pages, reference, signatures  # noqa: E402
 
 import tracetorch_jax  # noqa: E402
 
@@ -156,6 +156,7 @@ def write() -> None:
     pages.write(HERE)
     family.write(HERE / "family")
     reference.write(HERE / "reference")
+    javascript.write(HERE / "_static")
 
 
 def setup(app: Any) -> None:

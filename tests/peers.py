@@ -34,6 +34,8 @@ COLUMNS = (
     "neuron", "here", "current `i`", "decay", "input", "fires", "decided", "reset", "when",
     "gradient of the reset", "derivative of a spike at `u`", "state", "sequences",
 )  # fmt: skip
+UPDATE = ("here", "current `i`", "decay", "input", "fires", "state", "sequences")
+SPIKES = ("decided", "reset", "when", "gradient of the reset", "derivative of a spike at `u`")
 
 
 def _rows(defaults, *rows):
@@ -433,11 +435,27 @@ SURROGATES = {
 
 
 def neurons():
-    """The table of neurons."""
-    lines = ["| library | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    for row in ROWS.values():
-        lines.append(f"| {LIBRARIES[row.library]} | " + " | ".join(row.cells) + " |")
-    return "\n".join(lines)
+    """Of each library, what is so in all rows, and tables of the rest: update, then spikes."""
+    return "\n\n".join(_library(library) for library in LIBRARIES)
+
+
+def _library(library):
+    rows = [row for row in ROWS.values() if row.library == library]
+    columns = dict(zip(COLUMNS, zip(*(row.cells for row in rows), strict=True), strict=True))
+    firing = [i for i, row in enumerate(rows) if row.fires]
+    alike, tables = [], []
+    for names, where in ((UPDATE, range(len(rows))), (SPIKES, firing)):
+        shown = {name: [columns[name][i] for i in where] for name in ("neuron", *names)}
+        for name in names:
+            if set(shown[name]) == {""}:
+                del shown[name]
+            elif name != "here" and len(set(shown[name])) == 1:
+                alike.append((COLUMNS.index(name), f"**{name}**: {shown.pop(name)[0]}"))
+        if len(shown) > 1:
+            lines = [shown, ("---",) * len(shown), *zip(*shown.values(), strict=True)]
+            tables.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    same = "; ".join(words for _, words in sorted(alike))
+    return "\n\n".join([f"### {LIBRARIES[library]}", f"The same in all: {same}.", *tables])
 
 
 def surrogates():

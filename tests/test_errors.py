@@ -136,7 +136,8 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
             step(None, jnp.ones((2, size)))
         with pytest.raises(ValueError, match=f"`input_shape` {words}"):
             layer.initialize_carry(None, (2, size))
-        with pytest.raises(ValueError, match="`xs` must have num_neurons = 3"):
+        seen = rf"got {size} in steps of shape \(2, {size}\)"  # wherever the time axis is
+        with pytest.raises(ValueError, match=f"`xs` must have num_neurons = 3 .*{seen}"):
             snn.Unroll(layer).init(jax.random.key(0), jnp.ones((2, 4, size)))
     for lengths in (jnp.array([1, 2, 3]), jnp.array([[1], [2]]), jnp.array(2)):
         with pytest.raises(ValueError, match=r"`seq_lengths` must have one length .* shape \(2,\)"):

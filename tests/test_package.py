@@ -16,6 +16,7 @@ from tracetorch_jax import snn
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "tracetorch_jax").rglob("*.py"))
+GENERATORS = sorted((ROOT / "docs" / "generate").rglob("*.py"))
 README = (ROOT / "README.md").read_text()
 
 
@@ -51,7 +52,7 @@ def test_importing_needs_nothing_but_the_declared_dependencies():
     assert set(run("-c", code).split()) <= {"tracetorch_jax"} | sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES + GENERATORS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_public_names_of_jax_and_flax(path):
     """No module and no attribute with an underscore is taken from either."""
     tree = ast.parse(path.read_text())

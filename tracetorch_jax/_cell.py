@@ -253,7 +253,7 @@ class Cell:
             jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
         ):
             raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
-        self._check_shape(name, x.shape[leading:], x.shape)
+        self._check_shape(name, x.shape[leading:], "steps of shape" if leading else "shape")
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         if self.dtype is not None:
             return x, jnp.dtype(self.dtype), jnp.dtype(self.dtype)
@@ -262,19 +262,21 @@ class Cell:
             return x, param_dtype, param_dtype
         return x, wider(x.dtype, param_dtype), x.dtype
 
-    def _check_shape(
-        self, name: str, shape: tuple[int, ...], whole: tuple[int, ...] | None = None
-    ) -> None:
-        layer, whole = type(self).__name__, shape if whole is None else whole
+    def _check_shape(self, name: str, shape: tuple[int, ...], got: str = "shape") -> None:
+        """Check the shape of a step's tensor, and of sequences that of each step.
+
+        Where the time axis is, only the caller knows.
+        """
+        layer = type(self).__name__
         if len(shape) < -self.dim:
             raise ValueError(
                 f"`{name}` must have an axis {self.dim} in each step for {layer} with "
-                f"dim={self.dim}; got shape {whole}."
+                f"dim={self.dim}; got {got} {shape}."
             )
         if shape[self.dim] != self.num_neurons:
             raise ValueError(
                 f"`{name}` must have num_neurons = {self.num_neurons} at axis {self.dim} for "
-                f"{layer}; got {shape[self.dim]} in shape {whole}."
+                f"{layer}; got {shape[self.dim]} in {got} {shape}."
             )
 
     def _check_carry(self, carry: Any, shape: tuple[int, ...], dtype: Any) -> Carry:

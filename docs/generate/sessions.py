@@ -78,7 +78,7 @@ def run(
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(piece.code, name, "exec"), names)
+            exec(compile(piece.code, name, "exec", dont_inherit=True), names)
         if piece.prints is not None and not _CHECKER.check_output(
             piece.prints, printed.getvalue(), _LOOSELY
         ):

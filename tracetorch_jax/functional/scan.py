@@ -57,8 +57,9 @@ def unroll(
         elementwise: promises that no step mixes the elements of a state, and that all arrays of
             the state have one shape, against which every parameter broadcasts. Gradients of
             parameters are then summed through time element by element and reduced to the
-            parameters' shapes once at the end, rather than at every step. What the step closes
-            over is constant: whatever needs a gradient belongs into `params`.
+            parameters' shapes once at the end, rather than at every step. Where a step sums or
+            rearranges a parameter's own elements, its gradient is silently wrong. What the step
+            closes over is constant: whatever needs a gradient belongs into `params`.
         seq_lengths: ``[B]`` integers in [0, T], where B is the leading axis of each step's
             tensors, or a scalar if they have no batch axis. Steps at or beyond a sequence's length
             leave its state as it is and give 0; what `xs` holds there (NaN included) influences

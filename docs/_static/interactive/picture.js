@@ -1,0 +1,274 @@
+// The picture of the interactive page: panels over one time axis, drawn as SVG.
+(function (tracetorch) {
+  "use strict";
+
+  const HEIGHTS = {
+    wide: { x: 84, syn: 68, rec: 68, mem: 160, out: 64, gap: 28 },
+    narrow: { x: 60, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
+  };
+  const LABEL = 12;
+
+  /** Panels of a layer, from the top: what each shows, as lines or bars. */
+  function panelsOf(layer, params, series) {
+    const { states, thresholds } = tracetorch.layers[layer];
+    const fires = thresholds.some(Boolean);
+    const lines = (name) => [
+      ...["pos", "neg"]
+        .filter((sign) => states.includes(`${sign}_${name}`))
+        .map((kind) => ({ name: `${kind}_${name}`, kind, values: series[`${kind}_${name}`] })),
+      { name, kind: "sum", values: series[name] },
+    ];
+    const panels = [{ key: "x", title: "input x: draw here", bars: series.x }];
+    if (series.syn) panels.push({ key: "syn", title: "synaptic trace", lines: lines("syn") });
+    if (series.rec) panels.push({ key: "rec", title: "recurrent trace", lines: lines("rec") });
+    const membrane = { key: "mem", title: "membrane", lines: lines("mem"), levels: [] };
+    if (fires) membrane.lines[membrane.lines.length - 1].before = series.membrane;
+    else membrane.title = "membrane, which is the output";
+    thresholds.forEach((name, side) => {
+      if (!name) return;
+      const level = { name: side ? `-${name}` : name, value: side ? -params[name] : params[name] };
+      membrane.levels.push(level);
+    });
+    panels.push(membrane);
+    if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
+    return panels;
+  }
+
+  /** "3 spikes", or how many of each sign. */
+  function count(out) {
+    const spikes = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+    const negative = out.filter((v) => v < 0).length;
+    const all = out.filter((v) => v !== 0).length;
+    if (!negative) return spikes(all, "spike");
+    return `${all - negative} positive, ${spikes(negative, "negative spike")}`;
+  }
+
+  /** The least of 1, 2 and 5 times a power of ten that reaches a value. */
+  function roundUp(value) {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return power * [1, 2, 5, 10].find((factor) => factor * power >= value * 0.999);
+  }
+
+  /** Ends of an axis that holds 0, and round numbers on it: about `most`, but more than 0 alone. */
+  function axis(values, most) {
+    const low = Math.min(0, ...values);
+    const high = Math.max(0, ...values);
+    if (low === high) return { low: 0, high: 1, ticks: [0, 1] };
+    let ticks = [];
+    for (; ticks.length < (low < 0 && high > 0 ? 3 : 2); most++) {
+      const step = roundUp((high - low) / most);
+      const first = Math.ceil(low / step - 1e-9);
+      const last = Math.floor(high / step + 1e-9);
+      const count = last - first + 1;
+      ticks = Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+    }
+    const margin = 0.06 * (high - low);
+    return { low: low < 0 ? low - margin : low, high: high > 0 ? high + margin : high, ticks };
+  }
+
+  /** The axis of the input: the same to both sides, and still while values change a little. */
+  function inputAxis(values, least = 1) {
+    const limit = roundUp(Math.max(least, ...values.map(Math.abs)));
+    return { low: -limit, high: limit, ticks: [-limit, 0, limit], limit };
+  }
+
+  function valuesOf(panel) {
+    const lines = panel.lines ?? [];
+    return [
+      ...(panel.bars ?? []),
+      ...lines.flatMap((line) => [...line.values, ...(line.before ?? [])]),
+      ...(panel.levels ?? []).map((level) => level.value),
+    ];
+  }
+
+  /** Where everything goes, in pixels. */
+  function layout(panels, width, steps, inputLimit) {
+    const narrow = width < 480;
+    const heights = HEIGHTS[narrow ? "narrow" : "wide"];
+    const left = narrow ? 38 : 46;
+    const right = width - 64;
+    let top = 0;
+    const placed = panels.map((panel) => {
+      const ticks = { mem: narrow ? 2 : 4, out: 1 }[panel.key] ?? 2;
+      const scale =
+        panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
+      const height = heights[panel.key];
+      const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
+      place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
+      top += height + heights.gap;
+      return place;
+    });
+    const x = (t) => left + ((t + 0.5) * (right - left)) / steps;
+    const stepAt = (position) => {
+      const step = Math.floor(((position - left) / (right - left)) * steps);
+      return Math.min(steps - 1, Math.max(0, step));
+    };
+    const [height, bottom] = [top + 34, top - 6];
+    return { panels: placed, width, height, bottom, left, right, steps, x, stepAt, narrow };
+  }
+
+  const px = (value) => value.toFixed(1);
+
+  function text(x, y, content, cls) {
+    return `<text x="${px(x)}" y="${px(y)}" class="${cls}">${content}</text>`;
+  }
+
+  function segment(x1, y1, x2, y2, cls) {
+    return `<line x1="${px(x1)}" y1="${px(y1)}" x2="${px(x2)}" y2="${px(y2)}" class="${cls}"/>`;
+  }
+
+  const minus = (content) => String(content).replace("-", "\u2212");
+
+  /** Ticks that have room for their labels: 0, then the outermost, then what fits between. */
+  function roomy({ ticks, y }) {
+    const kept = [];
+    const rank = (tick) => (tick === 0 ? Infinity : Math.abs(tick));
+    for (const tick of [...ticks].sort((a, b) => rank(b) - rank(a)))
+      if (kept.every((other) => Math.abs(y(other) - y(tick)) >= LABEL)) kept.push(tick);
+    return kept;
+  }
+
+  function frame(panel, at) {
+    const marks = roomy(panel).map((tick) => {
+      const y = panel.y(tick);
+      return (
+        segment(at.left, y, at.right, y, tick === 0 ? "tt-zero" : "tt-grid") +
+        text(at.left - 6, y + 4, minus(tick), "tt-tick")
+      );
+    });
+    return text(at.left, panel.top - 7, panel.title, "tt-title") + marks.join("");
+  }
+
+  function lines(panel, at) {
+    return panel.lines.map((one) => line(one, panel, at)).join("");
+  }
+
+  /** A line; where the membrane is reset it goes on to its value before, and drops from there. */
+  function line({ values, before, kind }, panel, at) {
+    const points = values.map((value, t) => {
+      const here = `${px(at.x(t))},${px(panel.y(value))}`;
+      if (!before || before[t] === value) return here;
+      return `${px(at.x(t))},${px(panel.y(before[t]))} ${here}`;
+    });
+    return `<polyline points="${points.join(" ")}" class="tt-line tt-${kind}"/>`;
+  }
+
+  /** Names at the ends of the lines, moved apart where they would meet. */
+  function names(panel, at) {
+    const labels = panel.lines.map(({ name, kind, values }) => {
+      return { name, kind, y: panel.y(values.at(-1)) };
+    });
+    labels.sort((a, b) => a.y - b.y);
+    labels.forEach((label, i) => {
+      if (i) label.y = Math.max(label.y, labels[i - 1].y + LABEL);
+    });
+    let limit = panel.top + panel.height + 4;
+    for (const label of labels.reverse()) {
+      label.y = Math.min(label.y, limit);
+      limit = label.y - LABEL;
+    }
+    return labels
+      .map(({ name, kind, y }) => text(at.right + 5, y + 4, name, `tt-name tt-${kind}`))
+      .join("");
+  }
+
+  function levels(panel, at) {
+    return panel.levels
+      .map(({ value }) => segment(at.left, panel.y(value), at.right, panel.y(value), "tt-level"))
+      .join("");
+  }
+
+  /** Names of thresholds, at the end where fewer values are in the way. */
+  function levelNames(panel, at) {
+    return panel.levels.map(({ name, value }) => {
+      const y = panel.y(value) + (value < 0 ? 12 : -4);
+      const steps = Math.ceil((6.5 * name.length) / (at.x(1) - at.x(0)));
+      const hidden = (from, to) =>
+        panel.lines
+          .flatMap(({ values, before = [] }) => [values, before])
+          .flatMap((values) => values.slice(from, to))
+          .filter((other) => Math.abs(panel.y(other) - y + 4) < 8).length;
+      return hidden(0, steps) < hidden(-steps)
+        ? text(at.left + 3, y, minus(name), "tt-level-name tt-left")
+        : text(at.right - 2, y, minus(name), "tt-level-name");
+    }).join("");
+  }
+
+  /** Stems from 0, round at the end: upwards and downwards in different colours. */
+  function bars(panel, at) {
+    const room = Math.max(1, Math.min(5, 0.6 * (at.x(1) - at.x(0))));
+    const spikes = panel.key === "out";
+    const radius = px(Math.max(2, Math.min(4, room)));
+    const width = px(spikes ? Math.min(2, room) : room);
+    const zero = px(panel.y(0));
+    const bar = (value, t) => {
+      if (value === 0) return "";
+      const kind = value > 0 ? "tt-pos" : "tt-neg";
+      const [x, y] = [px(at.x(t)), px(panel.y(value))];
+      const stem = `<path d="M${x} ${zero}V${y}" class="${kind}" stroke-width="${width}"/>`;
+      const head = `<circle cx="${x}" cy="${y}" r="${radius}" class="tt-head ${kind}"/>`;
+      return spikes ? stem + head : stem;
+    };
+    return panel.bars.map(bar).join("");
+  }
+
+  function timeAxis(at) {
+    const { ticks } = axis([0, at.steps - 1], at.narrow ? 4 : 8);
+    const marks = ticks.map((t) => {
+      const x = at.x(t);
+      return (
+        segment(x, at.bottom, x, at.bottom + 4, "tt-grid") + text(x, at.bottom + 16, t, "tt-time")
+      );
+    });
+    const title = text((at.left + at.right) / 2, at.bottom + 31, "time in steps", "tt-time");
+    return marks.join("") + title;
+  }
+
+  /** The step that is looked at, through all panels. */
+  function cursor(at, t) {
+    if (t === null) return "";
+    const x = px(at.x(t));
+    const dots = at.panels.flatMap(({ lines = [], y }) =>
+      lines.map(({ kind, values }) => {
+        return `<circle cx="${x}" cy="${px(y(values[t]))}" r="3.2" class="tt-dot tt-${kind}"/>`;
+      }),
+    );
+    const top = at.panels[0].top;
+    return segment(at.x(t), top, at.x(t), at.bottom, "tt-cursor") + dots.join("");
+  }
+
+  /** Draw into an SVG element.
+   *
+   * Returns where things are: `stepAt` a position, and `panels` with `top`, `height` and `limit`.
+   */
+  function draw(svg, { layer, params }, series, { width, step, inputLimit }) {
+    const steps = series.x.length;
+    const at = layout(panelsOf(layer, params, series), width, steps, inputLimit);
+    svg.setAttribute("width", width);
+    svg.setAttribute("height", at.height);
+    svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
+    const content = (panel) =>
+      frame(panel, at) +
+      (panel.levels ? levels(panel, at) : "") +
+      (panel.bars ? bars(panel, at) : "") +
+      (panel.lines ? lines(panel, at) + names(panel, at) : "") +
+      (panel.levels ? levelNames(panel, at) : "");
+    const drawn = at.panels.map((panel) => `<g data-panel="${panel.key}">${content(panel)}</g>`);
+    svg.innerHTML = drawn.join("") + timeAxis(at) + cursor(at, step);
+    svg.setAttribute("aria-label", describe(layer, at.panels, steps));
+    return at;
+  }
+
+  /** The picture in words. */
+  function describe(layer, panels, steps) {
+    const parts = panels.map((panel) => {
+      if (panel.key === "out") return panel.title;
+      const values = panel.bars ?? panel.lines.at(-1).values;
+      const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(2));
+      return `${panel.title.split(":")[0]} from ${low} to ${high}`;
+    });
+    return `${layer} over ${steps} steps: ${parts.join("; ")}.`;
+  }
+
+  tracetorch.picture = { draw };
+})(globalThis.tracetorch);

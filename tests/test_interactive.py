@@ -1,0 +1,401 @@
+"""The interactive page: what it computes, and says of the layers, is the library's."""
+
+import doctest
+import re
+
+import generate.javascript
+import generate.operations
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from generate.javascript import argument, translate, write
+from interactive import LINKS, call, sources
+from pages import read
+from py_mini_racer import MiniRacer
+
+from tracetorch_jax import functional, snn
+from tracetorch_jax.functional.equations import equations
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """JavaScript without a browser."""
+    engine = MiniRacer()
+    for source in sources():
+        engine.eval(source)
+    return engine
+
+
+# The layers.
+
+STEPS = """(name, params, state, xs) => xs.map((row) => {
+  const found = row.map((x, i) => tracetorch.layers[name].step(params[i], state[i], x));
+  state = found.map((one) => one.state);
+  return found.map((one) => ({ ...one.signals, ...one.state, out: one.out }));
+})"""
+
+
+def neuron_by_neuron(values, shape):
+    """A dict for each neuron from a dict of arrays."""
+    flat = {name: np.broadcast_to(value, shape).ravel().tolist() for name, value in values.items()}
+    return [dict(zip(flat, row, strict=True)) for row in zip(*flat.values(), strict=True)]
+
+
+def run(engine, case):
+    """Every value after every step, ``[T, ...]``, by name."""
+    shape, trailing = case["x"].shape[1:], (1,) * (-case.info["dim"] - 1)
+    params = {
+        name: v.reshape(v.shape + trailing if v.ndim else ())
+        for name, v in case.group("param/").items()
+    }
+    zeros = {name: np.zeros(shape) for name in case.group("state/")}
+    found = call(
+        engine,
+        STEPS,
+        case.layer,
+        neuron_by_neuron(params, shape),
+        neuron_by_neuron(zeros | case.group("init/"), shape),
+        case["x"].reshape(len(case["x"]), -1).tolist(),
+    )
+    return {
+        name: np.array([[one[name] for one in row] for row in found]).reshape(case["x"].shape)
+        for name in found[0][0]
+    }
+
+
+@pytest.mark.parametrize("layer", reference.LAYERS)
+def test_layers_in_javascript_match_the_reference(engine, layer):
+    for case in reference.cases(layer):
+        got = run(engine, case)
+        reference.assert_close(got["out"], case["out"], 1e-10, f"{layer}/{case.name}: out")
+        for name, want in case.group("state/").items():
+            reference.assert_close(got[name], want, 1e-10, f"{layer}/{case.name}: {name}")
+
+
+@pytest.mark.parametrize("layer", reference.LAYERS)
+def test_signals_are_sums_of_channels_and_the_membrane_before_its_reset(engine, layer):
+    spec = snn.ALL_LAYERS[layer](1).spec
+    case = reference.cases(layer)[0]
+    got = run(engine, case)
+    for name in {"mem", "syn", "rec"} & set(got):
+        channels = [c for c in (f"pos_{name}", f"neg_{name}", name) if c in spec.states]
+        assert np.array_equal(got[name], sum(got[c] for c in channels)), name
+    assert ("syn" in got, "rec" in got) == (bool(spec.synapse), bool(spec.recurrence))
+    if not spec.fires:
+        assert np.array_equal(got["membrane"], got["out"])
+        return
+    trailing = (1,) * (-case.info["dim"] - 1)
+    reset = np.zeros(case["x"].shape)
+    for sign, name in zip((1, -1), spec.thresholds, strict=True):
+        if name:
+            threshold = case[f"param/{name}"]
+            threshold = threshold.reshape(threshold.shape + trailing if threshold.ndim else ())
+            reset += sign * threshold * (sign * got["membrane"] > threshold)
+    assert reset.any()
+    np.testing.assert_allclose(got["membrane"] - got["mem"], reset, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", reference.LAYERS)
+def test_what_the_page_says_of_a_layer_is_the_librarys(engine, name):
+    layer = snn.ALL_LAYERS[name](1)
+    said = call(engine, "(name) => tracetorch.layers[name]", name)
+    assert said["summary"] == layer.__doc__.splitlines()[0]
+    assert said["equations"] == equations(layer.spec)
+    assert said["states"] == list(layer.spec.states)
+    assert [p["name"] for p in said["parameters"]] == list(layer.spec.parameters)
+    for parameter in said["parameters"]:
+        assert parameter["value"] == getattr(layer, parameter["name"])
+        assert parameter["constraint"] == layer.spec.parameters[parameter["name"]].name
+        assert f"{parameter['name']}: {parameter['about'][:20]}" in layer.__doc__
+
+
+def test_every_layer_is_there_in_the_librarys_order(engine):
+    assert call(engine, "() => Object.keys(tracetorch.layers)") == list(snn.ALL_LAYERS)
+
+
+CONSTRAINTS = (functional.DECAY, functional.THRESHOLD, functional.UNBOUNDED)
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda c: c.name)
+def test_constraints_in_javascript_are_the_librarys(engine, constraint):
+    assert call(engine, "(n) => tracetorch.constraints[n].rule", constraint.name) == constraint.rule
+    allows = "(n, v) => tracetorch.constraints[n].low < v && v < tracetorch.constraints[n].high"
+    for value in (-1.0, 0.0, 0.5, 1.0, 2.0):
+        try:
+            constraint.check("value", np.array(value), np.float64)
+            legal = True
+        except ValueError:
+            legal = False
+        assert call(engine, allows, constraint.name, value) is legal, value
+    raw = np.linspace(-6, 6, 25)
+    mapped = "(n, vs, f) => vs.map((v) => tracetorch.constraints[n][f](v))"
+    values = call(engine, mapped, constraint.name, raw.tolist(), "constrain")
+    np.testing.assert_allclose(values, constraint.value(raw), rtol=1e-14)
+    back = call(engine, mapped, constraint.name, values, "invert")
+    np.testing.assert_allclose(back, raw, rtol=1e-11, atol=1e-13)
+
+
+def test_half_lives_in_javascript_are_the_librarys(engine, x64):
+    decays = [0.01, 0.5, 0.9, 0.999]
+    got = call(engine, "(vs) => vs.map((v) => tracetorch.halfLife(v))", decays)
+    np.testing.assert_allclose(got, functional.decay_to_halflife(np.array(decays)), rtol=1e-14)
+
+
+# The translation.
+
+
+def evaluate(engine, function, x, y):
+    """A function of two numbers, after its translation."""
+    lines, values = translate(lambda x, y: {"found": function(x, y)}, "x", "y")
+    return call(engine, f"(x, y) => {{ {' '.join(lines)} return {values['found']}; }}", x, y)
+
+
+@jax.jit
+def called(x):
+    return jnp.where((x > 0) & ~(x > 1), x, 2 * x)
+
+
+FUNCTIONS = {
+    "order of sums": lambda x, y: x - (y - (x - y)) + (x + (y + 0.1)),
+    "order of products": lambda x, y: x / (y / (x * y)) / (x * (y * 3)),
+    "signs": lambda x, y: -jnp.negative(-x) - (-(x - y)),
+    "negative numbers": lambda x, y: x - (-0.5) * y + jnp.minimum(-2.0, y),
+    "comparisons": lambda x, y: jnp.where((x >= y) | (x < 0.1), x, -y) + (x != y) + (y <= x),
+    "choices": lambda x, y: jnp.where(x > y, jnp.where(y > 0, x, y), 1.0) * (1 + (x == y)),
+    "booleans": lambda x, y: jnp.where((x > y) == (y > 0), x, y),
+    "functions": lambda x, y: (
+        jnp.exp(x) + jnp.log(abs(y)) + jnp.log1p(abs(x)) + jnp.expm1(y) + jnp.tanh(x) * jnp.sign(y)
+    ),
+    "sigmoid": lambda x, y: jax.nn.sigmoid(x) * jax.nn.sigmoid(-y) - jnp.sqrt(abs(x)),
+    "calls": lambda x, y: called(x) * called(y),
+    "softplus": lambda x, y: jax.nn.softplus(x) + jax.nn.softplus(y),
+    "constants": lambda x, y: x * np.float64(1 / 3) + jnp.float64(2.5) * y,
+    "arguments": lambda x, y: y,
+    "numbers": lambda x, y: jnp.float64(0.25),
+    "infinity": lambda x, y: jnp.minimum(x, jnp.inf) + jnp.maximum(y, -jnp.inf),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_translations_compute_the_same(engine, name):
+    function = FUNCTIONS[name]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for x, y in ((0.3, -1.7), (-0.6, 0.4), (1.25, 1.25), (2.0, 0.5)):
+            want = float(function(jnp.float64(x), jnp.float64(y)))
+            got = evaluate(engine, function, x, y)
+            assert got == pytest.approx(want, rel=1e-14, abs=1e-14), (x, y)
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (
+            jnp.arctan,
+            r"The operation `atan` has no translation into JavaScript; those .* abs, add,",
+        ),
+        (jnp.cumsum, r"The operation `\w+` has no translation|must be on scalars"),
+        (lambda x: jnp.ones(3).sum() * x, r"The operation `\w+` must be on scalars; got shape"),
+        (
+            lambda x: jax.lax.while_loop(lambda v: v < 1, lambda v: 2 * v, x),
+            "The operation `while` has no translation",
+        ),
+        (lambda x: x.astype(jnp.int32), "`convert_element_type` .*; got float64 to int32"),
+        (
+            lambda x: jax.lax.select_n((x > 0).astype(jnp.int32), x, -x),
+            "The operation `select_n` must be on booleans; got int32",
+        ),
+    ],
+)
+def test_what_has_no_translation_raises(function, message):
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        pytest.raises(NotImplementedError, match=message),
+    ):
+        translate(lambda x: {"y": function(x)}, "x")
+
+
+def test_what_the_result_does_not_need_is_not_translated():
+    def function(x):
+        jnp.arctan(x)
+        return {"y": x + 1}
+
+    assert translate(function, "x") == (["const y = x + 1;"], {"y": "y"})
+
+
+def test_undocumented_arguments_raise():
+    with pytest.raises(ValueError, match="`docstring` must document 'gamma'; it does not."):
+        argument(snn.LIB.__doc__, "gamma")
+
+
+def test_the_script_is_written_where_the_page_looks(tmp_path):
+    write(tmp_path)
+    text = (tmp_path / "interactive" / "layers.js").read_text()
+    assert text == sources()[0]
+    assert "import " not in text and "export " not in text and "fetch" not in text
+
+
+@pytest.mark.parametrize("module", [generate.javascript, generate.operations])
+def test_docstrings_of_the_generator_run(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+# The model behind the page.
+
+
+def from_fragment(engine, fragment):
+    return call(engine, "(text) => tracetorch.neuron.fromFragment(text)", fragment)
+
+
+def run_fragment(engine, fragment):
+    """Values at every step, by name."""
+    found = from_fragment(engine, fragment)
+    assert found["errors"] == []
+    series = call(engine, "(model) => tracetorch.neuron.run(model)", found["model"])
+    return {name: np.array(values) for name, values in series.items()}
+
+
+def spikes(series):
+    """Steps of the positive and of the negative spikes."""
+    return np.flatnonzero(series["out"] > 0), np.flatnonzero(series["out"] < 0)
+
+
+@pytest.mark.parametrize("name", reference.LAYERS)
+def test_addresses_say_all_that_is_set(engine, name):
+    """A model with nothing at its default, as a fragment and back."""
+    model = call(engine, "(name) => tracetorch.neuron.initial(name, 'noise')", name)
+    model["params"] = {p: round(v * 0.7 + 0.11, 3) for p, v in model["params"].items()}
+    model["options"] = {"amplitude": -1.25, "seed": 7, "steps": 40}
+    fragment = call(engine, "(model) => tracetorch.neuron.toFragment(model)", model)
+    assert fragment.startswith(f"layer={name}&")
+    assert from_fragment(engine, fragment) == {"model": model, "errors": []}
+
+
+def test_addresses_hold_drawn_inputs(engine):
+    fragment = "layer=LI&input=drawn&steps=20&x=0*3,0.5*2,-1.25,0*14"
+    series = run_fragment(engine, fragment)
+    assert series["x"].tolist() == [0] * 3 + [0.5] * 2 + [-1.25] + [0] * 14
+    back = "(text) => tracetorch.neuron.toFragment(tracetorch.neuron.fromFragment(text).model)"
+    assert call(engine, back, fragment) == fragment
+
+
+@pytest.mark.parametrize(
+    "fragment, message",
+    [
+        ("layer=LIBB", "`layer` must be one of LI, DLI, .*; got LIBB."),
+        ("layer=LIB&input=steps", "`input` must be one of step, pulses, .*; got steps."),
+        ("layer=LIB&beta=1", "`beta` must lie strictly between 0 and 1; got 1."),
+        ("layer=LIB&beta=-0", "`beta` must lie strictly between 0 and 1; got -0."),
+        ("layer=LIB&threshold=0", "`threshold` must be greater than 0; got 0."),
+        ("layer=RLIB&rec_weight=Infinity", "`rec_weight` must be finite; got Infinity."),
+        ("layer=LIB&beta=", "`beta` must be a number; got nothing."),
+        ("layer=LIB&beta=0,9", "`beta` must be a number; got 0,9."),
+        ("layer=LIB&beta=%", "`beta` must be a number; got %."),
+        ("layer=LIB&steps=1000", "`steps` must be a whole number from 20 to 400; got 1000."),
+        ("layer=LIB&input=noise&seed=1.5", "`seed` must be a whole number from 0 to 9999; got 1.5"),
+        ("layer=LIB&input=drawn&x=1*1e9", "`x` must be a whole number from 1 to 400; got 1e9."),
+        ("layer=LIB&input=drawn&x=a*2", "`x` must be a number; got a."),
+        ("layer=LIB&gamma=0.5", "LIB with this input has nothing called `gamma`."),
+    ],
+)
+def test_addresses_with_mistakes_say_so_and_keep_the_default(engine, fragment, message):
+    found = from_fragment(engine, fragment)
+    (error,) = found["errors"]
+    initial = call(engine, "(m) => tracetorch.neuron.initial(m.layer, m.input)", found["model"])
+    assert found["model"] == initial
+    assert re.match(message, error), error
+
+
+def test_addresses_of_headings_are_left_alone(engine):
+    assert from_fragment(engine, "experiments") is None
+    assert from_fragment(engine, "") is None
+
+
+def test_another_layer_keeps_what_it_can(engine):
+    change = "(model, name) => tracetorch.neuron.withLayer(model, name).params"
+    model = from_fragment(engine, "layer=SLIB&beta=0.8&threshold=2")["model"]
+    dual = call(engine, change, model, "DRLIT")
+    assert (dual["pos_beta"], dual["neg_beta"], dual["pos_threshold"]) == (0.8, 0.8, 2)
+    assert (dual["pos_gamma"], dual["neg_rec_weight"]) == (0.9, 0)
+    model = {**model, "layer": "DRLIT", "params": {**dual, "pos_beta": 0.7}}
+    assert call(engine, change, model, "LIB") == {"beta": 0.7, "threshold": 2}
+
+
+def test_inputs(engine):
+    def made(fragment):
+        return run_fragment(engine, f"layer=LI&input={fragment}")["x"]
+
+    assert np.flatnonzero(made("step&amplitude=2") == 2).tolist() == list(range(10, 70))
+    assert np.flatnonzero(made("pulses&period=25&amplitude=1") == 1).tolist() == [12, 37, 62, 87]
+    t = np.arange(100)
+    np.testing.assert_allclose(made("sine"), 0.5 * np.sin(2 * np.pi * t / 50), atol=1e-12)
+    assert made("alternating&period=4")[:5].tolist() == [0.3, 0.3, -0.3, -0.3, 0.3]
+    noise = made("noise&amplitude=2&steps=400")
+    assert abs(noise.mean()) < 0.3 and 1.7 < noise.std() < 2.3
+    assert np.array_equal(noise, made("noise&amplitude=2&steps=400&seed=0"))
+    assert not np.isclose(noise, made("noise&amplitude=2&steps=400&seed=1")).any()
+
+
+def test_runs_are_the_librarys(engine, x64):
+    series = run_fragment(engine, "layer=DSRLITS&input=noise&amplitude=2&pos_rec_weight=0.4")
+    layer = snn.DSRLITS(1, pos_rec_weight=0.4, param_dtype=jnp.float64)
+    model = snn.Unroll(layer, time_major=True)
+    xs = jnp.asarray(series["x"])[:, None, None]
+    want = model.apply(model.init(jax.random.key(0), xs), xs)
+    np.testing.assert_array_equal(series["out"], want[:, 0, 0])
+    assert len(set(series["out"])) == 3
+
+
+def test_links_of_the_page_are_sound(engine):
+    assert len(LINKS) >= 10
+    for link in LINKS:
+        run_fragment(engine, link)
+
+
+def test_experiments_show_what_the_page_says(engine):
+    """The numbers in the text, from the links in it."""
+    text = " ".join(read("interactive").split())
+
+    def shown(fragment, *claims):
+        assert fragment in LINKS
+        for claim in claims:
+            assert claim in text, claim
+        return run_fragment(engine, fragment)
+
+    up, _ = spikes(shown("layer=LIB&input=step", "fire at every fourth step"))
+    assert set(np.diff(up)) == {4}
+    series = shown("layer=LIB&beta=0.5&input=step", "settles at 0.6", "stays silent")
+    assert round(series["mem"].max(), 3) == 0.6 and not series["out"].any()
+
+    series = shown("layer=LIB&input=pulses&amplitude=0.4", "no more than 0.61")
+    assert round(series["membrane"].max(), 2) == 0.61 and not series["out"].any()
+    up, _ = spikes(shown("layer=LIB&beta=0.99&input=pulses&amplitude=0.4", "at every third"))
+    assert set(np.diff(up)) == {30}
+
+    pulses, _ = spikes(
+        shown("layer=LIB&input=pulses&amplitude=2&period=25", "fires with the pulse")
+    )
+    late = shown("layer=SLIB&alpha=0.8&input=pulses&amplitude=2&period=25", "three or four steps")
+    assert set(spikes(late)[0] - pulses) == {3, 4}
+
+    series = shown("layer=LIB&input=sine", "starts late into the next half")
+    assert series["mem"].min() < -3 and spikes(series)[0].max() < 75
+    first, second = (spikes(series)[0] % 50)[[0, 6]]
+    assert (first, second) == (6, 10)
+    series = shown("layer=LIT&input=sine", "12 spikes of each sign")
+    assert [len(side) for side in spikes(series)] == [12, 12]
+    assert set(shown("layer=LITS&neg_scale=0.25&input=sine")["out"]) == {-0.25, 0, 1}
+
+    series = shown("layer=LI&input=alternating")["mem"]
+    assert series[20:40].mean() == pytest.approx(-series[40:60].mean(), rel=0.3)
+    series = shown("layer=DLI&pos_beta=0.98&neg_beta=0.8&input=alternating")
+    assert series["pos_mem"][19] < 0.5 * 0.3 < -series["neg_mem"][25]
+    assert series["pos_mem"][39] > 0.5 * series["pos_mem"][19]
+
+    gaps = np.diff(spikes(shown("layer=RLIB&gamma=0.95&rec_weight=-1&input=step"))[0])
+    assert "come 5 steps apart at first, and 8 in the end" in text
+    assert (gaps[0], gaps[-1]) == (5, 8) and np.all(np.diff(gaps) >= 0)
+    series = shown("layer=RLIB&rec_weight=1&input=step", "ends at step 70", "until the last step")
+    assert not series["x"][70:].any() and series["out"][-1] == 1

@@ -1,0 +1,327 @@
+"""The interactive page in a browser, from a file: pointer, keyboard, address, phone, colours."""
+
+import re
+import shutil
+
+import chromium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from generate import javascript
+from interactive import SCRIPTS, mount
+
+from tracetorch_jax import snn
+
+DESKTOP, PHONE = (1280, 900), (390, 844)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A page with nothing but the widget, as the site has it."""
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(SCRIPTS, folder / "_static" / "interactive")
+    javascript.write(folder / "_static")
+    path = folder / "page.html"
+    path.write_text(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>neuron</title>"
+        "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
+        f"<body data-theme=auto><div class=content>{mount()}</div></body></html>"
+    )
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.launch() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a fragment; whatever is logged, raised or fetched from elsewhere fails the test."""
+    contexts, wrong = [], []
+
+    def open_page(fragment="", size=DESKTOP, **options):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, offline=True, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        chromium.watch(page, wrong)
+        page.goto(address + (fragment and f"#{fragment}"))
+        settle(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def settle(page):
+    """Wait until the picture has followed."""
+    page.evaluate("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+    settle(page)
+
+
+def shown(page, name):
+    return float(page.locator(f".tt-readout [data-name={name}]").inner_text())
+
+
+def values_of(page):
+    """The table of all values as arrays, by the heads of its columns."""
+    if not page.locator(".tt-table table").count():
+        page.locator(".tt-neuron summary").click()
+        page.locator(".tt-table table").wait_for()
+    rows = page.locator(".tt-table tr").evaluate_all(
+        "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    head, *body = rows
+    return dict(zip(head, np.array(body, float).T, strict=True))
+
+
+def librarys(name, xs, **params):
+    """Outputs and states of a layer of one neuron at every step."""
+    layer = getattr(snn, name)(1, param_dtype=jnp.float64, **params)
+    model = snn.Unroll(layer, time_major=True)
+    xs = jnp.asarray(xs)[:, None, None]
+    variables = model.init(jax.random.key(0), xs)
+    out, kept = model.apply(variables, xs, mutable="trace_states")
+    states = kept["trace_states"]["cell"]
+    return {"out": out[:, 0, 0]} | {key: value[0][:, 0, 0] for key, value in states.items()}
+
+
+def assert_librarys(page, name, **params):
+    """Every number of the page is the library's, to the four decimals shown."""
+    got = values_of(page)
+    for key, want in librarys(name, got["x"], **params).items():
+        if key != "prev_output":
+            np.testing.assert_allclose(got[key], want, atol=1e-4, err_msg=key)
+
+
+def test_every_layer_is_chosen_by_keyboard(visit):
+    page = visit()
+    page.locator("#tt-layer").focus()
+    press(page, "Home")
+    seen = []
+    for _ in snn.ALL_LAYERS:
+        name = page.locator("#tt-layer").input_value()
+        seen.append(name)
+        assert page.locator(".tt-summary").inner_text().startswith(f"{name}: ")
+        assert page.locator(".tt-summary a").get_attribute("href") == f"family/{name}.html"
+        assert page.locator("svg").get_attribute("aria-label").startswith(f"{name} over 100 steps")
+        labels = page.locator(".tt-controls fieldset:last-child label").all_inner_texts()
+        assert labels == list(snn.ALL_LAYERS[name](1).spec.parameters)
+        press(page, "ArrowDown")
+    assert seen == list(snn.ALL_LAYERS)
+
+
+def test_a_layer_is_spelt_from_its_parts_by_keyboard(visit):
+    page = visit("layer=LIB")
+    page.get_by_label("synaptic").focus()
+    press(page, "Space", "Tab", "Space")
+    assert page.locator("#tt-layer").input_value() == "SRLIB"
+    page.get_by_label("binary spikes: 0, 1").focus()
+    press(page, "ArrowRight", "ArrowRight")
+    assert page.locator("#tt-layer").input_value() == "SRLITS"
+    press(page, "ArrowRight")
+    assert page.locator("#tt-layer").input_value() == "SLI"
+    assert page.get_by_label("recurrent").is_disabled()
+
+
+def test_a_decay_is_moved_by_keyboard(visit, x64):
+    page = visit("layer=LIB&input=step")
+    before = shown(page, "mem")
+    page.get_by_label("beta slider").focus()
+    press(page, *["ArrowRight"] * 4)
+    beta = float(page.locator("#tt-beta").input_value())
+    assert 0.91 < beta < 0.93
+    assert shown(page, "mem") != before
+    assert "half-life" in page.get_by_label("beta slider").get_attribute("aria-valuetext")
+    assert_librarys(page, "LIB", beta=beta)
+    assert f"snn.LIB(1, beta={beta})" in page.locator(".tt-below").inner_text()
+    page.get_by_text("Reset parameters").press("Enter")
+    settle(page)
+    assert page.locator("#tt-beta").input_value() == "0.9"
+    assert shown(page, "mem") == before
+
+
+def test_an_input_is_drawn_by_keyboard(visit, x64):
+    page = visit("layer=SLIT&input=drawn&x=0*100")
+    page.get_by_role("slider", name="input, drawn step by step").focus()
+    press(page, "Home", *["ArrowRight"] * 3, *["Shift+ArrowUp"] * 4, "Enter", "ArrowRight")
+    press(page, *["ArrowDown"] * 3, "End", "ArrowUp", "Delete", "ArrowLeft", "ArrowUp")
+    x = values_of(page)["x"]
+    assert np.flatnonzero(x).tolist() == [3, 4, 5, 98]
+    assert x[3] == x[4] == 2 and x[5] == -0.15 and x[98] == 0.05
+    assert_librarys(page, "SLIT")
+    pen = page.get_by_role("slider", name="input, drawn step by step")
+    assert pen.get_attribute("aria-valuetext").startswith("step 98: x 0.05, syn ")
+    assert shown(page, "step") == 98
+
+
+def test_arrows_in_the_widget_do_not_turn_the_page(visit):
+    """As Sphinx's own keys would."""
+    page = visit()
+    page.evaluate("document.addEventListener('keydown', (event) => (window.heard = event.key))")
+    page.locator(".tt-pen").focus()
+    press(page, "ArrowRight", "ArrowLeft")
+    assert page.evaluate("window.heard") is None
+    press(page, "s")
+    assert page.evaluate("window.heard") == "s"
+
+
+@pytest.mark.parametrize("touch", [False, True], ids=["mouse", "touch"])
+def test_an_input_is_drawn_by_pointer(visit, x64, touch):
+    page = visit("layer=DSRLITS&input=noise&pos_rec_weight=0.5", has_touch=touch)
+    box = page.locator(".tt-pen").bounding_box()
+    left, right = box["x"] + 0.205 * box["width"], box["x"] + 0.605 * box["width"]
+    top, bottom = box["y"] + 1, box["y"] + box["height"] - 1
+    if touch:
+        page.touchscreen.tap(left, top)
+    else:
+        page.mouse.move(left, top)
+        page.mouse.down()
+        page.mouse.move(right, bottom)
+        page.mouse.up()
+    settle(page)
+    assert page.locator("#tt-input").input_value() == "drawn"
+    x = values_of(page)["x"]
+    limit = float(page.locator("[data-panel=x] .tt-tick").last.text_content().replace("−", "-"))
+    assert x[20] == pytest.approx(abs(limit), rel=0.05)
+    if not touch:
+        assert x[60] == pytest.approx(-x[20]) and x[40] == pytest.approx(0, abs=0.1)
+        assert np.all(np.diff(x[20:61]) < 0)
+    assert_librarys(page, "DSRLITS", pos_rec_weight=0.5)
+
+
+def test_values_at_the_step_under_the_pointer(visit, x64):
+    page = visit("layer=RLIB&rec_weight=-0.5&input=sine")
+    values = values_of(page)
+    page.evaluate("window.scrollTo(0, 0)")
+    box = page.locator(".tt-picture svg").bounding_box()
+    pen = page.locator(".tt-pen").bounding_box()
+    page.mouse.move(pen["x"] + 0.065 * pen["width"], box["y"] + 200)
+    settle(page)
+    assert shown(page, "step") == 6 and shown(page, "out") == 1
+    for name in ("x", "rec", "mem", "out"):
+        assert shown(page, name) == values[name][6]
+    assert shown(page, "membrane") == values["mem before reset"][6] > 1
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("beta", "1", "`beta` must lie strictly between 0 and 1; got 1."),
+        ("threshold", "-0.5", "`threshold` must be greater than 0; got -0.5."),
+        ("steps", "7", "`steps` must be a whole number from 20 to 400; got 7."),
+    ],
+)
+def test_values_outside_their_range_are_refused_by_rule(visit, name, value, message):
+    page = visit("layer=LIB")
+    field = page.locator(f"#tt-{name}")
+    before, label = field.input_value(), page.locator("svg").get_attribute("aria-label")
+    field.fill(value)
+    settle(page)
+    assert page.get_by_role("alert").all_inner_texts().count(message) == 1
+    assert field.get_attribute("aria-invalid") == "true"
+    assert page.locator("svg").get_attribute("aria-label") == label
+    field.fill(before)
+    settle(page)
+    assert field.get_attribute("aria-invalid") is None
+    assert not "".join(page.get_by_role("alert").all_inner_texts())
+
+
+def test_addresses_go_round(visit):
+    page = visit("layer=DLITS&pos_beta=0.97&input=noise&seed=3&steps=60")
+    assert values_of(page)["x"].shape == (60,)
+    page.locator("#tt-neg_scale").fill("-0.25")
+    page.locator("#tt-input").select_option("drawn")
+    page.locator(".tt-pen").focus()
+    press(page, "End", "ArrowUp")
+    page.wait_for_timeout(500)  # the address follows within 400 ms
+    assert "neg_scale=-0.25&input=drawn&steps=60&x=" in page.url
+    again = visit(page.url.partition("#")[2])
+    first, second = values_of(page), values_of(again)
+    assert first.keys() == second.keys()
+    for name, want in first.items():
+        assert np.array_equal(second[name], want), name
+
+
+def test_links_set_the_neuron(visit):
+    page = visit()
+    assert "#" not in page.url
+    page.evaluate("location.hash = 'layer=SLI&alpha=0.25&input=sine&beta=2'")
+    settle(page)
+    assert page.locator("#tt-layer").input_value() == "SLI"
+    assert page.locator("#tt-alpha").input_value() == "0.25"
+    error = "`beta` must lie strictly between 0 and 1; got 2."
+    assert page.get_by_role("alert").first.inner_text() == error
+    page.evaluate("location.hash = 'a-heading'")
+    settle(page)
+    assert page.locator("#tt-layer").input_value() == "SLI"
+
+
+def test_clearing_the_input(visit):
+    page = visit("layer=LI&input=sine")
+    page.get_by_text("Clear input").press("Enter")
+    settle(page)
+    assert page.evaluate("document.activeElement.textContent") == "Clear input"
+    assert not values_of(page)["x"].any()
+
+
+def test_a_phone_shows_every_layer_without_scrolling_sideways(visit):
+    page = visit("layer=LIB", PHONE, has_touch=True)
+    for name in snn.ALL_LAYERS:
+        page.locator("#tt-layer").select_option(name)
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], name
+        texts = page.locator(".tt-picture text")
+        right = texts.evaluate_all(
+            "all => Math.max(...all.map(t => t.getBoundingClientRect().right))"
+        )
+        assert right <= PHONE[0], name
+    page.locator("#tt-pos_scale").scroll_into_view_if_needed()
+    settle(page)
+    assert page.locator(".tt-picture").bounding_box()["y"] == pytest.approx(0, abs=1)
+
+
+def luminance(colour):
+    red, green, blue = (int(v) / 255 for v in re.findall(r"\d+", colour)[:3])
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (red, green, blue)
+    ]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_can_be_read_in_both_colour_schemes(visit, scheme):
+    """A contrast of 4.5 to 1, that of the Web Content Accessibility Guidelines."""
+    page = visit("layer=DSRLITS&input=noise&beta=3", color_scheme=scheme)
+    page.locator("#tt-pos_beta").fill("2")
+    behind = luminance(
+        page.locator(".tt-picture").evaluate("e => getComputedStyle(e).backgroundColor")
+    )
+    assert (behind < 0.1) == (scheme == "dark")
+    for selector, attribute in {
+        ".tt-title": "fill", ".tt-tick": "fill", ".tt-name.tt-sum": "fill",
+        ".tt-name.tt-pos": "fill", ".tt-name.tt-neg": "fill", ".tt-note": "color",
+        ".tt-message": "color", ".tt-readout dt": "color", ".tt-control label": "color",
+    }.items():  # fmt: skip
+        colour = page.locator(selector).first.evaluate(f"e => getComputedStyle(e).{attribute}")
+        low, high = sorted((behind, luminance(colour)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (selector, colour)
+
+
+def test_without_javascript_the_page_says_so(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert "needs JavaScript" in page.locator("noscript").inner_text()
+    context.close()
