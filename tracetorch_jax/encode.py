@@ -72,7 +72,7 @@ def rate(
     signed: bool = False,
     time_major: bool = False,
 ) -> jax.Array:
-    """A spike at each step with the value's probability, independently (Bernoulli).
+    """A spike at each step with the value's probability, independently: rate coding.
 
     Args:
         key: PRNG key; the same key gives the same spikes.
@@ -186,6 +186,8 @@ def delta(
         ValueError: `xs` has fewer than two axes or is not finite, or `threshold` is not greater
             than 0.
         TypeError: `xs` are not real.
+
+    Reference: ``spikegen.delta`` of snnTorch, with `signed` its ``off_spike``.
 
     Example:
         >>> encode.delta(jnp.array([[0.0], [0.6], [0.8], [0.1]]), 0.5)[:, 0].tolist()

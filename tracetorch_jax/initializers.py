@@ -29,6 +29,9 @@ class half_lives:
         TypeError: an argument that is no number.
         ValueError: not ``0 < low <= high``, or not finite.
 
+    Reference: on the use of many time scales, Perez-Nieves et al., "Neural heterogeneity promotes
+    robust learning", Nature Communications 12, 2021.
+
     Example:
         >>> layer = snn.LIB(1000, beta=initializers.half_lives(1.0, 100.0))
         >>> variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 1000)))

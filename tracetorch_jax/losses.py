@@ -223,6 +223,8 @@ def count_target(
             that differs.
         TypeError: labels that are not integers, `spikes` that are not real numbers.
 
+    Reference: ``mse_count_loss`` of snnTorch, which takes rates and divides by the steps.
+
     Example:
         >>> spikes = jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
         >>> losses.count_target(spikes, jnp.array([0]), correct=2, incorrect=0).tolist()
@@ -299,6 +301,9 @@ def first_spike_cross_entropy(
             that differs, `temperature` not greater than 0.
         TypeError: labels that are not integers, `spikes` that are not real numbers.
 
+    Reference: Göltz et al., "Fast and energy-efficient neuromorphic deep learning with first-spike
+    times", Nature Machine Intelligence 3, 2021, without their regularisation.
+
     Example:
         >>> spikes = jnp.zeros((1, 50, 2)).at[0, 3, 1].set(1.0)
         >>> losses.first_spike_cross_entropy(spikes, jnp.array([1])).round(3).tolist()
@@ -369,6 +374,9 @@ def rate_penalty(
             that does not fit.
         TypeError: `spikes` are not real, or `seq_lengths` is not integer.
 
+    Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
+    surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
+
     Example:
         >>> losses.rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
         0.25
@@ -402,6 +410,9 @@ def silence_penalty(
         ValueError: `min_rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths`
             that does not fit.
         TypeError: `spikes` are not real, or `seq_lengths` is not integer.
+
+    Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
+    surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
 
     Example:
         >>> losses.silence_penalty(jnp.zeros((2, 10, 3)), min_rate=0.5).item()

@@ -296,6 +296,8 @@ def step(
         ValueError: a stochastic spike function without a `key`, or one on one side only; a spike
             function that returns another shape than it gets.
 
+    Reference: the layers of traceTorch 0.19.2.
+
     Example:
         >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
         >>> params = {"beta": jnp.array(0.5), "threshold": jnp.array(1.0)}
