@@ -26,24 +26,17 @@ def gradient(layer, lengths=None, **options):
     return jax.jit(functools.partial(reference.value_and_grads, run))
 
 
-def one_program(layer):
-    """The cases of a layer that share one compiled program."""
-    return [
-        case for case in reference.cases(layer) if len(reference.arguments(case, "float64")) > 5
-    ]
-
-
 @pytest.mark.parametrize("way", ["every state kept", "fused"])
 @pytest.mark.parametrize("layer", reference.LAYERS)
 def test_every_engine_matches_tracetorch(layer, way, x64):
-    assert one_program(layer)
-    for case in one_program(layer):
+    assert reference.one_program(layer)
+    for case in reference.one_program(layer):
         reference.check_case(case, way, "float64")
 
 
 @pytest.mark.parametrize("layer", reference.LINEAR)
 def test_parallel_matches_tracetorch(layer, x64):
-    for case in one_program(layer):
+    for case in reference.one_program(layer):
         reference.check_case(case, "parallel", "float64")
 
 
