@@ -150,15 +150,15 @@ def test_constants_are_out_of_sight_of_the_optimiser(name):
 @EVERY_LAYER
 def test_constant_decays_may_be_exactly_0_or_1(name):
     names = snn.ALL_LAYERS[name](3).spec.parameters
-    for decay in (p for p, constraint in names.items() if constraint.name == "sigmoid"):
-        for value in (0.0, 1.0, 0, 1):
-            layer = snn.ALL_LAYERS[name](3, **{decay: value, f"{decay}_learnable": False})
-            got = layer.apply({}, method="parameters") if len(names) == 1 else None
-            variables = layer.init(KEY, None, jnp.ones((1, 3)))
-            got = layer.apply(variables, method="parameters")[decay]
-            assert (got == value).all()
-            ys = snn.Unroll(layer).apply(reference.under(variables), reference.inputs(2, 4, 3))
-            assert np.isfinite(ys).all()
+    decays = [p for p, constraint in names.items() if constraint.name == "sigmoid"]
+    fixed = {f"{decay}_learnable": False for decay in decays}
+    for value in (0.0, 1.0, 0, 1):
+        layer = snn.ALL_LAYERS[name](3, **dict.fromkeys(decays, value), **fixed)
+        variables = layer.init(KEY, None, jnp.ones((1, 3)))
+        got = layer.apply(variables, method="parameters")
+        assert decays and all((got[decay] == value).all() for decay in decays)
+        ys = snn.Unroll(layer).apply(reference.under(variables), reference.inputs(2, 4, 3))
+        assert np.isfinite(ys).all()
 
 
 def test_an_integrator_without_leak_sums():

@@ -80,7 +80,7 @@ def test_parameters_have_one_place(name):
     for options in (
         {}, {"engine": "scan"}, {"unroll": 2}, {"checkpoint_every": 2}, {"reverse": True},
     ):  # fmt: skip
-        got = snn.Unroll(layer, **options).init(key, xs)
+        got = jax.eval_shape(snn.Unroll(layer, **options).init, key, xs)
         assert jax.tree.structure(got) == jax.tree.structure(want)
     time_major = snn.Unroll(layer, time_major=True).init(key, jnp.ones((4, 2, 3)))
     remat = snn.Unroll(nn.remat(type(layer))(3)).init(key, xs)
