@@ -189,6 +189,11 @@ def arguments(case, dtype, family=snn):
     return layer, raw, carry, xs, weights, *lengths
 
 
+def one_program(layer):
+    """The cases of a layer that share one compiled program."""
+    return [case for case in cases(layer) if len(arguments(case, "float64")) > 5]
+
+
 def pad(array, shape):
     """Append zeros up to a shape."""
     return np.pad(array, [(0, new - old) for new, old in zip(shape, array.shape, strict=True)])

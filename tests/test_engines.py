@@ -26,24 +26,17 @@ def gradient(layer, lengths=None, **options):
     return jax.jit(functools.partial(reference.value_and_grads, run))
 
 
-def one_program(layer):
-    """The cases of a layer that share one compiled program."""
-    return [
-        case for case in reference.cases(layer) if len(reference.arguments(case, "float64")) > 5
-    ]
-
-
 @pytest.mark.parametrize("way", ["every state kept", "fused"])
 @pytest.mark.parametrize("layer", reference.LAYERS)
 def test_every_engine_matches_tracetorch(layer, way, x64):
-    assert one_program(layer)
-    for case in one_program(layer):
+    assert reference.one_program(layer)
+    for case in reference.one_program(layer):
         reference.check_case(case, way, "float64")
 
 
 @pytest.mark.parametrize("layer", reference.LINEAR)
 def test_parallel_matches_tracetorch(layer, x64):
-    for case in one_program(layer):
+    for case in reference.one_program(layer):
         reference.check_case(case, "parallel", "float64")
 
 
@@ -59,33 +52,46 @@ def test_fused_and_scan_emit_the_same_spikes(layer, optimised):
     np.testing.assert_array_equal(scan[0][1] != 0, fused[0][1] != 0)
 
 
-# What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
-class TestFused:
-    @pytest.mark.parametrize("every", [None, 3])
+@pytest.fixture(scope="class")
+def blocks():
+    """Cut for the interpreter as for a TPU."""
+    target = dataclasses.replace(fused._INTERPRETER, rows=2, time_bytes=5000, ahead=6)
+    jax.clear_caches()  # of what was traced for another target
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "_INTERPRETER", target)
+        yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("blocks")
+class TestTimeInBlocks:
+    """The cut that a TPU needs, in the interpreter: blocks of rows and of time, groups."""
+
     @pytest.mark.parametrize(
         ("shape", "dtype"),
         [((11, 150, 3), "bfloat16"), ((1, 2, 3), "float32"), ((5, 3), "float32"),
          ((4, 2, 64, 3), "float32")],
         ids=str,
     )  # fmt: skip
-    def test_time_in_blocks_as_on_tpu(self, monkeypatch, every, shape, dtype):
-        """The cut that a TPU needs, in the interpreter: blocks of rows and of time, groups."""
-        target = dataclasses.replace(fused._INTERPRETER, rows=2, time_bytes=5000, ahead=6)
-        monkeypatch.setattr(fused, "_INTERPRETER", target)
+    def test_equals_scan(self, shape, dtype):
         cell, variables = reference.scrambled("SRLIT")
         xs = reference.inputs(*shape, dtype=dtype) * 2
         lengths = jnp.minimum(jnp.arange(shape[1]), shape[0]) if len(shape) > 2 else jnp.array(3)
-        jax.clear_caches()
-        want, got = (
-            gradient(cell, lengths, engine=engine, checkpoint_every=every)(
-                reference.under(variables), xs
+        want, *others = (
+            gradient(cell, lengths, **options)(reference.under(variables), xs)
+            for options in (
+                {"engine": "scan"},
+                {"engine": "fused"},
+                {"engine": "fused", "checkpoint_every": 3},
             )
-            for engine in ("scan", "fused")
         )
-        jax.clear_caches()
-        reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
+        for got in others:
+            reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
 
+
+# What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+class TestFused:
     def test_it_is_one_kernel_in_each_direction(self):
         cell, variables = reference.scrambled("DSRLITS")
         xs = jnp.ones((20, 2, 3))
@@ -222,19 +228,20 @@ class TestParallel:
                 elementwise=True, engine="parallel",
             )  # fmt: skip
 
-    @pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
     @pytest.mark.parametrize("length", [0, 1, 2, 7, 64])
-    def test_recurrence(self, decay, length, x64):
+    def test_recurrence(self, length, x64):
         xs = reference.inputs(length, 2, 3, dtype=np.float64)
-        y = initial = reference.inputs(2, 3, seed=2, dtype=np.float64)
-        decays = jnp.full((1, 3), decay)
-        got = linear_recurrence(decays, xs, initial)
-        for t in range(length):
-            y = decay * y + xs[t]
-            np.testing.assert_allclose(got[t], y, rtol=1e-12, atol=1e-12)
-        assert got.shape == xs.shape
-        if length:
-            check_grads(linear_recurrence, (decays, xs, initial), order=1, modes=["rev"], rtol=1e-3)
+        initial = reference.inputs(2, 3, seed=2, dtype=np.float64)
+        run = jax.jit(linear_recurrence)
+        for decay in (0.0, 0.9, 1.0):
+            decays = jnp.full((1, 3), decay)
+            got, y = run(decays, xs, initial), np.asarray(initial)
+            for t in range(length):
+                y = decay * y + np.asarray(xs)[t]
+                np.testing.assert_allclose(got[t], y, rtol=1e-12, atol=1e-12)
+            assert got.shape == xs.shape
+            if length:
+                check_grads(run, (decays, xs, initial), order=1, modes=["rev"], rtol=1e-3)
 
     def test_no_loop_is_left_of_a_leaky_integrator(self):
         cell, variables = reference.scrambled("DSLI")

@@ -150,15 +150,15 @@ def test_constants_are_out_of_sight_of_the_optimiser(name):
 @EVERY_LAYER
 def test_constant_decays_may_be_exactly_0_or_1(name):
     names = snn.ALL_LAYERS[name](3).spec.parameters
-    for decay in (p for p, constraint in names.items() if constraint.name == "sigmoid"):
-        for value in (0.0, 1.0, 0, 1):
-            layer = snn.ALL_LAYERS[name](3, **{decay: value, f"{decay}_learnable": False})
-            got = layer.apply({}, method="parameters") if len(names) == 1 else None
-            variables = layer.init(KEY, None, jnp.ones((1, 3)))
-            got = layer.apply(variables, method="parameters")[decay]
-            assert (got == value).all()
-            ys = snn.Unroll(layer).apply(reference.under(variables), reference.inputs(2, 4, 3))
-            assert np.isfinite(ys).all()
+    decays = [p for p, constraint in names.items() if constraint.name == "sigmoid"]
+    fixed = {f"{decay}_learnable": False for decay in decays}
+    for value in (0.0, 1.0, 0, 1):
+        layer = snn.ALL_LAYERS[name](3, **dict.fromkeys(decays, value), **fixed)
+        variables = layer.init(KEY, None, jnp.ones((1, 3)))
+        got = layer.apply(variables, method="parameters")
+        assert decays and all((got[decay] == value).all() for decay in decays)
+        ys = snn.Unroll(layer).apply(reference.under(variables), reference.inputs(2, 4, 3))
+        assert np.isfinite(ys).all()
 
 
 def test_an_integrator_without_leak_sums():
@@ -204,14 +204,20 @@ class Classifier(nn.Module):
         xs = nn.Dense(3)(xs)
         xs = snn.Unroll(self.hidden)(xs)
         xs = nn.Dropout(0.5, deterministic=not self.train)(xs)
-        xs = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4), nn.Dense(2), snn.LI(2)]))(xs)
-        return xs.mean(axis=1)
+        return snn.Unroll(readout(type(self.hidden)))(xs).mean(axis=1)
+
+
+def readout(hidden):
+    """A stack for one of the layers, which is enough; a leaky average for the others."""
+    if hidden is snn.SRLITS:
+        return snn.Sequential([nn.Dense(4), snn.LIB(4), nn.Dense(2), snn.LI(2)])
+    return snn.Sequential([nn.Dense(2), snn.LI(2)])
 
 
 @EVERY_LAYER
 def test_training_a_users_model_with_optax(name):
     model = Classifier(snn.ALL_LAYERS[name](3), train=True)
-    xs = reference.inputs(8, 6, 5) * 2
+    xs = reference.inputs(8, 6, 5) * 4
     labels = jnp.arange(8) % 2
     params = model.init({"params": KEY, "dropout": KEY}, xs)["params"]
     optimiser = optax.adam(3e-2)
@@ -278,13 +284,13 @@ def pool(x):
 class TestSequential:
     def test_streaming_is_unrolling(self):
         """Values, carries and gradients of a deep stack: steps, Unroll, nn.RNN, chunks."""
-        model, xs = stack(), reference.inputs(2, 5, 6) * 3
+        model, xs = stack(), reference.inputs(2, 3, 6) * 3
         variables = snn.Unroll(model).init(KEY, xs)
         inner = reference.inner(variables)
 
         def steps(variables, xs):
             carry, ys = model.initialize_carry(None, (2, 6)), []
-            for t in range(5):
+            for t in range(3):
                 carry, y = model.apply(variables, carry, xs[:, t])
                 ys.append(y)
             return carry, jnp.stack(ys, 1)
@@ -301,8 +307,8 @@ class TestSequential:
         def chunks(variables, xs):
             cell = reference.under(variables)
             run = snn.Unroll(model, return_carry=True)
-            carry, first = run.apply(cell, xs[:, :3])
-            carry, rest = run.apply(cell, xs[:, 3:], carry)
+            carry, first = run.apply(cell, xs[:, :2])
+            carry, rest = run.apply(cell, xs[:, 2:], carry)
             return carry, jnp.concatenate([first, rest], 1)
 
         want = jax.jit(lambda *a: reference.value_and_grads(steps, *a))(inner, xs)

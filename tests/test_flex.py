@@ -14,8 +14,8 @@ from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
 
 @pytest.mark.parametrize("name", reference.LAYERS)
-def test_compiles_to_the_named_layers_program(name, optimised):
-    """Optimised programs of sequence and gradient are equal, whatever options are set."""
+def test_compiles_from_the_named_layers_program(name):
+    """What XLA gets of sequence and gradient is equal to the letter, whatever options are set."""
     kwargs = {"dim": -2}
     if name in reference.DUAL:
         kwargs["zero_split"] = "both"
@@ -28,7 +28,7 @@ def test_compiles_to_the_named_layers_program(name, optimised):
             return (snn.Unroll(layer).apply(reference.under(variables), xs) ** 2).sum()
 
         lowered = jax.jit(jax.value_and_grad(run, (0, 1))).lower(variables, jnp.ones((2, 4, 3, 2)))
-        programs.append((lowered.as_text(), lowered.compile().as_text()))
+        programs.append(lowered.as_text())
         assert isinstance(layer, LeakyIntegrator) == (family is flex)
     assert programs[0] == programs[1]
 

@@ -182,15 +182,22 @@ class Unhashable:
         return state, x
 
 
+@functools.cache
+def by_plain_scan():
+    """Values and gradients of `adaptive` over 11 steps."""
+
+    def plain(params, state, xs):
+        full = jax.tree.map(lambda p: jnp.broadcast_to(p, (2, 3)), params)
+        return jax.lax.scan(lambda s, x: adaptive(full, s, x), state, xs)
+
+    return reference.value_and_grads(plain, PARAMS, STATE, reference.inputs(11, 2, 3) * 2)
+
+
 PARAMS = {"decay": jnp.array([0.8, 0.9, 0.5]), "jump": jnp.array(0.3)}
 STATE = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}
 
 
 class TestUnroll:
-    def plain(self, params, state, xs):
-        full = jax.tree.map(lambda p: jnp.broadcast_to(p, (2, 3)), params)
-        return jax.lax.scan(lambda s, x: adaptive(full, s, x), state, xs)
-
     @pytest.mark.parametrize(
         "options",
         [
@@ -205,7 +212,7 @@ class TestUnroll:
     )
     def test_a_users_step_gives_values_and_gradients_of_plain_scan(self, options):
         xs = reference.inputs(11, 2, 3) * 2
-        want = reference.value_and_grads(self.plain, PARAMS, STATE, xs)
+        want = by_plain_scan()
         got = reference.value_and_grads(
             lambda *args: functional.unroll(adaptive, *args, elementwise=True, **options),
             PARAMS, STATE, xs,
