@@ -2,8 +2,11 @@
 
 import ast
 import importlib.util
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 
 import jax
 import matplotlib.pyplot as plt
@@ -129,3 +132,33 @@ not what it prints, since no empty line is between them
         [Block("import a\n"), Block("b\n", "1\n"), Mark("it", "what it shows")],
         [Block("from c import d\n")],
     ]
+
+
+COMMANDS = sorted(
+    {
+        line
+        for text in TEXTS.values()
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.S | re.M)
+        for line in block.splitlines()
+        if line
+    }
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_name_what_there_is(line):
+    """Targets of the Makefile, scripts with their options, and extras."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+    for word in words:
+        if word.startswith(("examples/", "tests/")):
+            assert (ROOT / word).exists()
+        for extra in re.findall(r"^(?:\.|tracetorch_jax)\[(.*)\]$", word):
+            declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            assert set(extra.split(",")) <= declared["optional-dependencies"].keys()
+    if words[0] == "python" and words[1].startswith("examples/"):
+        folder = (ROOT / words[1]).parent
+        sources = "".join(path.read_text() for path in folder.glob("*.py"))
+        for option in (word for word in words if word.startswith("--") and word != "--help"):
+            assert f'"{option}"' in sources, option
