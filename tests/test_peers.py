@@ -82,7 +82,7 @@ def test_the_files_are_of_the_versions_in_the_table(library):
     assert peers.LIBRARIES[library].split()[1] == versions[library]
 
 
-@pytest.mark.parametrize("formula, here", {row.surrogate for row in peers.ROWS.values()})
+@pytest.mark.parametrize("formula, here", sorted({row.surrogate for row in peers.ROWS.values()}))
 def test_the_formula_of_a_surrogate_is_that_of_ours(formula, here):
     u = make_peer_vectors.GRID
     want = eval(here, vars(spikes)).derivative(u)
