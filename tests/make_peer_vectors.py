@@ -107,7 +107,7 @@ def derivative(library, expression):
 
 def make(row):
     """The neuron itself."""
-    return eval(row.make, {**namespace(row.library), **row.arguments, "N": N})
+    return eval(row.make, {**namespace(row.package), **row.arguments, "N": N})
 
 
 def stepwise(row, neuron, xs, state=None):
@@ -116,9 +116,9 @@ def stepwise(row, neuron, xs, state=None):
 
     ys, vs = [], []
     for x in xs:
-        if row.library == "tracetorch":
+        if row.package == "tracetorch":
             y, v = neuron(x), neuron.mem
-        elif row.library == "snntorch":
+        elif row.package == "snntorch":
             y, *_, v = neuron(x)
         else:
             y, state = neuron(x, state)
@@ -132,7 +132,7 @@ def whole(row, neuron, xs, state=None):
     """The same for a neuron that takes a sequence."""
     import torch
 
-    if row.library == "norse":
+    if row.package == "norse":
         ys, states = neuron(xs, state)
         return ys, states.v, type(states)(*(s[-1] for s in states))
     ys = neuron(xs)
@@ -180,13 +180,13 @@ def in_spyx(row, neuron, xs, w):
 def run(row):
     """Arguments, input, weights, and what the neuron makes of them, with the axes of the row."""
     neuron, arguments, (xs, w) = make(row), dict(row.arguments), inputs()
-    if row.library == "tracetorch":
+    if row.package == "tracetorch":
         arguments = {name: getattr(neuron, name)[0].item() for name in arguments}
         xs[1:] += 1 / 64
         if row.fires is not None:
             xs[0, 0, :2] = arguments["threshold"] * np.float32([1, 2])  # with and without synapse
     xs, w = time_major(row, xs), time_major(row, w)
-    found = (in_spyx if row.library == "spyx" else in_torch)(row, neuron, xs, w)
+    found = (in_spyx if row.package == "spyx" else in_torch)(row, neuron, xs, w)
     return {"arguments": np.array(json.dumps(arguments)), "x": xs, "w": w, **found}
 
 
@@ -202,7 +202,7 @@ if __name__ == "__main__":
     for library in filter(installed, PACKAGES):
         arrays = {"versions": np.array(json.dumps(versions(library)))}
         for row in peers.ROWS.values():
-            if row.library == library:
+            if row.package == library:
                 for name, array in run(row).items():
                     arrays[f"{row.name}/{name}"] = array
         for there, expression, _ in peers.SURROGATES[library]:

@@ -26,7 +26,7 @@ class Neuron:
     """A neuron class: what it is called, and the columns of the table.
 
     Attributes:
-        library: whose it is, a key of `peers.LIBRARIES`.
+        package: whose it is, a key of `peers.LIBRARIES`.
         name: how a user asks for it, as far as the row depends on that.
         make: expression that makes it, of `arguments`.
         arguments: values by the names that the library gives them.
@@ -50,7 +50,7 @@ class Neuron:
         late: steps by which their output comes later than ours.
     """
 
-    library: str
+    package: str
     name: str
     make: str
     arguments: Mapping[str, float]
@@ -75,7 +75,7 @@ class Neuron:
     @property
     def key(self):
         """Name in tests and files."""
-        return f"{self.library}.{self.name}"
+        return f"{self.package}.{self.name}"
 
     @property
     def cells(self):
@@ -99,9 +99,9 @@ class Neuron:
         )
 
     def _link(self):
-        if self.library == "tracetorch_jax" or self.here is None:
+        if self.package == "tracetorch_jax" or self.here is None:
             return self.counterpart
-        return f"[{self.counterpart}]({self.library}.md#the-same-numbers)"
+        return f"[{self.counterpart}]({self.package}.md#the-same-numbers)"
 
     def _firing(self):
         if self.fires is None:

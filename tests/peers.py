@@ -49,7 +49,7 @@ def _with(arguments, **more):
 LIF = {"beta": 0.75, "threshold": 1.5}
 CUBA = {"alpha": 0.5, **LIF}
 OURS = _rows(
-    {"library": "tracetorch_jax", "sequences": "[B, T, N]", "here": "itself", "counterpart": ""},
+    {"package": "tracetorch_jax", "sequences": "[B, T, N]", "here": "itself", "counterpart": ""},
     {"name": "LIB", "make": "snn.LIB(N, beta=beta, threshold=threshold)", "arguments": LIF},
     {
         "name": "SLIB",
@@ -80,7 +80,7 @@ OURS = _rows(
     },
 )
 TRACETORCH = _rows(
-    {"library": "tracetorch", "state": "layer", "surrogate": SIGMOID},
+    {"package": "tracetorch", "state": "layer", "surrogate": SIGMOID},
     {
         "name": "LIB",
         "make": "snn.LIB(N, beta=beta, threshold=threshold)",
@@ -125,7 +125,7 @@ TRACETORCH = _rows(
 )
 SNNTORCH = _rows(
     {
-        "library": "snntorch",
+        "package": "snntorch",
         "arguments": LIF,
         "when": AFTER,
         "gradient": "detached",
@@ -199,7 +199,7 @@ SNNTORCH = _rows(
 )
 SPYX = _rows(
     {
-        "library": "spyx",
+        "package": "spyx",
         "arguments": LIF,
         "decided": "before the update",
         "when": AFTER,
@@ -252,7 +252,7 @@ JELLY = {"tau": 4.0, "v_threshold": 1.5}
 PLIF = {"w": float(np.float32(-np.log(3.0))), "v_threshold": 1.5}
 SPIKINGJELLY = _rows(
     {
-        "library": "spikingjelly",
+        "package": "spikingjelly",
         "arguments": JELLY,
         "decay": "1 - 1 / tau",
         "factor": "1 / tau",
@@ -324,7 +324,7 @@ SPIKINGJELLY = _rows(
 BOX = {"dt": 2.0**-10, "tau_mem_inv": 256.0, "v_th": 1.5}
 NORSE = _rows(
     {
-        "library": "norse",
+        "package": "norse",
         "arguments": BOX,
         "decay": "1 - dt * tau_mem_inv",
         "factor": "dt * tau_mem_inv",
@@ -440,7 +440,7 @@ def neurons():
 
 
 def _library(library):
-    rows = [row for row in ROWS.values() if row.library == library]
+    rows = [row for row in ROWS.values() if row.package == library]
     columns = dict(zip(COLUMNS, zip(*(row.cells for row in rows), strict=True), strict=True))
     firing = [i for i, row in enumerate(rows) if row.fires]
     alike, tables = [], []

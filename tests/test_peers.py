@@ -23,7 +23,7 @@ from generate.sessions import code, run, sessions
 from tracetorch_jax import snn, spikes
 
 KEYS = ["y", "v", "grad", "again", "resumed"]
-OTHERS = [row.key for row in peers.ROWS.values() if row.library != "tracetorch_jax"]
+OTHERS = [row.key for row in peers.ROWS.values() if row.package != "tracetorch_jax"]
 COUNTERPARTS = [key for key in OTHERS if peers.ROWS[key].here]
 OURS = [key for key in peers.ROWS if key not in OTHERS]
 FILES = {library: np.load(peers.FOLDER / f"{library}.npz") for library in peers.SURROGATES}
@@ -33,7 +33,7 @@ CLOSE = {"rtol": 1e-5, "atol": 5e-6}
 
 def stored(row):
     """What a library gave, by name, and the row with the arguments that it was given."""
-    file, prefix = FILES[row.library], f"{row.name}/"
+    file, prefix = FILES[row.package], f"{row.name}/"
     found = {name.removeprefix(prefix): file[name] for name in file if name.startswith(prefix)}
     arguments = json.loads(str(found.pop("arguments")))
     assert arguments == pytest.approx(row.arguments)
@@ -135,12 +135,12 @@ def results(model, x, w, late=0):
 
 def cell(row):
     """Our layer, by the code of the library's page."""
-    for session in sessions(pages.read(f"coming-from/{row.library}")):
+    for session in sessions(pages.read(f"coming-from/{row.package}")):
         if re.search(rf"^def {row.here}\(", code(session), re.M):
-            make = run(session, row.library)[row.here]
+            make = run(session, row.package)[row.here]
             wanted = inspect.signature(make).parameters.keys() & row.arguments.keys()
             return make(make_peer_vectors.N, **{name: row.arguments[name] for name in wanted})
-    raise LookupError(f"no `{row.here}` on the page of {row.library}")
+    raise LookupError(f"no `{row.here}` on the page of {row.package}")
 
 
 @pytest.mark.parametrize("key", COUNTERPARTS)
@@ -203,7 +203,7 @@ def test_our_rows_are_what_our_layers_compute(key):
 @pytest.mark.parametrize("key", OTHERS)
 def test_the_library_still_gives_that(key):
     row = peers.ROWS[key]
-    pytest.importorskip(row.library, reason="see the docstring of this file")
+    pytest.importorskip(row.package, reason="see the docstring of this file")
     want, _ = stored(row)
     got = make_peer_vectors.run(row)
     got.pop("arguments")

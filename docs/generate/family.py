@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from generate import pictures
-from generate.names import LAYERS
+from generate.files import update
+from generate.names import GRID, LAYERS
 from generate.reference import first_line
-from generate.signatures import untyped
+from generate.signatures import argument, untyped
 from tracetorch_jax import functional, nnx, snn
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
@@ -38,13 +39,8 @@ def write(folder: pathlib.Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in LAYERS:
         pictures.save(pictures.response(name), folder, name)
-        _update(folder / f"{name}.md", _page(name))
-    _update(folder / "index.md", _index())
-
-
-def _update(path: pathlib.Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:  # so that Sphinx reads what has changed
-        path.write_text(text)
+        update(folder / f"{name}.md", _page(name))
+    update(folder / "index.md", _index())
 
 
 def letters(name: str) -> tuple[str, str]:
@@ -88,10 +84,9 @@ def _letters(name: str) -> str:
 def _parameters(name: str) -> str:
     layer = snn.ALL_LAYERS[name]
     fields = {field.name: field.default for field in dataclasses.fields(layer)}
-    says = dict(re.findall(r"^ +(\w+): (.*?)(?=\n +\w+: |\n\n)", layer.__doc__, re.M | re.S))
     rows = []
     for parameter, constraint in spec_of(name).parameters.items():
-        words = " ".join(says[parameter].split())
+        words = argument(layer.__doc__, parameter)
         rows.append([f"`{parameter}`", f"{fields[parameter]:g}", constraint.rule, words])
     return _table(["parameter", "starts at", "must", "what it is"], rows)
 
@@ -195,7 +190,7 @@ def _counted(number: int, noun: str) -> str:
 
 def _index() -> str:
     grid = []
-    for prefixes in ("", "D", "S", "R", "DS", "DR", "SR", "DSR"):
+    for prefixes in GRID:
         row = [" and ".join(f"`{p}`" for p in prefixes) or "membrane only"]
         names = [f"{prefixes}LI{suffix}" for suffix in SUFFIXES]
         grid.append(row + [f"[{name}]({name}.md)" if name in LAYERS else "" for name in names])

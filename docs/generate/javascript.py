@@ -11,7 +11,6 @@ import functools
 import itertools
 import json
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from generate.operations import Expression, Graph, Node, expression
+from generate.signatures import argument
 from tracetorch_jax import functional, snn
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec, channel_names
@@ -135,18 +135,6 @@ def _layer(name: str) -> str:
     }
     lines = [f"{key}: {json.dumps(value)}," for key, value in described.items()]
     return "\n".join([f"{name}: {{", *map(_indent, lines), _indent(_step(layer.spec)), "}"])
-
-
-def argument(docstring: str, name: str) -> str:
-    """What the ``Args:`` of a docstring say of one of them, as one line.
-
-    Raises:
-        ValueError: they say nothing.
-    """
-    found = re.search(rf"^    {name}: (.*(?:\n {{8}}.*)*)", docstring, re.M)
-    if not found:
-        raise ValueError(f"`docstring` must document {name!r}; it does not.")
-    return " ".join(found[1].split())
 
 
 def _step(spec: Spec) -> str:

@@ -10,6 +10,8 @@ import tracetorch_jax
 from tracetorch_jax import diagnosis, nnx, recording, snn
 
 LAYERS = tuple(snn.ALL_LAYERS)
+# Prefixes, in the order in which tables of the layers have them.
+GRID = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
 FRONT_ENDS = ("snn", "nnx")
 # Modules within a room, or within the package (""), that share its page.
 INNER = {

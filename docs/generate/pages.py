@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import re
 
+from generate.files import update
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # By the page that a copy of each becomes.
 SOURCES = {
@@ -18,9 +20,7 @@ def write(folder: pathlib.Path) -> None:
     """Write the copies into `folder`."""
     for page, source in SOURCES.items():
         text = relink((ROOT / source).read_text(), source)
-        path = folder / f"{page}.md"
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        update(folder / f"{page}.md", text)
 
 
 def relink(text: str, source: str) -> str:

@@ -10,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from generate.examples import imports
+from generate.files import update
 from generate.names import (
     FRONT_ENDS,
+    GRID,
     INNER,
     LAYERS,
     everywhere,
@@ -41,9 +43,7 @@ def write(folder: pathlib.Path) -> None:
         if path.stem not in texts:
             path.unlink()
     for name, text in texts.items():
-        path = folder / f"{name}.rst"
-        if not path.exists() or path.read_text() != text:  # so that Sphinx reads what has changed
-            path.write_text(text)
+        update(folder / f"{name}.rst", text)
 
 
 def pages() -> dict[str, str]:
@@ -142,13 +142,10 @@ def _summary(room: str, names: list[str]) -> str:
     return _table(rows)
 
 
-_GRID = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
-
-
 def _grid() -> str:
     """The names of the 28 layers, each leading to its page."""
     text = ".. list-table::\n   :widths: auto\n   :align: left\n\n"
-    for prefixes in _GRID:
+    for prefixes in GRID:
         for i, suffix in enumerate(("", "B", "T", "TS")):
             name = f"{prefixes}LI{suffix}"
             link = f":doc:`{name} </family/{name}>`" if name in LAYERS else ""

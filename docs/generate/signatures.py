@@ -65,6 +65,18 @@ def described(docstring: str) -> list[str]:
     return re.findall(r"^\*{0,2}(\w+)(?: \(.*\))?:", text, re.M)
 
 
+def argument(docstring: str, name: str) -> str:
+    """What the ``Args:`` of a docstring say of one of them, as one line.
+
+    Raises:
+        ValueError: they say nothing.
+    """
+    found = re.search(rf"^    {name}: (.*(?:\n {{8}}.*)*)", docstring, re.M)
+    if not found:
+        raise ValueError(f"`docstring` must document {name!r}; it does not.")
+    return " ".join(found[1].split())
+
+
 def untyped(thing: Any) -> str:
     """Arguments with their defaults, without types, and by name in the order of the docstring."""
     found = [
