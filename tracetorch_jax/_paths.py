@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,6 +19,44 @@ def key_name(key: Any) -> str:
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
+
+
+def path_name(path: Iterable[Any]) -> str:
+    """A path as the library spells it everywhere, which is how Flax spells its own.
+
+    Args:
+        path: keys of a tree, or names.
+
+    Example:
+        >>> [path_name(path) for path, _ in jax.tree.leaves_with_path({"cell": {"kernel": [1.0]}})]
+        ['cell/kernel/0']
+    """
+    return "/".join(map(key_name, path))
+
+
+def leaves_by_name(argument: str, tree: Any) -> dict[str, Any]:
+    """Every leaf of a tree by its name.
+
+    Args:
+        argument: what the tree is called in an error.
+        tree: any tree.
+
+    Raises:
+        ValueError: two leaves have one name, or would have if it were spelt with dots, as orbax
+            does.
+    """
+    leaves: dict[str, Any] = {}
+    spelt: set[str] = set()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        name = path_name(path)
+        if name.replace("/", ".") in spelt:
+            raise ValueError(
+                f"`{argument}` must have a name of its own for every leaf, '.' and '/' being the "
+                f"same; got two that are {name}."
+            )
+        spelt.add(name.replace("/", "."))
+        leaves[name] = leaf
+    return leaves
 
 
 def leaves_by_path(tree: Any) -> dict[tuple[str, ...], Any]:
