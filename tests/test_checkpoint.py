@@ -117,11 +117,11 @@ def test_another_model_is_refused(tmp_path):
     path = checkpoint.save(tmp_path / "it", start()[0])
     wide = start(width=4)[0]
     with pytest.raises(
-        ValueError, match=r"has params.cell.raw_beta as float32\[3\] instead of .*\[4\]"
+        ValueError, match=r"has params/cell/raw_beta as float32\[3\] instead of .*\[4\]"
     ):
         checkpoint.restore(path, wide)
     other = snn.Unroll(snn.LIB(3)).init(KEY, jnp.ones((2, 4, 3)))["params"]
-    with pytest.raises(ValueError, match=r"lacks params.cell.raw_threshold.*unknown .*raw_alpha"):
+    with pytest.raises(ValueError, match=r"lacks params/cell/raw_threshold.*unknown .*raw_alpha"):
         checkpoint.restore(path, {**start()[0], "params": other})
 
 
@@ -141,7 +141,7 @@ def test_what_is_missing_or_no_checkpoint_is_named(tmp_path):
             checkpoint.restore(path, {"a": jnp.zeros(2)})
     with pytest.raises(ValueError, match="`state` must hold at least one array"):
         checkpoint.save(tmp_path / "it", {})
-    with pytest.raises(TypeError, match="`state` must hold arrays and numbers; got str at a.b"):
+    with pytest.raises(TypeError, match="`state` must hold arrays and numbers; got str at a/b"):
         checkpoint.save(tmp_path / "it", {"a": {"b": "text"}, "c": jnp.ones(2)})
     assert not (tmp_path / "it").exists()
 
@@ -228,7 +228,7 @@ def test_the_layers_of_a_family_share_no_checkpoint(tmp_path):
     for name in ("LIB", "DLIB"):
         _, variables = reference.scrambled(name)
         checkpoint.save(tmp_path / name, variables)
-    with pytest.raises(ValueError, match="lacks params.raw_beta"):
+    with pytest.raises(ValueError, match="lacks params/raw_beta"):
         checkpoint.restore(tmp_path / "DLIB", reference.scrambled("LIB")[1])
 
 

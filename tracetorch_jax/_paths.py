@@ -60,8 +60,9 @@ def leaves_by_name(argument: str, tree: Any) -> dict[str, Any]:
 
 
 def leaves_by_path(tree: Any) -> dict[tuple[str, ...], Any]:
-    """Every leaf of a tree of dicts by its keys; boxes such as `nn.Partitioned` do not count."""
+    """Every leaf of a tree of dicts and lists by its keys; boxes of Flax do not count."""
+    counted = (jax.tree_util.DictKey, jax.tree_util.SequenceKey)
     return {
-        tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)): leaf
+        tuple(key_name(key) for key in path if isinstance(key, counted)): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
     }

@@ -291,7 +291,7 @@ def _converted(got: Any, wanted: Any) -> Any:
     """A leaf as `like` has it; None if that can't hold its value."""
     if isinstance(wanted, np.generic) and not _is_number(got):
         return got[()]
-    if _is_number(got) == _is_number(wanted):
+    if not (_is_number(got) or _is_number(wanted)):
         return got
     value, families = np.asarray(got), (_family(got), _family(wanted))
     if _is_number(wanted):

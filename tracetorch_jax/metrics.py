@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._axes import check_count, lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._paths import path_name
 
 __all__ = [
     "Operations",
@@ -195,7 +196,7 @@ def synaptic_operations(
         out = next_fun(*inputs, **options)
         if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
-            calls.setdefault("/".join(layer.path), []).append(call)
+            calls.setdefault(path_name(layer.path), []).append(call)
         return out
 
     with nn.intercept_methods(intercept):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
 from tracetorch_jax._online import OnlineState, online
-from tracetorch_jax._paths import key_name
+from tracetorch_jax._paths import key_name, path_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
 from tracetorch_jax.functional.placement import place_state
 
@@ -238,8 +238,7 @@ def _kind(path: Any) -> Kind:
         return "other"
     known = _kinds().get(name)
     if known is None:
-        where = "/".join(map(key_name, path))
-        raise ValueError(f"`params` must hold parameters of known layers; got {where}.")
+        raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
     return known
 
 

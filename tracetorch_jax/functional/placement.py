@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from tracetorch_jax._paths import path_name
 from tracetorch_jax.functional.sequences import expand_mask
 
 Entry = str | tuple[str, ...] | None
@@ -160,7 +161,7 @@ def place_elementwise(params: Any, state: Any, xs: Any, valid: Any) -> tuple[Any
     _check_time(xs)
     shape = jax.tree.leaves(state)[0].shape
     arrays = {
-        f"{argument}{jax.tree_util.keystr(path)}": leaf
+        path_name((argument, *path)): leaf
         for argument, tree in {"xs": xs, "params": params, "state": state}.items()
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -213,6 +214,6 @@ def _check_time(xs: Any) -> None:
         entry = placement_of(x).spec[0]
         if entry is not None:
             raise ValueError(
-                f"`xs{jax.tree_util.keystr(path)}` must not be split along time, over which a loop "
+                f"`{path_name(('xs', *path))}` must not be split along time, over which a loop "
                 f"runs; got axis 0 of shape {tuple(x.shape)} split over {_axes(entry)}."
             )
