@@ -155,7 +155,7 @@ def test_info_recognises_every_layer(name, tmp_path, call):
 
 def test_info_without_a_folder_of_parameters(call, folder):
     status, out, _ = call("info", folder / "bare")
-    assert status == 0 and "\ncell.layers_1: SLIB\n" in out
+    assert status == 0 and "\ncell/layers_1: SLIB\n" in out
 
 
 def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch
     assert re.search(r"^  seq_lengths +int32\[b\]$", takes, re.M)
     assert gives == "  ys  float32[b, t, 4]\n"
     takes, gives = call("info", one)[1].split("\ntakes\n")[1].split("\ngives\n")
-    assert re.search(r"^  carry\.layers_4\.prev_output +float32\[b, 4\]$", takes, re.M)
+    assert re.search(r"^  carry/layers_4/prev_output +float32\[b, 4\]$", takes, re.M)
     assert re.search(r"^  x +float32\[b, 5\]$", takes, re.M)
     assert re.search(r"^  y +float32\[b, 4\]$", gives, re.M)
 

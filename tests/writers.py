@@ -74,31 +74,30 @@ def kill(write, folder, rounds):
 
     Gives for each kill the last value that was known to be written.
     """
-    draw, outcome, longest = random.Random(rounds), [], 1.5
-    path = folder / "live" / "it"
+    draw, outcome, path = random.Random(rounds), [], folder / "live" / "it"
     for i in range(rounds):
         progress, report = os.pipe()
         child = os.fork()
         if not child:
-
-            def replace(first=1000 * i):
-                for value in range(first, first + 1000):
-                    began = time.perf_counter()
-                    write(path, value, True)
-                    took = time.perf_counter() - began
-                    os.write(report, f"{value} {took}\n".encode())
-
-            leave(replace)
+            leave(lambda first=1000 * i, report=report: replace(write, path, first, report))
         os.close(report)
         with os.fdopen(progress) as lines:
             took = float(lines.readline().split()[1])
-            time.sleep(draw.uniform(0, longest * min(took, 1.0)))
+            time.sleep(draw.uniform(0, 1.5 * min(took, 1.0)))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             done = [int(line.split()[0]) for line in lines]
         outcome.append(done[-1] if done else 1000 * i)
         shutil.copytree(path.parent, folder / str(i))
     return outcome
+
+
+def replace(write, path, first, report):
+    """Replace what is at a path by one value after another; say of each how long it took."""
+    for value in range(first, first + 1000):
+        began = time.perf_counter()
+        write(path, value, True)
+        os.write(report, f"{value} {time.perf_counter() - began}\n".encode())
 
 
 def leave(act):

@@ -39,6 +39,7 @@ def replacing(
         OSError: the disk is full.
 
     Example:
+        >>> import tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "it"
         >>> with replacing(path, overwrite=False) as incoming:
         ...     _ = incoming.write_text("all of it")

@@ -30,13 +30,14 @@ _CHECKSUMS = "_CHECKSUMS"
 def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pathlib.Path:
     """Write a tree of arrays to a folder: parameters, optimiser, carry, PRNG key, step.
 
-    It is written under another name first and renamed when it is complete, so that what stands
-    under `path` is never half a checkpoint, and a checkpoint that is replaced is there until then.
+    It is written in a hidden folder of its own and put under `path` when it is complete. So what
+    is under `path` is never half a checkpoint, nor a mixture of two that were written at once, and
+    a checkpoint that is replaced is there until then. A checksum of every leaf is written too.
 
     Args:
         path: the folder to create.
         state: any tree of arrays and numbers, such as ``{"params": params, "optimiser": state,
-            "carry": carry, "key": key, "step": 1000}``.
+            "carry": carry, "key": key, "step": 1000}``. Whole numbers have at most 64 bits.
         overwrite: whether a checkpoint that is already there is replaced. Nothing else ever is.
 
     Returns:
@@ -46,8 +47,10 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         FileExistsError: there is a checkpoint at `path` already and `overwrite` is False, or there
             is something else.
         ImportError: orbax is missing.
+        OSError: the disk is full; what was there is still there.
         TypeError: `state` holds something else or what is being traced, or is a single array.
-        ValueError: `state` is empty, or an array in it is.
+        ValueError: `state` is empty, or an array in it is; two leaves have one name, "." and "/"
+            being the same; a whole number has more than 64 bits.
 
     Example:
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "step-1"
@@ -105,14 +108,16 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
             or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are, on
             whatever mesh and by however many processes they were saved; those that are not said to
             lie anywhere, on the first device. Of a number of Python's and an array of no axes,
-            either may stand for the other.
+            either may stand for the other if it can hold the value.
 
     Returns:
-        A tree like `like`.
+        A tree like `like`, with arrays of NumPy where it has them, and where it has shapes of
+        64-bit types without a place and JAX does not hold these.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
         ImportError: orbax is missing.
+        TypeError: `like` holds something else than arrays, shapes and numbers.
         ValueError: the checkpoint is of something else; all that is missing, unknown or of another
             shape or dtype is listed, and nothing is loaded. Or it is damaged.
 
@@ -157,7 +162,8 @@ def read(path: str | pathlib.Path) -> Any:
 
     Returns:
         A tree of dicts, lists, arrays on the first device, and numbers. Containers of other kinds,
-        an optimiser's say, come as dicts and lists.
+        an optimiser's say, come as dicts and lists. Arrays of 64-bit types are NumPy's, unless
+        ``jax_enable_x64`` lets JAX hold them.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
