@@ -33,7 +33,7 @@ def main(task, kind, folder, rounds, exchange):
     """Do a task and print what happened.
 
     Args:
-        task: "race", "race to replace" or "kill".
+        task: "race", in which every second round may replace what is there, or "kill".
         kind: what is written, a name in `KINDS`.
         folder: where.
         rounds: how often.
@@ -46,9 +46,7 @@ def main(task, kind, folder, rounds, exchange):
     if task == "kill":
         outcome = kill(write, folder, int(rounds))
     else:
-        outcome = [
-            race(write, folder / str(i), task == "race to replace") for i in range(int(rounds))
-        ]
+        outcome = [race(write, folder / str(i), i % 2) for i in range(int(rounds))]
     print(json.dumps(outcome))
 
 

@@ -76,9 +76,10 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     # NumPy's scalars are all that orbax does not take.
     state = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state)
 
-    def write(folder: pathlib.Path) -> None:
+    def write(folder: pathlib.Path) -> dict[str, str | None]:
         with _without_errors_in_the_log(), orbax.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder, state)
+            return {name: _checksum(leaf) for name, leaf in leaves.items()}  # while orbax writes
 
     if jax.process_index():  # the first process does all that one process can do
         write(workspace(path, _as_the_first_has_it(0)) / "new")
@@ -88,9 +89,8 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     token, written, failed = _as_the_first_has_it(secrets.randbits(32)), False, True
     try:
         with replacing(path, overwrite, token) as incoming:
-            write(incoming)
+            sums = write(incoming)
             written = True
-            sums = {name: _checksum(leaf) for name, leaf in leaves.items()}
             (incoming / _CHECKSUMS).write_text(json.dumps(sums))
         failed = False
     finally:

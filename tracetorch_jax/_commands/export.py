@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 HELP = "make a program that runs without the model's code"
 DESCRIPTION = """\
@@ -119,7 +120,7 @@ def _variables(tree: Any, at: str) -> dict[str, Any]:
         name: collection
         for name, collection in tree.items()
         if isinstance(collection, Mapping)
-        and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(collection))
+        and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(collection))
     }
 
 
