@@ -382,7 +382,7 @@ def test_a_checkpoint_without_checksums(tmp_path):
     assert bits(checkpoint.read(old)) == bits(state)
     new = checkpoint.save(tmp_path / "new", state)
     (new / "_CHECKSUMS").unlink()
-    assert {file.name for file in new.iterdir()} == {file.name for file in old.iterdir()}
+    assert bits(checkpoint.read(new)) == bits(state)
 
 
 # Orbax leaves its coroutines behind where one of them fails.

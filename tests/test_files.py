@@ -1,5 +1,7 @@
 """What is written stands there whole, whoever writes at the same time and whatever is killed."""
 
+import pathlib
+
 import pytest
 import writers
 
@@ -75,6 +77,37 @@ def test_what_was_stopped_is_finished(killed, tmp_path):
     with _files.replacing(path, overwrite=True) as incoming:
         incoming.mkdir()
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_finishes_first_does_not_matter(way, tmp_path, monkeypatch):
+    """A reader may finish an exchange, and a folder may be lost before it."""
+    path = tmp_path / "it"
+    path.mkdir()
+    (path / "part").write_text("old")
+    if way == "rename":
+        rename = pathlib.Path.rename
+
+        def interrupted(self, target):
+            moved = rename(self, target)
+            if target.name == "old":
+                _files.finish(path)
+            return moved
+
+        monkeypatch.setattr(_files, "_exchange", lambda one, two: False)
+        monkeypatch.setattr(pathlib.Path, "rename", interrupted)
+    with _files.replacing(path, overwrite=True) as incoming:
+        incoming.mkdir()
+        (incoming / "part").write_text("new")
+    monkeypatch.undo()
+    assert (path / "part").read_text() == "new"
+    with (
+        pytest.raises(FileNotFoundError),
+        _files.replacing(path, overwrite=True) as incoming,
+    ):
+        incoming.mkdir()
+        incoming.rmdir()
+    assert (path / "part").read_text() == "new"
 
 
 def test_what_someone_is_writing_is_left_alone(tmp_path):

@@ -96,7 +96,7 @@ def _place(new: pathlib.Path, path: pathlib.Path, old: pathlib.Path, overwrite: 
             new.rename(path)  # fails if a folder is there that holds something
             return
         except FileNotFoundError:
-            if path.exists():  # a reader finished this in our stead
+            if old.exists():  # `finish`, in another process, was faster
                 return
             raise
         except OSError as error:
