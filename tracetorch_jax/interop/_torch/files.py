@@ -68,18 +68,18 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = readable("path", path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        start = file.read(20)
+    if start.startswith(b"PK"):
         try:
             return _mapping(_read_zip(path), path)
         except _OnlyTorch:
             pass
-    else:
-        with path.open("rb") as file:
-            if _OLD not in file.read(20):
-                raise ValueError(
-                    f"`path` must be a file of torch.save, or one that ends in .safetensors; "
-                    f"{path} is none, or is damaged."
-                )
+    elif _OLD not in start:
+        raise ValueError(
+            f"`path` must be a file of torch.save, or one that ends in .safetensors; {path} is "
+            f"none, or is damaged."
+        )
     return _mapping(_read_with_torch(path), path)
 
 
@@ -281,7 +281,7 @@ def _read_zip(path: pathlib.Path) -> Any:
                 raise ValueError("it declares more data than it holds")
             pickles = [name for name in file.namelist() if name.endswith("data.pkl")]
             if len(pickles) != 1:
-                raise _OnlyTorch("no data.pkl")
+                raise ValueError("it must hold one data.pkl")
             root = pickles[0].removesuffix("data.pkl")
             order = f"{root}byteorder"
             if order in file.namelist() and file.read(order) != b"little":
