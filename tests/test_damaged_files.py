@@ -261,6 +261,22 @@ def test_graphs_that_no_reader_should_follow(change, message, tmp_path):
         graph(path)
 
 
+def test_texts_that_hdf5_does_not_come_back_from(tmp_path):
+    """A heap with an object of no bytes, and a text of 4 GB, in a file of 20 kB."""
+    whole = (DATA / "nir" / "norse_li.nir").read_bytes()
+    heap = whole.index(b"GCOL") + 16
+    with h5py.File(DATA / "nir" / "norse_li.nir", "r") as file:
+        text = file["node/type"].id.get_offset()
+    path = tmp_path / "it.nir"
+    for at, new, message in (
+        (heap, bytes(16), "the heap at byte [0-9]+ is damaged"),
+        (text, b"\xff" * 12, r"'type', of shape \(\), is larger than the file can hold"),
+    ):
+        path.write_bytes(whole[:at] + new + whole[at + len(new) :])
+        with pytest.raises(ValueError, match=f"it.nir is none: {message}"):
+            graph(path)
+
+
 # Values that a parameter cannot hold, in every importer.
 
 BAD = {"too large": 1e300, "not a number": np.nan, "infinite": -np.inf}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracetorch_jax._checks import in_brief, readable
-from tracetorch_jax.interop._nir.file import check_file
+from tracetorch_jax.interop._nir.file import check_file, check_heaps
 from tracetorch_jax.interop._nir.graph import (
     ELEMENTWISE,
     PARAMETERS,
@@ -85,8 +85,10 @@ def _read_file(source: str | os.PathLike[str]) -> Any:
     nir = import_nir()
     path = readable("graph", source)
     try:
+        data = path.read_bytes()
+        check_heaps(data)
         with h5py.File(path, "r") as file:
-            check_file(file, path.stat().st_size)
+            check_file(file, data)
             problems = list(_problems(file["node"], ""))
     except Exception as error:  # of HDF5, and what h5py makes of its contents
         raise ValueError(
