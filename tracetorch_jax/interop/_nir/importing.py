@@ -58,8 +58,8 @@ def from_nir(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: `nir` is missing.
-        TypeError: `graph` is neither a graph nor a path.
         IsADirectoryError: there is a folder.
+        TypeError: `graph` is neither a graph nor a path.
         ValueError: a file that is damaged or holds something else; no `dt`; nodes, parameters or
             cycles that have no counterpart here, by name; shapes that do not fit; values that are
             not finite or too large for float32 (or float64 where JAX has it); a graph of `to_nir`

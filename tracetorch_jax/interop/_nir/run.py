@@ -44,6 +44,7 @@ def run_nir(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: `nir` is missing.
+        IsADirectoryError: there is a folder.
         ValueError: a graph that `from_nir` would not read either, a `Delay`, or input that does
             not fit it; no `dt`.
 

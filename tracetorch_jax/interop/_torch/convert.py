@@ -63,6 +63,7 @@ def from_torch(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: a file needs a package that is missing.
+        IsADirectoryError: there is a folder.
         TypeError: an argument of the wrong kind, or `inputs` is missing.
         ValueError: the state dict does not fit the model: all keys that are missing, unknown, of
             another shape, of another value than the model's constant, or with values that are not
