@@ -289,7 +289,9 @@ def _target(saved: Any, wanted: Any) -> Any:
     on_host = _is_number(wanted) or isinstance(wanted, (np.ndarray, np.generic))
     if on_host or not _is_held(saved.dtype):
         return np.broadcast_to(np.zeros((), saved.dtype), saved.shape)
-    place = None if wanted is saved else getattr(wanted, "sharding", None)
+    if isinstance(wanted, jax.Array):
+        return wanted
+    place = wanted.sharding if isinstance(wanted, jax.ShapeDtypeStruct) else None
     return jax.ShapeDtypeStruct(wanted.shape, wanted.dtype, sharding=place or _first_device())
 
 
