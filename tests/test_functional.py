@@ -244,7 +244,7 @@ class TestShapesOfStates:
             ways += [{"elementwise": True, "engine": "parallel"}]
         for xs in (jnp.ones((5, 1, 3)), jnp.ones((5, 3)), jnp.ones((5, 2, 4, 3))):
             for options in ways:
-                with pytest.raises(ValueError, match=r"`engine`|`state\[|`params\[.*\(4, 3\)"):
+                with pytest.raises(ValueError, match=r"`engine`|`state\[.*got \(4, 3\)"):
                     functional.unroll(step, params, full, xs, **options)
 
     def test_of_each_feature(self):

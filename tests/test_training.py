@@ -276,3 +276,9 @@ class TestOnline:
         init, step = training.online(layer)
         with pytest.raises(ValueError, match=r"`x` must have the shape of the states, \(2, 3\)"):
             step(params, init(params, jnp.zeros((2, 3))), jnp.zeros((2, 1)))
+        state, narrow = init(params, jnp.zeros((2, 3))), init(params, jnp.zeros((1, 3)))
+        for mixed in (state._replace(eligibility=narrow.eligibility), narrow):
+            with pytest.raises(
+                ValueError, match=r"the shape of the states, \(1, 3\); got \(2, 3\)"
+            ):
+                step(params, mixed, jnp.zeros((2, 3)))

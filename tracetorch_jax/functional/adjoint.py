@@ -154,15 +154,16 @@ def check_new_state(new: Tree, old: Tree) -> None:
         jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True
     ):
         name = f"state{jax.tree_util.keystr(path)}"
-        if jnp.shape(after) != before.shape:
+        kind, got = jax.typeof(before), jax.typeof(after)
+        if got.shape != kind.shape:
             raise ValueError(
-                f"`step` must return a new state of the shape of `{name}`, {before.shape}, which "
-                f"does not broadcast; got {jnp.shape(after)}."
+                f"`step` must return a new state of the shape of `{name}`, {kind.shape}, which "
+                f"does not broadcast; got {got.shape}."
             )
-        if jnp.result_type(after) != before.dtype and not before.weak_type:
+        if got.dtype != kind.dtype and not kind.weak_type:  # a plain number takes any type
             raise TypeError(
-                f"`step` must return a new state of the type of `{name}`, {before.dtype}; "
-                f"got {jnp.result_type(after)}."
+                f"`step` must return a new state of the type of `{name}`, {kind.dtype}; "
+                f"got {got.dtype}."
             )
 
 

@@ -215,7 +215,7 @@ class Constraint:
 def _ends(constraint: Constraint, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest value that survive as raw ones of `dtype`."""
     least, greatest = (np.asarray(v, dtype) for v in constraint._numpy.ends(jnp.finfo(dtype)))
-    while not constraint._survives(greatest.astype(np.float64), dtype):
+    if not constraint._survives(greatest.astype(np.float64), dtype):
         greatest = np.nextafter(greatest, np.zeros_like(greatest))
     return least, greatest
 

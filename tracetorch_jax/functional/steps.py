@@ -54,8 +54,8 @@ def _advance(
     """Advance every channel of a trace; `names` are those of its decay and of its state."""
     decays, states = (channel_names(name, trace.dual) for name in names)
     for name, decay, value in zip(states, decays, x, strict=True):
-        _check_params(params, (decay,), np.shape(value))
         _check_states(state, (name,), np.shape(value)[1 if run is _all_steps else 0 :])
+        _check_params(params, (decay,), np.shape(value))
     new = {
         name: run(ema if averages else leak, params[decay], state[name], value)
         for name, decay, averages, value in zip(states, decays, trace.averages, x, strict=True)
@@ -246,8 +246,8 @@ def fire(
         (0.25, 1.0)
     """
     names = [name for name in (*spec.thresholds, *spec.scales) if name]
-    _check_params(params, names, np.shape(mem))
     _check_states(state, state, np.shape(mem))
+    _check_params(params, names, np.shape(mem))
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = spike if isinstance(spike, tuple) else (spike, spike)
     outs, resets = [], []
@@ -353,8 +353,8 @@ def _integrate(
 ) -> State:
     """The traces after they have taken in what reaches them, and before any reset."""
     params = _align(params, x.ndim)
-    _check_params(params, spec.parameters, x.shape)
     _check_states(state, spec.states, x.shape[1 if run is _all_steps else 0 :])
+    _check_params(params, spec.parameters, x.shape)
     halves = spec.zero_split
     new: State = {}
 
