@@ -128,11 +128,17 @@ class Constraint:
             the end, becomes the nearest that can be stored in the dtype. Other values, and NaN,
             stay as they are.
 
+        Raises:
+            TypeError: `value` is not floating-point.
+
         Example:
             >>> decays = jnp.array([-1.0, 0.5, 1.0], jnp.bfloat16)
             >>> functional.DECAY.clip(decays)[1:].tolist()
             [0.5, 0.99609375]
         """
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"`value` must be floating-point; got dtype {value.dtype}.")
         return jnp.clip(value, *_ends(self, value.dtype))
 
     def check_inside(self, name: str, value: np.ndarray, learnable: bool = True) -> None:
