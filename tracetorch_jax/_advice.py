@@ -44,13 +44,14 @@ class Inputs:
     """
 
     def __init__(self, values: np.ndarray, sequences: int, axes: str) -> None:
-        square = np.square(values).mean(axis=0)
         self.values, self.axes = values, axes
-        self.rms = float(square.mean() ** 0.5)
-        # Of a few sequences, the mean of a feature is not known, only that of all.
-        self.offset = _offset(values if sequences > 3 else values.reshape(-1, 1))
-        self.uneven = bool(square.max() > 1e3 * np.median(square))
-        self.constant = bool((np.ptp(values, axis=0) == 0).all())
+        with np.errstate(invalid="ignore"):  # what is not finite is a problem of its own
+            square = np.square(values).mean(axis=0)
+            # Of a few sequences, the mean of a feature is not known, only that of all.
+            self.offset = _offset(values if sequences > 3 else values.reshape(-1, 1))
+            self.rms = float(square.mean() ** 0.5)
+            self.uneven = bool(square.max() > 1e3 * np.median(square))
+            self.constant = bool((np.ptp(values, axis=0) == 0).all())
         self.events = bool(np.isin(values, (-1, 0, 1)).all())
 
     @property

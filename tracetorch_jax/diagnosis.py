@@ -289,7 +289,7 @@ def _given(xs: Any, seq_lengths: Any, axes: tuple[int | None, int]) -> _advice.I
     if seq_lengths is None:
         values = values.reshape(sequences * steps, -1)
     else:
-        values = values[np.arange(steps) < np.reshape(seq_lengths, (-1, 1))]
+        values = values[np.arange(steps) < np.asarray(seq_lengths).reshape(-1, 1)]
         values = values.reshape(len(values), int(np.prod(values.shape[1:])))
     code = "0" if batch is None else "(0, 1)"
     return _advice.Inputs(values, sequences, code) if values.size else None
