@@ -276,6 +276,12 @@ def test_a_layer_has_one_problem_with_its_neurons(scale, offset):
         assert len(of_neurons) < 2 and not (of_neurons and report.notes), report
 
 
+def test_arguments_of_flex_are_named_as_they_are_given():
+    model = snn.Unroll(flex.LIB(8, threshold=99.0))
+    (report,) = tt.diagnose(model, model.init(KEY, XS), jnp.asarray(XS)).layers
+    assert "`pos_threshold=flex.Threshold(1)`" in report.advice
+
+
 def test_spikes_of_negative_scale():
     """The side of a membrane counts, not the sign of what is emitted."""
     sides = []

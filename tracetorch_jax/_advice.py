@@ -323,7 +323,7 @@ def _rescaled(layer: Layer, factor: float) -> str:
         code = f"scale_init=nn.initializers.constant({value:.2g})"
     else:
         fan_in = source.value.size / source.value.shape[-1]
-        gain = factor**2 * fan_in * float(np.square(source.value).mean())
+        gain = factor**2 * fan_in * float(np.square(source.value).mean()) or 1.0
         code = f'kernel_init=nn.initializers.variance_scaling({gain:.2g}, "fan_in", "normal")'
     way = f"Multiply the weights of {source.path} by {factor:.2g}: start with `{code}`"
     return f"{way}, or set {_thresholds(layer, levels)}." if factor > 1 and levels else f"{way}."
@@ -358,8 +358,11 @@ def _standardised(given: Inputs) -> str:
 
 
 def _thresholds(layer: Layer, levels: dict[str, float]) -> str:
-    wrap = "flex.Threshold({:.2g})" if isinstance(layer.recording.layer, Configured) else "{:.2g}"
-    return " and ".join(f"`{name}={wrap.format(level)}`" for name, level in levels.items())
+    cell = layer.recording.layer
+    wrap = "flex.Threshold({:.2g})" if isinstance(cell, Configured) else "{:.2g}"
+    return " and ".join(
+        f"`{cell.setting(name)[0]}={wrap.format(level)}`" for name, level in levels.items()
+    )
 
 
 # Traces and gradients.
