@@ -177,18 +177,15 @@ def test_advice_helps(name):
     path = f"cell/layers_{index}"
     variables, diagnosis = examine(layers, xs)
     said = [each for each in remarks(diagnosis, path, level) if words in each]
-    print(diagnosis)
     assert len(said) == 1, diagnosis
     assert diagnosis.healthy == (level == "notes") or diagnosis.layers[0].path != path
     better, ys = follow(said[0], layers, index, xs)
     fresh, after = examine(better, ys)
     path = f"cell/layers_{index + len(better) - len(layers)}"
-    print(after)
     assert not remarks(after, path, "problems"), after
     assert not any(words in each for each in remarks(after, path, "notes")), after
     _, without = trained(bare(layers), variables, xs)
     _, with_it = trained(bare(better), fresh, ys)
-    print(without, with_it)
     silent = [np.mean([each.dead or 0 for each in d.layers]) for d in (diagnosis, after)]
     assert with_it < 0.95 * without or silent[1] < 0.5 * silent[0]
 
@@ -267,7 +264,7 @@ def test_dead_and_saturated_neurons_are_told_apart():
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0])
-@pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_a_layer_has_one_problem_with_its_neurons(scale, offset):
     model = snn.Unroll(snn.Sequential([snn.LIB(8), snn.DLITS(8)]))
     variables = model.init(KEY, XS)
