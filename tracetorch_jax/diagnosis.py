@@ -166,7 +166,7 @@ def diagnose(
         >>> xs = jnp.ones((2, 10, 3))
         >>> diagnosis = tt.diagnose(model, model.init(jax.random.key(0), xs), xs)
         >>> print(diagnosis.layers[0].advice)
-        100% of the neurons never fire: ...
+        100% of the neurons never fire. ... Set `threshold=1`.
     """
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
