@@ -331,11 +331,11 @@ def test_arrays_that_do_not_go_together_are_named():
 
     with jax.set_mesh(mesh):
         other = sharding.shard(zeros, mesh, P("model"))
-        message = r"`state/v` of shape \(8, 4\) is split over 'model' along axis -2, and `xs` "
+        message = r"`state\['v'\]` of shape \(8, 4\) is split over 'model' along axis -2, and `xs` "
         with pytest.raises(ValueError, match=message + "over 'data'"):
             run(state=other)
         twice = sharding.shard({"w": jnp.ones(N)}, mesh, P("data"))
-        message = r"`params/w` of shape \(4,\) is split over 'data' along axis -1, and `xs` "
+        message = r"`params\['w'\]` of shape \(4,\) is split over 'data' along axis -1, and `xs` "
         with pytest.raises(ValueError, match=message + "over it along axis -2"):
             run(params=twice)
         late = sharding.shard(jnp.zeros((8, B, N)), mesh, P("data"))

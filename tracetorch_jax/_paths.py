@@ -24,6 +24,8 @@ def key_name(key: Any) -> str:
 def path_name(path: Iterable[Any]) -> str:
     """A path as the library spells it everywhere, which is how Flax spells its own.
 
+    Entries of an argument are named otherwise, as code has them: ``carry['mem']``.
+
     Args:
         path: keys of a tree, or names.
 

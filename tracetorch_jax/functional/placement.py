@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tracetorch_jax._paths import path_name
 from tracetorch_jax.functional.sequences import expand_mask
 
 Entry = str | tuple[str, ...] | None
@@ -161,7 +160,7 @@ def place_elementwise(params: Any, state: Any, xs: Any, valid: Any) -> tuple[Any
     _check_time(xs)
     shape = jax.tree.leaves(state)[0].shape
     arrays = {
-        path_name((argument, *path)): leaf
+        f"{argument}{jax.tree_util.keystr(path)}": leaf
         for argument, tree in {"xs": xs, "params": params, "state": state}.items()
         for path, leaf in jax.tree.leaves_with_path(tree)
     }
@@ -214,6 +213,6 @@ def _check_time(xs: Any) -> None:
         entry = placement_of(x).spec[0]
         if entry is not None:
             raise ValueError(
-                f"`{path_name(('xs', *path))}` must not be split along time, over which a loop "
+                f"`xs{jax.tree_util.keystr(path)}` must not be split along time, over which a loop "
                 f"runs; got axis 0 of shape {tuple(x.shape)} split over {_axes(entry)}."
             )
