@@ -10,8 +10,10 @@ import pytest
 import reference
 from scipy import integrate, special
 
-from tracetorch_jax import snn, spikes
+from tracetorch_jax import functional, nnx, snn, spikes
 
+# Between them every pair of features.
+COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")
 GRID = np.concatenate([np.linspace(-3, 3, 61), [0.0, -0.0, 1e-12, -1e-12, 50.0, -50.0]])
 
 
@@ -72,6 +74,100 @@ def test_forward_and_derivative_follow_their_formulas(name, dtype, x64):
         atol=tolerance,
         rtol=tolerance,
     )
+
+
+class plain(spikes.SpikeFunction):
+    """As a user writes one."""
+
+    def derivative(self, u):
+        return 1 / (1 + u**2)
+
+
+class TestNotANumber:
+    """A spike of NaN is NaN, so that a loss shows what went wrong."""
+
+    FUNCTIONS = (*(f for f, _, _ in FUNCTIONS.values()), plain())
+
+    @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+    def test_of_every_function(self, dtype, x64):
+        u = jnp.asarray([jnp.nan, 1.0, -jnp.nan, -1.0], dtype)
+        for function in self.FUNCTIONS:
+            out, pullback = jax.vjp(function, u)
+            for got in (out, *pullback(jnp.ones_like(u)), function.derivative(u)):
+                assert got.dtype == u.dtype
+                np.testing.assert_array_equal(np.isnan(got), np.isnan(u), str(function))
+
+    def test_of_random_spikes(self):
+        u, draws = jnp.array([jnp.nan, -50.0, 50.0]), jnp.array([0.5, 0.5, 0.5])
+        for function in self.FUNCTIONS[:-1]:
+            for draw in (draws, 1 - draws, jnp.zeros(3), draws.astype(jnp.bfloat16)):
+                out = spikes.bernoulli(function)(u, draw)
+                assert np.isnan(out[0]) and not np.isnan(out[1:]).any()
+        derivative = jax.grad(lambda u: spikes.bernoulli()(u, jnp.array(0.5)))(jnp.nan)
+        assert np.isnan(derivative)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_all_other_numbers_keep_their_spikes_to_the_bit(self, dtype):
+        edges = [0.0, -0.0, jnp.inf, -jnp.inf, jnp.finfo(dtype).tiny, jnp.finfo(dtype).max]
+        u = jnp.asarray([*GRID, *edges, *(-e for e in edges)], dtype)
+        for function in (plain(), spikes.atan()):
+            got, want = np.asarray(function(u)), np.asarray(heaviside(u))
+            assert got.tobytes() == want.tobytes()
+        box, width = spikes.straight_through(0.3), jnp.asarray(0.3 / 2, dtype)
+        got, want = box.derivative(u), (jnp.abs(u) <= width).astype(dtype) / 0.3
+        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+        draw, chance = jnp.full(u.shape, 0.5), spikes.bernoulli().probability(u)
+        got, want = spikes.bernoulli()(u, draw), (draw < chance).astype(dtype)
+        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+
+    @pytest.mark.parametrize("engine", ["cell", "nnx", "scan", "fused", "parallel"])
+    @pytest.mark.parametrize("name", COVER)
+    def test_one_sample_shows_in_every_engine(self, name, engine):
+        """In its neuron from its step on, and nowhere else."""
+        if engine == "parallel" and name not in reference.LINEAR:
+            pytest.skip("nothing of it can be had at once")
+        layer, variables = reference.scrambled(name)
+        xs = reference.inputs(6, 2, 3) * 2
+        dirty = xs.at[3, 1, 2].set(jnp.nan)
+        if engine == "cell":
+            run = lambda xs: jax.lax.scan(functools.partial(layer.apply, variables), zeros, xs)
+            zeros = layer.initialize_carry(None, (2, 3))
+        elif engine == "nnx":
+            model = nnx.Unroll(getattr(nnx, name)(3), time_major=True, return_carry=True)
+            run = lambda xs: model(xs)
+        else:
+            model = snn.Unroll(layer, time_major=True, return_carry=True, engine=engine)
+            run = functools.partial(model.apply, reference.under(variables))
+        (carry, out), (clean_carry, clean) = run(dirty), run(xs)
+        hit = np.zeros(xs.shape, bool)
+        hit[3:, 1, 2] = True
+        np.testing.assert_array_equal(np.isnan(out), hit)
+        np.testing.assert_array_equal(np.where(hit, 0, out), np.where(hit, 0, clean))
+        for state, clean_state in zip(*map(jax.tree.leaves, (carry, clean_carry)), strict=True):
+            np.testing.assert_array_equal(np.isnan(state), hit[-1])
+            np.testing.assert_array_equal(
+                np.where(hit[-1], 0, state), np.where(hit[-1], 0, clean_state)
+            )
+
+    def test_either_split_keeps_it(self):
+        for zero_split in ("half", "both"):
+            parts = functional.split(jnp.array([jnp.nan, 1.0]), zero_split)
+            assert all(np.isnan(part).tolist() == [True, False] for part in parts)
+        layer = snn.DSRLITS(3, zero_split="both")
+        variables = layer.init(jax.random.key(0), None, jnp.ones((1, 3)))
+        _, out = layer.apply(variables, None, jnp.array([[jnp.nan, 1.0, -1.0]]))
+        assert np.isnan(out).tolist() == [[True, False, False]]
+
+    @pytest.mark.parametrize("name", ["LIB", "LIT", "DSRLITS"])
+    def test_a_parameter_shows_in_the_loss(self, name):
+        layer, variables = reference.scrambled(name)
+        params = variables["params"]
+        for path in params:
+            bad = {"params": params | {path: params[path].at[..., 0].set(jnp.nan)}}
+            model = snn.Unroll(layer)
+            xs = reference.inputs(2, 4, 3)
+            loss = lambda v, model=model, xs=xs: jnp.square(model.apply(v, xs)).mean()
+            assert np.isnan(loss(reference.under(bad))), path
 
 
 def test_no_spike_at_the_threshold_itself():

@@ -1,14 +1,21 @@
 """Spike functions: what a neuron emits, and the derivative that training uses instead.
 
 A spike function is called with ``u``, the membrane's distance above its threshold. Its forward
-value is a step, 1 where ``u > 0`` and else 0, whose derivative is 0 almost everywhere; in the
+value is a step, 1 where ``u > 0`` and 0 where not, whose derivative is 0 almost everywhere; in the
 backward pass a *surrogate* derivative takes its place (Neftci, Mostafa and Zenke, "Surrogate
 gradient learning in spiking neural networks", IEEE Signal Processing Magazine 36, 2019).
 
+A spike of NaN is NaN, and so is its derivative: a NaN in the input or in a parameter reaches the
+loss, rather than silencing a neuron. From then on the neuron's state is NaN too, until it is reset.
+
 Each one here is a small immutable object, equal and hashable by value, so two models with
 ``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_vjp``;
-``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other callable from ``u`` to
+``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other function from ``u`` to
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
+
+A compiled program keeps the spike function that it was compiled with. An object whose attributes
+can be set is therefore refused: to change the steepness during training, make a layer with a new
+``spikes.atan(alpha)`` for each phase.
 
 To add one, subclass `SpikeFunction` as a frozen dataclass and write `derivative`.
 """
@@ -50,7 +57,7 @@ class Spike(Protocol):
     Example:
         >>> @jax.custom_vjp
         ... def always(u):
-        ...     return (u > 0).astype(u.dtype)
+        ...     return jnp.heaviside(u, 0.0)
         >>> always.defvjp(lambda u: (always(u), None), lambda _, cotangent: (cotangent,))
         >>> isinstance(always, spikes.Spike), snn.LIB(8, spike=always).spike is always
         (True, True)
@@ -78,6 +85,11 @@ def _positive(name: str, value: Any) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be greater than 0 and finite; got {value!r}.")
     return value
+
+
+def _step(above: jax.Array, below: jax.Array, u: jax.Array) -> jax.Array:
+    """1 where `above`, 0 where `below`; neither holds where `u` is NaN, which stays."""
+    return jnp.where(below, 0, jnp.where(above, 1, u)).astype(u.dtype)
 
 
 def _real(u: ArrayLike) -> jax.Array:
@@ -132,7 +144,7 @@ class SpikeFunction:
             object.__setattr__(self, field.name, _positive(field.name, getattr(self, field.name)))
 
     def forward(self, u: ArrayLike) -> jax.Array:
-        """What is emitted: 1 where ``u > 0``, else 0.
+        """What is emitted: 1 where ``u > 0``, 0 where ``u <= 0``, NaN where ``u`` is NaN.
 
         Args:
             u: distance of the membrane above the threshold, floating-point, any shape.
@@ -144,7 +156,7 @@ class SpikeFunction:
             TypeError: `u` is not floating-point.
         """
         u = _real(u)
-        return (u > 0).astype(u.dtype)
+        return _step(u > 0, u <= 0, u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """Surrogate derivative.
@@ -377,7 +389,8 @@ class straight_through(SpikeFunction):
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         u = _real(u)
-        return (jnp.abs(u) <= self.width / 2).astype(u.dtype) / self.width
+        distance, half = jnp.abs(u), self.width / 2
+        return _step(distance <= half, distance > half, u) / self.width
 
     def probability(self, u: ArrayLike) -> jax.Array:
         return jnp.clip(0.5 + _real(u) / self.width, 0, 1)
@@ -471,7 +484,7 @@ class bernoulli:
         return self.surrogate.probability(u.astype(wider(u.dtype, jnp.float32)))
 
     def forward(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
-        """What is emitted: 1 where ``draw < probability(u)``, else 0.
+        """What is emitted: 1 where ``draw < probability(u)``, 0 where not, NaN where ``u`` is NaN.
 
         Args:
             u: distance of the membrane above the threshold, floating-point, any shape.
@@ -485,7 +498,8 @@ class bernoulli:
         """
         u = _real(u)
         probability = self.probability(u)
-        return (jnp.asarray(draw).astype(probability.dtype) < probability).astype(u.dtype)
+        draw = jnp.asarray(draw).astype(probability.dtype)
+        return _step(draw < probability, draw >= probability, u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """The surrogate's derivative.
