@@ -75,7 +75,7 @@ def spike_rate(
     xs = zero_padding(xs, valid)
     steps = jnp.maximum(lengths_of(xs, valid).sum(), 1).astype(jnp.float32)
     axes = (0, 1) if xs.ndim > 2 else (0,)
-    unknown = (xs != xs).any(axes)  # noqa: PLR0124
+    unknown = (xs != xs).any(axes)  # NaN
     counts = (fired.sum(axes).astype(jnp.float32) for fired in (xs > 0, xs < 0))
     return Rates(*(jnp.where(unknown, jnp.nan, count / steps) for count in counts))
 

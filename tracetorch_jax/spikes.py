@@ -6,7 +6,8 @@ backward pass a *surrogate* derivative takes its place (Neftci, Mostafa and Zenk
 gradient learning in spiking neural networks", IEEE Signal Processing Magazine 36, 2019).
 
 A spike of NaN is NaN, and so is its derivative: a NaN in the input or in a parameter reaches the
-loss, rather than silencing a neuron. From then on the neuron's state is NaN too, until it is reset.
+loss, rather than silencing a neuron. In a layer this holds for spike functions of your own, too.
+From then on the neuron's state is NaN, until it is reset.
 
 Each one here is a small immutable object, equal and hashable by value, so two models with
 ``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_vjp``;
@@ -32,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from tracetorch_jax._checks import check_fixed
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -78,6 +80,17 @@ class Spike(Protocol):
         ...
 
 
+def check_spike(name: str, spike: Any) -> None:
+    """Raise unless `spike` is a function that a compiled program can keep."""
+    if not callable(spike):
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes, such as spikes.atan(2.0); "
+            f"got {spike!r}."
+        )
+    hint = " To change it during training, make a layer with a new one, such as spikes.atan(4.0)."
+    check_fixed(name, spike, hint)
+
+
 def _positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
@@ -87,9 +100,29 @@ def _positive(name: str, value: Any) -> float:
     return value
 
 
-def _step(above: jax.Array, below: jax.Array, u: jax.Array) -> jax.Array:
-    """1 where `above`, 0 where `below`; neither holds where `u` is NaN, which stays."""
-    return jnp.where(below, 0, jnp.where(above, 1, u)).astype(u.dtype)
+def keep_nan(out: jax.Array, *origins: jax.Array) -> jax.Array:
+    """`out`, or NaN where something that it was decided from is, which a comparison hides.
+
+    Adding -0 changes no number, and unlike a choice it is nothing to the gradient.
+    """
+    unknown = functools.reduce(jnp.logical_or, (origin != origin for origin in origins))
+    added = jnp.where(unknown, jnp.nan, -0.0).astype(out.dtype)
+    return out + jax.lax.stop_gradient(added)
+
+
+def emit(spike: Any, u: jax.Array, draw: jax.Array | None = None) -> jax.Array:
+    """What a layer takes from a spike function, before `keep_nan`: it does that once for all."""
+    if isinstance(spike, SpikeFunction) and type(spike).__call__ is SpikeFunction.__call__:
+        return _fire(spike, u)
+    if isinstance(spike, bernoulli):
+        return _sample(spike, u, draw)
+    return spike(u) if draw is None else spike(u, draw)
+
+
+def _bare(spike: SpikeFunction, u: jax.Array) -> jax.Array:
+    if type(spike).forward is SpikeFunction.forward:
+        return (u > 0).astype(u.dtype)
+    return spike.forward(u)
 
 
 def _real(u: ArrayLike) -> jax.Array:
@@ -101,22 +134,23 @@ def _real(u: ArrayLike) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fire(spike: SpikeFunction, u: jax.Array) -> jax.Array:
-    return spike.forward(u)
+    return _bare(spike, u)
 
 
 _fire.defvjp(
-    lambda spike, u: (spike.forward(u), u),
+    lambda spike, u: (_bare(spike, u), u),
     lambda spike, u, cotangent: (cotangent * spike.derivative(u),),
 )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
-    return spike.forward(u, draw)
+    probability = spike.probability(u)
+    return (draw.astype(probability.dtype) < probability).astype(u.dtype)
 
 
 _sample.defvjp(
-    lambda spike, u, draw: (spike.forward(u, draw), u),
+    lambda spike, u, draw: (_sample(spike, u, draw), u),
     lambda spike, u, cotangent: (cotangent * spike.derivative(u), None),
 )
 
@@ -156,7 +190,7 @@ class SpikeFunction:
             TypeError: `u` is not floating-point.
         """
         u = _real(u)
-        return _step(u > 0, u <= 0, u)
+        return keep_nan((u > 0).astype(u.dtype), u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """Surrogate derivative.
@@ -200,7 +234,8 @@ class SpikeFunction:
         Raises:
             TypeError: `u` is not floating-point.
         """
-        return _fire(self, _real(u))
+        u = _real(u)
+        return keep_nan(_fire(self, u), u)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -389,8 +424,7 @@ class straight_through(SpikeFunction):
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         u = _real(u)
-        distance, half = jnp.abs(u), self.width / 2
-        return _step(distance <= half, distance > half, u) / self.width
+        return keep_nan((jnp.abs(u) <= self.width / 2).astype(u.dtype) / self.width, u)
 
     def probability(self, u: ArrayLike) -> jax.Array:
         return jnp.clip(0.5 + _real(u) / self.width, 0, 1)
@@ -467,6 +501,7 @@ class bernoulli:
                 f"`surrogate` must be a SpikeFunction that has a probability; "
                 f"got {self.surrogate!r}."
             )
+        check_spike("surrogate", self.surrogate)
 
     def probability(self, u: ArrayLike) -> jax.Array:
         """Chance of a spike.
@@ -497,9 +532,7 @@ class bernoulli:
             TypeError: `u` is not floating-point.
         """
         u = _real(u)
-        probability = self.probability(u)
-        draw = jnp.asarray(draw).astype(probability.dtype)
-        return _step(draw < probability, draw >= probability, u)
+        return keep_nan(_sample(self, u, jnp.asarray(draw)), u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """The surrogate's derivative.
@@ -532,4 +565,4 @@ class bernoulli:
         u, draw = _real(u), jnp.asarray(draw)
         if u.shape != draw.shape:
             raise ValueError(f"`draw` must have the shape of `u`, {u.shape}; got {draw.shape}.")
-        return _sample(self, u, draw)
+        return keep_nan(_sample(self, u, draw), u)

@@ -189,8 +189,8 @@ def fire(
         out = pos_scale * p - neg_scale * q
         mem = mem - (pos_threshold * p - neg_threshold * q)
 
-    A binary layer has p alone. In a dual layer half of the reset comes off each channel, whichever
-    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
+    A binary layer has p alone. Where the membrane or a threshold is NaN, so is the output. In a
+    dual layer half of the reset comes off each channel, whichever sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
 
     Args:
         params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
@@ -216,7 +216,7 @@ def fire(
     """
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = spike if isinstance(spike, tuple) else (spike, spike)
-    outs, resets = [], []
+    outs, resets, distances = [], [], []
     sides = zip(
         (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
         strict=True,
@@ -229,12 +229,14 @@ def fire(
         else:
             above = (mem if sign > 0 else -mem) - params[threshold]
             emitted = _spikes(function, above, side_draw)
+            distances.append(above)
             resets.append((sign, params[threshold] * emitted))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
 
     out = _signed_sum(outs)
     if not resets:
         return dict(state), out
+    out = spikes.keep_nan(out, *distances)
     reset = _signed_sum(resets)
     if spec.membrane.dual:
         reset = 0.5 * reset
@@ -242,7 +244,7 @@ def fire(
 
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
-    out = spike(u, draw) if is_stochastic(spike) else spike(u)
+    out = spikes.emit(spike, u, draw if is_stochastic(spike) else None)
     if np.shape(out) != np.shape(u):
         raise ValueError(
             f"`spike` must return an array of the shape of its input, {np.shape(u)}; "
@@ -409,6 +411,9 @@ class LayerStep:
         dtype: what the step computes in, by default the type of the input.
         out_dtype: type of the output, by default the one it is computed in.
 
+    Raises:
+        TypeError: a spike function that may change without a change of its hash.
+
     Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
     the step's PRNG key.
 
@@ -422,6 +427,10 @@ class LayerStep:
     spike: Any = DEFAULT_SPIKE
     dtype: Any = None
     out_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        for spike in self.spike if isinstance(self.spike, tuple) else (self.spike,):
+            spikes.check_spike("spike", spike)
 
     def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
         """Advance by one step; see `step`.
