@@ -189,8 +189,9 @@ def fire(
         out = pos_scale * p - neg_scale * q
         mem = mem - (pos_threshold * p - neg_threshold * q)
 
-    A binary layer has p alone. Where the membrane or a threshold is NaN, so is the output. In a
-    dual layer half of the reset comes off each channel, whichever sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
+    A binary layer has p alone. In a dual layer half of the reset comes off each channel, whichever
+    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached. Where the
+    membrane or a threshold is NaN, so is the output.
 
     Args:
         params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
