@@ -106,8 +106,7 @@ def keep_nan(out: jax.Array, *origins: jax.Array) -> jax.Array:
     Adding -0 changes no number, and unlike a choice it is nothing to the gradient.
     """
     unknown = functools.reduce(jnp.logical_or, (origin != origin for origin in origins))
-    added = jnp.where(unknown, jnp.nan, -0.0).astype(out.dtype)
-    return out + jax.lax.stop_gradient(added)
+    return out + jnp.where(unknown, jnp.nan, -0.0).astype(out.dtype)
 
 
 def emit(spike: Any, u: jax.Array, draw: jax.Array | None = None) -> jax.Array:
