@@ -113,7 +113,7 @@ def emit(spike: Any, u: jax.Array, draw: jax.Array | None = None) -> jax.Array:
     """What a layer takes from a spike function, before `keep_nan`: it does that once for all."""
     if isinstance(spike, SpikeFunction) and type(spike).__call__ is SpikeFunction.__call__:
         return _fire(spike, u)
-    if isinstance(spike, bernoulli):
+    if type(spike) is bernoulli:
         return _sample(spike, u, draw)
     return spike(u) if draw is None else spike(u, draw)
 
@@ -144,6 +144,8 @@ _fire.defvjp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
+    if type(spike).forward is not bernoulli.forward:
+        return spike.forward(u, draw)
     probability = spike.probability(u)
     return (draw.astype(probability.dtype) < probability).astype(u.dtype)
 
