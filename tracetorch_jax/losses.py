@@ -150,8 +150,8 @@ def step_cross_entropy(
     Args:
         outputs: ``[B, T, C]``.
         labels: ``[B, T]`` integers in ``[0, C)``; ``[T, B]`` if time-major.
-        mask: of the shape of `labels`: which steps count; all by default. Labels of the others may
-            be anything.
+        mask: booleans of the shape of `labels`: which steps count; all by default. Labels of the
+            others may be anything.
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
         seq_lengths: ``[B]`` integers in [0, T].
         time_major: whether `outputs`, `labels` and `mask` are ``[T, B, ...]``.
@@ -162,7 +162,8 @@ def step_cross_entropy(
     Raises:
         ValueError: `outputs` with fewer than two axes; labels out of range, one-hot, or with their
             axes swapped; a misshapen mask; `label_smoothing` outside [0, 1).
-        TypeError: labels that are not integers, `outputs` that are not real numbers.
+        TypeError: labels that are not integers, `outputs` that are not real numbers, a mask that
+            is not boolean.
 
     Example:
         >>> losses.step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
@@ -181,8 +182,10 @@ def step_cross_entropy(
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
     if counts.dtype != jnp.bool_:
-        check_values("mask", counts, lambda v: (v == 0) | (v == 1), "be True or False, or 1 or 0")
-    counts = counts.astype(bool)
+        raise TypeError(
+            f"`mask` must be booleans, since a step counts or does not; got {counts.dtype}. "
+            f"Compare numbers first, such as mask > 0."
+        )
     labels, counts = (jnp.moveaxis(a, 1, 0) if swap else a for a in (labels, counts))
     valid = steps_of(xs, seq_lengths)
     if valid is not None:

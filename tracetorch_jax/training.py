@@ -125,7 +125,8 @@ def piecewise_value_and_grad(
     Args:
         loss: from ``(params, carry, batch)`` of one piece to ``(value, carry)``, the value a mean
             over the steps.
-        length: steps of a piece, which must divide T. About the square root of T is cheapest.
+        length: steps of a piece, which must divide T. About the square root of T is cheapest. A
+            batch with T = 0 is one piece of no steps.
         truncate: whether gradients stop at the borders of pieces.
 
     Returns:
@@ -135,8 +136,8 @@ def piecewise_value_and_grad(
 
     Raises:
         TypeError: `loss` is not a function; when called, it does not return a pair, or no carry.
-        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide, a
-            value that is no scalar.
+        ValueError: `length` below 1; when called, a T that `length` does not divide, a value that
+            is no scalar.
 
     Example:
         >>> model = snn.Unroll(snn.LI(3), return_carry=True)
@@ -164,8 +165,6 @@ def piecewise_value_and_grad(
 
     def run(params: Any, carry: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
         steps = _steps("batch", batch)
-        if not steps:
-            raise ValueError("`batch` must hold at least one step; got T = 0.")
         if steps % length:
             raise ValueError(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
@@ -173,15 +172,18 @@ def piecewise_value_and_grad(
             )
         if carry is None:
             raise TypeError("`carry` must be what `initialize_carry` gives; got None.")
-        carry = place_state(once, (params, batch), carry, jnp.arange(steps // length))
+        number = steps // length or 1  # no steps are one piece of none
+        carry = place_state(once, (params, batch), carry, jnp.arange(number))
         if truncate:
-            return truncated(params, carry, batch, steps // length)
-        return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, steps // length)
+            return truncated(params, carry, batch, number)
+        return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, number)
 
     def piece_of(batch: Any, i: jax.Array) -> Any:
         # Cut out where it is used: pieces side by side would be a copy of the whole batch.
         return jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * length, length, axis=1),
+            lambda x: jax.lax.dynamic_slice_in_dim(
+                jnp.asarray(x), i * length, min(length, jnp.shape(x)[1]), axis=1
+            ),
             batch,
         )
 
