@@ -93,8 +93,8 @@ def unroll(
             input broadcasts it; with `elementwise`, states that differ in shape or a parameter that
             does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
             shape than the state.
-        TypeError: a `step` that is no function, that may change without a change of its hash, or that
-            changes the structure or type of the state; `seq_lengths` that are not integers.
+        TypeError: a `step` that is no function, that may change without a change of its hash, or
+            that changes the structure or type of the state; `seq_lengths` that are not integers.
 
     Example:
         >>> def count(params, state, x):
