@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
+from tracetorch_jax._dtypes import countable
 from tracetorch_jax._online import OnlineState, online
 from tracetorch_jax._paths import key_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
@@ -99,7 +100,7 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
         >>> [piece.shape for piece in training.chunks(jnp.zeros((2, 10, 3)), 4)]
         [(2, 4, 3), (2, 4, 3), (2, 2, 3)]
     """
-    check_count("length", length)
+    length = check_count("length", length)
     steps = _steps("batch", batch)
 
     def cut(start: int) -> Any:
@@ -151,7 +152,7 @@ def piecewise_value_and_grad(
         >>> gradient["cell"]["raw_beta"].shape
         (3,)
     """
-    check_count("length", length)
+    length = check_count("length", length)
     if not callable(loss):
         raise TypeError(f"`loss` must be a function of (params, carry, batch); got {loss!r}.")
 
@@ -206,11 +207,13 @@ def piecewise_value_and_grad(
             (value, carry), gradient = jax.value_and_grad(checked, has_aux=True)(
                 params, carry, piece_of(batch, i)
             )
-            return (carry, jax.tree.map(jnp.add, total, gradient)), value
+            total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient)
+            return (carry, total), value
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(lambda p: countable(jnp.zeros_like(p)), params)
         (carry, total), values = jax.lax.scan(piece, (carry, zeros), jnp.arange(number))
-        return (values.mean(), carry), jax.tree.map(lambda g: g / number, total)
+        mean = jax.tree.map(lambda p, g: (g / number).astype(jnp.result_type(p)), params, total)
+        return (values.mean(), carry), mean
 
     return run
 
