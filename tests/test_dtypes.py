@@ -70,6 +70,22 @@ def test_bfloat16_input_is_computed_in_float32(name):
     np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
 
 
+def test_a_stream_and_a_sequence_of_bfloat16_agree_with_and_without_jit():
+    """XLA must not leave out the rounding between a Dense's sum and the layer behind it."""
+    half = jnp.bfloat16
+    cell = snn.Sequential(
+        [nn.Dense(32, dtype=half), snn.LIT(32), nn.Dense(3, dtype=half), snn.LI(3)]
+    )
+    model, xs = snn.Unroll(cell), 4 * reference.inputs(2, 20, 8).astype(half)
+    variables = jax.tree.map(lambda p: p + 0.1, model.init(KEY, xs))  # biases matter
+    want = model.apply(variables, xs)
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, xs), want)
+    step, carry = jax.jit(cell.apply), None
+    for t in range(20):
+        carry, y = step({"params": variables["params"]["cell"]}, carry, xs[:, t])
+        np.testing.assert_array_equal(y, want[:, t])
+
+
 def test_a_slow_average_of_bfloat16_moves():
     model = snn.Unroll(snn.LI(1, beta=0.999))
     xs = jnp.ones((1, 1000, 1), jnp.bfloat16)

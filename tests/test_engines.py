@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,29 @@ class TestFused:
         run = gradient(cell, jnp.array([3, 20]), engine="fused")
         with abstract_device(platform):
             run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
+
+    @pytest.mark.parametrize("missing", ["triton", "tpu"])
+    def test_each_device_needs_its_own_part_of_pallas_alone(self, missing, monkeypatch):
+        """JAX has announced that it will remove the Triton part."""
+        path = f"jax.experimental.pallas.{missing}"
+        monkeypatch.setitem(sys.modules, path, None)  # importing it raises
+        monkeypatch.setattr(functional, "fused", fused)
+        monkeypatch.delitem(sys.modules, fused.__name__)
+        importlib.import_module(fused.__name__)
+        cell, variables = reference.scrambled("SLIB", 5)
+        xs = reference.inputs(7, 2, 5)
+        got, want = (
+            gradient(cell, engine=engine)(reference.under(variables), xs)
+            for engine in ("fused", "scan")
+        )
+        reference.assert_trees_close(got, want)
+        other = "tpu" if missing == "triton" else "cuda"
+        run = gradient(cell, engine="fused")
+        with abstract_device(other):
+            run.trace(reference.under(variables), xs).lower(lowering_platforms=(other,))
+        monkeypatch.setattr(jax, "default_backend", lambda: {"triton": "gpu"}.get(missing, "tpu"))
+        with pytest.raises(ValueError, match=rf"'fused' needs {path} on this device, which JAX"):
+            gradient(cell, engine="fused")(reference.under(variables), xs[:3])
 
     def test_bfloat16_is_cast_within_the_kernel(self):
         """What is streamed is what was given, not a copy of twice its size."""

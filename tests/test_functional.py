@@ -516,7 +516,7 @@ class TestUnroll:
             ({"params": {"decay": jnp.ones(4), "jump": jnp.ones(())}}, ValueError, "broadcast"),
             ({"state": {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros(3)}}, ValueError, "one shape"),
             ({"step": 3}, TypeError, "`step` must be a function"),
-            ({"step": Unhashable()}, TypeError, "`step` must be hashable"),
+            ({"step": Unhashable()}, TypeError, "`step` must be a function, or an obj"),
         ],
         ids=str,
     )  # fmt: skip

@@ -18,6 +18,14 @@ KEY = jax.random.key(0)
 class TestRates:
     SPIKES = np.array([[[1, 0, 1], [-1, 0, 1], [2.5, 0, 1], [0, 0, -1]]] * 2, np.float32)
 
+    def test_of_spikes_that_are_nan(self):
+        spikes = jnp.array([[[1.0, jnp.nan], [0.0, 1.0]]])
+        rates = metrics.spike_rate(spikes)
+        assert rates.positive[0] == 0.5 and np.isnan([r[1] for r in rates]).all()
+        assert not metrics.dead(spikes).any() and not metrics.saturated(spikes).any()
+        padded = metrics.spike_rate(spikes[:, ::-1], seq_lengths=jnp.array([1]))
+        assert padded.positive.tolist() == [0.0, 1.0]
+
     def test_by_sign(self):
         for xs, options in (
             (self.SPIKES, {}),

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,11 @@ import pytest
 import reference
 from scipy import integrate, special
 
-from tracetorch_jax import snn, spikes
+from tracetorch_jax import functional, nnx, snn, spikes
+from tracetorch_jax.functional import scan
 
+# Between them every pair of features.
+COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")
 GRID = np.concatenate([np.linspace(-3, 3, 61), [0.0, -0.0, 1e-12, -1e-12, 50.0, -50.0]])
 
 
@@ -72,6 +77,100 @@ def test_forward_and_derivative_follow_their_formulas(name, dtype, x64):
         atol=tolerance,
         rtol=tolerance,
     )
+
+
+class plain(spikes.SpikeFunction):
+    """As a user writes one."""
+
+    def derivative(self, u):
+        return 1 / (1 + u**2)
+
+
+class TestNotANumber:
+    """A spike of NaN is NaN, so that a loss shows what went wrong."""
+
+    FUNCTIONS = (*(f for f, _, _ in FUNCTIONS.values()), plain())
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_of_every_function(self, dtype):
+        u = jnp.asarray([jnp.nan, 1.0, -jnp.nan, -1.0], dtype)
+        for function in self.FUNCTIONS:
+            out, pullback = jax.vjp(function, u)
+            for got in (out, *pullback(jnp.ones_like(u)), function.derivative(u)):
+                assert got.dtype == u.dtype
+                np.testing.assert_array_equal(np.isnan(got), np.isnan(u), str(function))
+
+    def test_of_random_spikes(self):
+        u, draws = jnp.array([jnp.nan, -50.0, 50.0]), jnp.array([0.5, 0.5, 0.5])
+        for function in self.FUNCTIONS[:-1]:
+            for draw in (draws, 1 - draws, jnp.zeros(3), draws.astype(jnp.bfloat16)):
+                out = spikes.bernoulli(function)(u, draw)
+                assert np.isnan(out[0]) and not np.isnan(out[1:]).any()
+        derivative = jax.grad(lambda u: spikes.bernoulli()(u, jnp.array(0.5)))(jnp.nan)
+        assert np.isnan(derivative)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_all_other_numbers_keep_their_spikes_to_the_bit(self, dtype):
+        edges = [0.0, -0.0, jnp.inf, -jnp.inf, jnp.finfo(dtype).tiny, jnp.finfo(dtype).max]
+        u = jnp.asarray([*GRID, *edges, *(-e for e in edges)], dtype)
+        for function in (plain(), spikes.atan()):
+            got, want = np.asarray(function(u)), np.asarray(heaviside(u))
+            assert got.tobytes() == want.tobytes()
+        box, width = spikes.straight_through(0.3), jnp.asarray(0.3 / 2, dtype)
+        got, want = box.derivative(u), (jnp.abs(u) <= width).astype(dtype) / 0.3
+        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+        draw, chance = jnp.full(u.shape, 0.5), spikes.bernoulli().probability(u)
+        got, want = spikes.bernoulli()(u, draw), (draw < chance).astype(dtype)
+        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+
+    @pytest.mark.parametrize(
+        ("name", "engine"),
+        [(name, "scan") for name in COVER]
+        + [(name, way) for name in ("LIB", "DRLITS") for way in ("cell", "nnx", "fused")]
+        + [(name, "parallel") for name in ("LI", "SLITS")],
+    )
+    def test_one_sample_shows_in_every_engine(self, name, engine):
+        """In its neuron from its step on, and nowhere else."""
+        layer, variables = reference.scrambled(name)
+        xs = reference.inputs(6, 2, 3) * 2
+        dirty = xs.at[3, 1, 2].set(jnp.nan)
+        if engine == "cell":
+            zeros = layer.initialize_carry(None, (2, 3))
+            run = functools.partial(jax.lax.scan, functools.partial(layer.apply, variables), zeros)
+        elif engine == "nnx":
+            run = nnx.Unroll(getattr(nnx, name)(3), time_major=True, return_carry=True)
+        else:
+            model = snn.Unroll(layer, time_major=True, return_carry=True, engine=engine)
+            run = functools.partial(model.apply, reference.under(variables))
+        (carry, out), (clean_carry, clean) = run(dirty), run(xs)
+        hit = np.zeros(xs.shape, bool)
+        hit[3:, 1, 2] = True
+        np.testing.assert_array_equal(np.isnan(out), hit)
+        np.testing.assert_array_equal(np.where(hit, 0, out), np.where(hit, 0, clean))
+        for state, clean_state in zip(*map(jax.tree.leaves, (carry, clean_carry)), strict=True):
+            np.testing.assert_array_equal(np.isnan(state), hit[-1])
+            np.testing.assert_array_equal(
+                np.where(hit[-1], 0, state), np.where(hit[-1], 0, clean_state)
+            )
+
+    def test_either_split_keeps_it(self):
+        for zero_split in ("half", "both"):
+            parts = functional.split(jnp.array([jnp.nan, 1.0]), zero_split)
+            assert all(np.isnan(part).tolist() == [True, False] for part in parts)
+        layer = snn.DSRLITS(3, zero_split="both")
+        variables = layer.init(jax.random.key(0), None, jnp.ones((1, 3)))
+        _, out = layer.apply(variables, None, jnp.array([[jnp.nan, 1.0, -1.0]]))
+        assert np.isnan(out).tolist() == [[True, False, False]]
+
+    @pytest.mark.parametrize("name", ["LIB", "LIT", "DSRLITS"])
+    def test_a_parameter_shows_in_the_loss(self, name):
+        layer, variables = reference.scrambled(name)
+        params = variables["params"]
+        for path in params:
+            bad = {"params": params | {path: params[path].at[..., 0].set(jnp.nan)}}
+            xs = 5 * reference.inputs(2, 4, 3)  # all neurons fire with both signs
+            out = snn.Unroll(layer).apply(reference.under(bad), xs)
+            assert np.isnan(jnp.square(out).mean()), path
 
 
 def test_no_spike_at_the_threshold_itself():
@@ -171,6 +270,107 @@ def test_spikes_of_another_shape_are_refused():
     layer, variables = reference.scrambled("LIB", spike=lambda u: u.sum())
     with pytest.raises(ValueError, match="`spike` must return an array of the shape"):
         layer.apply(variables, None, jnp.ones((2, 3)))
+
+
+class Changes:
+    """A spike function as it is written without a thought of compiled programs."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, u):
+        return spikes.atan(self.slope)(u)
+
+
+class ChangesToo(spikes.SpikeFunction):
+    """Not declared a dataclass: its slope is no part of its equality."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def derivative(self, u):
+        return jnp.full_like(u, self.slope)
+
+
+class Slotted:
+    __slots__ = ("slope",)
+    __init__, __call__ = Changes.__init__, Changes.__call__
+
+
+@dataclasses.dataclass
+class Unhashable:
+    slope: float = 1.0
+    __call__ = Changes.__call__
+
+
+class ByValue(Changes):
+    def __eq__(self, other):
+        return isinstance(other, ByValue) and self.slope == other.slope
+
+    def __hash__(self):
+        return hash(self.slope)
+
+
+class Stateless:
+    def __call__(self, u):
+        return spikes.atan()(u)
+
+
+class TestFixed:
+    """A compiled program keeps the spike function that it was compiled with."""
+
+    @pytest.mark.parametrize(
+        "spike",
+        [Changes(1.0), ChangesToo(1.0), Slotted(1.0), Unhashable(), Changes(1.0).__call__,
+         functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0))],
+        ids=lambda spike: type(spike).__name__,
+    )  # fmt: skip
+    def test_what_may_change_unseen_is_refused(self, spike):
+        step = functools.partial(functional.LayerStep, functional.Spec(positive="spike"))
+        for make in (
+            lambda: snn.LIB(3, spike=spike),
+            lambda: nnx.LIB(3, spike=spike),
+            lambda: snn.flex.Threshold(1.0, spike=spike),
+            lambda: step(spike),
+            lambda: step((spikes.atan(), spike)),
+        ):
+            with pytest.raises(TypeError, match=r"spike` must be a function, or an object .*Got"):
+                make()
+        with pytest.raises(TypeError, match="`step` must be a function, or an object"):
+            functional.unroll(spike, None, jnp.zeros(1), jnp.ones((2, 1)))
+
+    def test_a_surrogate_that_may_change_is_refused(self):
+        class mine(ChangesToo):
+            def probability(self, u):
+                return u
+
+        with pytest.raises(TypeError, match=r"`surrogate` must be a function, or an object"):
+            spikes.bernoulli(mine(2.0))
+
+    @pytest.mark.parametrize(
+        "spike",
+        [ByValue(1.0), Stateless(), spikes.atan(1.0), plain(), jnp.sign, jax.nn.relu,
+         jax.jit(lambda u: u), jax.checkpoint(lambda u: u), functools.partial(jnp.clip, max=1.0),
+         spikes.atan().__call__, Stateless().__call__],
+        ids=lambda spike: type(spike).__name__,
+    )  # fmt: skip
+    def test_functions_and_values_are_taken(self, spike):
+        layer, variables = reference.scrambled("LIB", spike=spike)
+        snn.Unroll(layer).apply(reference.under(variables), jnp.ones((1, 2, 3)))
+
+    def test_programs_of_new_functions_are_let_go(self):
+        """Only the last are kept, and none more than once."""
+        kept = scan._program.cache_info().maxsize
+        references = []
+        for _ in range(3):
+            step = lambda params, state, x: (state, x)  # noqa: E731
+            functional.unroll(step, None, jnp.zeros(1), jnp.ones((2, 1)))
+            references.append(weakref.ref(step))
+        for i in range(kept):  # programs that are never run cost nothing
+            scan._program(scan._scan_any, i, 1, None)
+        del step
+        gc.collect()
+        assert [found() for found in references] == [None] * 3
 
 
 class TestBernoulli:

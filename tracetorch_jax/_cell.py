@@ -15,7 +15,7 @@ import numpy as np
 
 from tracetorch_jax import functional
 from tracetorch_jax._checks import check_names
-from tracetorch_jax._dtypes import wider
+from tracetorch_jax._dtypes import widen, wider
 from tracetorch_jax._parameters import Parameter, check_dim, check_dtype, check_num_neurons
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import is_stochastic
@@ -174,7 +174,7 @@ class Cell:
             self.spec,
             self._along_dim(compute),
             carry,
-            x.astype(compute),
+            widen(x, compute),
             spike=self.spike_function,
             key=key,
         )
@@ -214,7 +214,7 @@ class Cell:
         # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16
         # array whenever a step writes into it.
         cast = xs.dtype != compute and engine != "fused" and jax.default_backend() == "cpu"
-        inputs: Any = xs.astype(compute) if cast else xs
+        inputs: Any = widen(xs, compute) if cast else xs
         if is_stochastic(self.spike_function):
             inputs = inputs, jax.random.split(self.draw_key(), xs.shape[0])
         step: Any = functional.LayerStep(

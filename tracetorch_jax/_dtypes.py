@@ -20,6 +20,20 @@ def is_real(dtype: Any) -> bool:
     return bool(number and not jnp.issubdtype(dtype, jnp.complexfloating))
 
 
+def widen(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x` as a wider type, rounded as the narrow one is.
+
+    Where a product and a sum in bfloat16 are fused with what follows, XLA leaves out the rounding
+    between them (``--xla_allow_excess_precision``), and whether it fuses depends on the program:
+    one step, a sequence, with or without `jax.jit`.
+    """
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != dtype
+    if not narrow or wider(x.dtype, dtype) != dtype:
+        return x.astype(dtype)
+    bits = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(x.astype(dtype), bits.nexp, bits.nmant)
+
+
 def wider(a: Any, b: Any) -> Any:
     """The type that holds both, also where JAX's promotion is set to strict."""
     with jax.numpy_dtype_promotion("standard"):

@@ -14,7 +14,7 @@ from tracetorch_jax._parameters import Rank, Value, check_flag, check_rank, free
 from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
-from tracetorch_jax.spikes import Spike
+from tracetorch_jax.spikes import Spike, check_spike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +107,7 @@ class Threshold(Weight):
         super().__post_init__()
         flag = check_flag("Threshold.passthrough", self.passthrough)
         object.__setattr__(self, "passthrough", flag)
-        if not callable(self.spike):
-            raise TypeError(
-                f"`Threshold.spike` must be a function from u to spikes; got {self.spike!r}."
-            )
+        check_spike("Threshold.spike", self.spike)
 
 
 _KINDS: dict[str, type] = {

@@ -12,6 +12,7 @@ from tracetorch_jax._parameters import check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
+from tracetorch_jax.spikes import check_spike
 
 _COMMON_ARGS = """
 num_neurons: size of axis `dim`, at least 1.
@@ -53,11 +54,8 @@ class Named(Cell):
         return getattr(self, "spike", DEFAULT_SPIKE)
 
     def canonicalize(self) -> None:
-        if isinstance(self, Firing) and not callable(self.spike):
-            raise TypeError(
-                f"`spike` must be a function from u to spikes, such as spikes.atan(2.0); "
-                f"got {self.spike!r}."
-            )
+        if isinstance(self, Firing):
+            check_spike("spike", self.spike)
         if hasattr(self, "ema"):
             self.set_field("ema", check_flag("ema", self.ema))
         for name in self.spec.parameters:

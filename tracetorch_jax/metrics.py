@@ -58,7 +58,8 @@ def spike_rate(
         time_major: whether `spikes` is ``[T, B, ...]``.
 
     Returns:
-        Rates of each sign, of the shape of the axes after batch and time.
+        Rates of each sign, of the shape of the axes after batch and time; NaN for a neuron of which
+        a spike is NaN.
 
     Raises:
         ValueError: `spikes` has fewer than two axes, or `seq_lengths` does not fit.
@@ -75,7 +76,9 @@ def spike_rate(
     xs = zero_padding(xs, valid)
     steps = jnp.maximum(lengths_of(xs, valid).sum(), 1).astype(jnp.float32)
     axes = (0, 1) if xs.ndim > 2 else (0,)
-    return Rates(*((fired.sum(axes).astype(jnp.float32) / steps) for fired in (xs > 0, xs < 0)))
+    unknown = (xs != xs).any(axes)  # NaN
+    counts = (fired.sum(axes).astype(jnp.float32) for fired in (xs > 0, xs < 0))
+    return Rates(*(jnp.where(unknown, jnp.nan, count / steps) for count in counts))
 
 
 def dead(

@@ -1,14 +1,22 @@
 """Spike functions: what a neuron emits, and the derivative that training uses instead.
 
 A spike function is called with ``u``, the membrane's distance above its threshold. Its forward
-value is a step, 1 where ``u > 0`` and else 0, whose derivative is 0 almost everywhere; in the
+value is a step, 1 where ``u > 0`` and 0 where not, whose derivative is 0 almost everywhere; in the
 backward pass a *surrogate* derivative takes its place (Neftci, Mostafa and Zenke, "Surrogate
 gradient learning in spiking neural networks", IEEE Signal Processing Magazine 36, 2019).
 
+A spike of NaN is NaN, and so is its derivative: a NaN in the input or in a parameter reaches the
+loss, rather than silencing a neuron. In a layer this holds for spike functions of your own, too.
+From then on the neuron's state is NaN, until it is reset.
+
 Each one here is a small immutable object, equal and hashable by value, so two models with
 ``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_vjp``;
-``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other callable from ``u`` to
+``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other function from ``u`` to
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
+
+A compiled program keeps the spike function that it was compiled with. An object whose attributes
+can be set is therefore refused: to change the steepness during training, make a layer with a new
+``spikes.atan(alpha)`` for each phase.
 
 To add one, subclass `SpikeFunction` as a frozen dataclass and write `derivative`.
 """
@@ -25,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from tracetorch_jax._checks import check_fixed
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -50,7 +59,7 @@ class Spike(Protocol):
     Example:
         >>> @jax.custom_vjp
         ... def always(u):
-        ...     return (u > 0).astype(u.dtype)
+        ...     return jnp.heaviside(u, 0.0)
         >>> always.defvjp(lambda u: (always(u), None), lambda _, cotangent: (cotangent,))
         >>> isinstance(always, spikes.Spike), snn.LIB(8, spike=always).spike is always
         (True, True)
@@ -71,6 +80,17 @@ class Spike(Protocol):
         ...
 
 
+def check_spike(name: str, spike: Any) -> None:
+    """Raise unless `spike` is a function that a compiled program can keep."""
+    if not callable(spike):
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes, such as spikes.atan(2.0); "
+            f"got {spike!r}."
+        )
+    hint = " To change it during training, make a layer with a new one, such as spikes.atan(4.0)."
+    check_fixed(name, spike, hint)
+
+
 def _positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
@@ -78,6 +98,30 @@ def _positive(name: str, value: Any) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be greater than 0 and finite; got {value!r}.")
     return value
+
+
+def keep_nan(out: jax.Array, *origins: jax.Array) -> jax.Array:
+    """`out`, or NaN where something that it was decided from is, which a comparison hides.
+
+    Adding -0 changes no number, and unlike a choice it is nothing to the gradient.
+    """
+    unknown = functools.reduce(jnp.logical_or, (origin != origin for origin in origins))
+    return out + jnp.where(unknown, jnp.nan, -0.0).astype(out.dtype)
+
+
+def emit(spike: Any, u: jax.Array, draw: jax.Array | None = None) -> jax.Array:
+    """What a layer takes from a spike function, before `keep_nan`: it does that once for all."""
+    if isinstance(spike, SpikeFunction) and type(spike).__call__ is SpikeFunction.__call__:
+        return _fire(spike, u)
+    if type(spike) is bernoulli:
+        return _sample(spike, u, draw)
+    return spike(u) if draw is None else spike(u, draw)
+
+
+def _bare(spike: SpikeFunction, u: jax.Array) -> jax.Array:
+    if type(spike).forward is SpikeFunction.forward:
+        return (u > 0).astype(u.dtype)
+    return spike.forward(u)
 
 
 def _real(u: ArrayLike) -> jax.Array:
@@ -89,22 +133,25 @@ def _real(u: ArrayLike) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fire(spike: SpikeFunction, u: jax.Array) -> jax.Array:
-    return spike.forward(u)
+    return _bare(spike, u)
 
 
 _fire.defvjp(
-    lambda spike, u: (spike.forward(u), u),
+    lambda spike, u: (_bare(spike, u), u),
     lambda spike, u, cotangent: (cotangent * spike.derivative(u),),
 )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
-    return spike.forward(u, draw)
+    if type(spike).forward is not bernoulli.forward:
+        return spike.forward(u, draw)
+    probability = spike.probability(u)
+    return (draw.astype(probability.dtype) < probability).astype(u.dtype)
 
 
 _sample.defvjp(
-    lambda spike, u, draw: (spike.forward(u, draw), u),
+    lambda spike, u, draw: (_sample(spike, u, draw), u),
     lambda spike, u, cotangent: (cotangent * spike.derivative(u), None),
 )
 
@@ -132,7 +179,7 @@ class SpikeFunction:
             object.__setattr__(self, field.name, _positive(field.name, getattr(self, field.name)))
 
     def forward(self, u: ArrayLike) -> jax.Array:
-        """What is emitted: 1 where ``u > 0``, else 0.
+        """What is emitted: 1 where ``u > 0``, 0 where ``u <= 0``, NaN where ``u`` is NaN.
 
         Args:
             u: distance of the membrane above the threshold, floating-point, any shape.
@@ -144,7 +191,7 @@ class SpikeFunction:
             TypeError: `u` is not floating-point.
         """
         u = _real(u)
-        return (u > 0).astype(u.dtype)
+        return keep_nan((u > 0).astype(u.dtype), u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """Surrogate derivative.
@@ -188,7 +235,8 @@ class SpikeFunction:
         Raises:
             TypeError: `u` is not floating-point.
         """
-        return _fire(self, _real(u))
+        u = _real(u)
+        return keep_nan(_fire(self, u), u)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +425,7 @@ class straight_through(SpikeFunction):
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         u = _real(u)
-        return (jnp.abs(u) <= self.width / 2).astype(u.dtype) / self.width
+        return keep_nan((jnp.abs(u) <= self.width / 2).astype(u.dtype) / self.width, u)
 
     def probability(self, u: ArrayLike) -> jax.Array:
         return jnp.clip(0.5 + _real(u) / self.width, 0, 1)
@@ -454,6 +502,7 @@ class bernoulli:
                 f"`surrogate` must be a SpikeFunction that has a probability; "
                 f"got {self.surrogate!r}."
             )
+        check_spike("surrogate", self.surrogate)
 
     def probability(self, u: ArrayLike) -> jax.Array:
         """Chance of a spike.
@@ -471,7 +520,7 @@ class bernoulli:
         return self.surrogate.probability(u.astype(wider(u.dtype, jnp.float32)))
 
     def forward(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
-        """What is emitted: 1 where ``draw < probability(u)``, else 0.
+        """What is emitted: 1 where ``draw < probability(u)``, 0 where not, NaN where ``u`` is NaN.
 
         Args:
             u: distance of the membrane above the threshold, floating-point, any shape.
@@ -484,8 +533,7 @@ class bernoulli:
             TypeError: `u` is not floating-point.
         """
         u = _real(u)
-        probability = self.probability(u)
-        return (jnp.asarray(draw).astype(probability.dtype) < probability).astype(u.dtype)
+        return keep_nan(_sample(self, u, jnp.asarray(draw)), u)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """The surrogate's derivative.
@@ -518,4 +566,4 @@ class bernoulli:
         u, draw = _real(u), jnp.asarray(draw)
         if u.shape != draw.shape:
             raise ValueError(f"`draw` must have the shape of `u`, {u.shape}; got {draw.shape}.")
-        return _sample(self, u, draw)
+        return keep_nan(_sample(self, u, draw), u)

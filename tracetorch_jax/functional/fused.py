@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +23,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as plgpu
 
 from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional.adjoint import (
@@ -55,37 +54,54 @@ class _Target:
             which makes all of time one block.
         ahead: values of a neuron to load before they are needed.
         options: further arguments of `pl.pallas_call`, given how many values of a neuron stay on
-            the chip.
+            the chip, and `part`.
+        part: the module of Pallas for these devices alone, if there is one. It is imported where it
+            is used, since a JAX may come without it.
     """
 
     rows: int
     time_bytes: int | None
     ahead: int
-    options: Callable[[int], dict[str, Any]]
+    options: Callable[[int, Any], dict[str, Any]]
+    part: str | None = None
+
+    def compiler_options(self, resident: int) -> dict[str, Any]:
+        return self.options(resident, importlib.import_module(self.part) if self.part else None)
+
+    @property
+    def available(self) -> bool:
+        try:
+            self.compiler_options(1)
+        except (AttributeError, ImportError):
+            return False
+        return True
 
 
-def _gpu_options(resident: int) -> dict[str, Any]:
+def _gpu_options(resident: int, triton: Any) -> dict[str, Any]:
     # A row of 128 neurons is four per thread of one warp, or one per thread of four; the former
     # loads 16 bytes at a time, the latter leaves each thread more registers.
-    return {"compiler_params": plgpu.CompilerParams(num_warps=1 if resident <= 16 else 4)}
+    return {"compiler_params": triton.CompilerParams(num_warps=1 if resident <= 16 else 4)}
 
 
-def _tpu_options(resident: int) -> dict[str, Any]:
-    params = pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
+def _tpu_options(resident: int, mosaic: Any) -> dict[str, Any]:
+    params = mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
     return {"compiler_params": params}
 
 
-def _interpreter_options(resident: int) -> dict[str, Any]:
+def _interpreter_options(resident: int, _: Any) -> dict[str, Any]:
     return {"interpret": True}
 
 
-_GPU = _Target(rows=1, time_bytes=None, ahead=24, options=_gpu_options)
-_TPU = _Target(rows=32, time_bytes=4 * 2**20, ahead=12, options=_tpu_options)
+_GPU = _Target(1, None, ahead=24, options=_gpu_options, part="jax.experimental.pallas.triton")
+_TPU = _Target(32, 4 * 2**20, ahead=12, options=_tpu_options, part="jax.experimental.pallas.tpu")
 _INTERPRETER = _Target(rows=1, time_bytes=None, ahead=1, options=_interpreter_options)
 
 
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
+    here = {"gpu": _GPU, "tpu": _TPU}.get(jax.default_backend(), _INTERPRETER)
+    if not here.available:
+        return f"{here.part} on this device, which JAX {jax.__version__} does not have"
     shape = jax.tree.leaves(state)[0].shape
     if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
         return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
@@ -157,13 +173,13 @@ def _forward(
 
 
 def _on_this_device(launch: Callable[..., Any], *args: Any) -> Any:
-    return jax.lax.platform_dependent(
-        *args,
-        cpu=functools.partial(launch, _INTERPRETER),
-        cuda=functools.partial(launch, _GPU),
-        rocm=functools.partial(launch, _GPU),
-        tpu=functools.partial(launch, _TPU),
-    )
+    targets = {"cpu": _INTERPRETER, "cuda": _GPU, "rocm": _GPU, "tpu": _TPU}
+    launches = {
+        platform: functools.partial(launch, target)
+        for platform, target in targets.items()
+        if target.available
+    }
+    return jax.lax.platform_dependent(*args, **launches)
 
 
 # Launching: arrays become ``[..., rows, 128]``, blocks are cut, and results are put back in shape.
@@ -297,7 +313,7 @@ def _launch_forward(
             [grid.like(a.dtype, chunks) for a in kept],
         ],
         name="scan",
-        **target.options(len([*p, *s])),
+        **target.compiler_options(len([*p, *s])),
     )(
         [grid.pack(jnp.broadcast_to(a, shape)) for a in p],
         [grid.pack(a) for a in s],
@@ -357,7 +373,7 @@ def _launch_backward(
             [grid.like(a.dtype, every) for a in work],
         ],
         name="scan_backward",
-        **target.options(len([*p, *p, *s])),
+        **target.compiler_options(len([*p, *p, *s])),
     )(
         [grid.pack(jnp.broadcast_to(a, shape)) for a in p],
         kept,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import check_choice, check_fixed
 from tracetorch_jax.functional.adjoint import check_new_state, scan_elementwise
 from tracetorch_jax.functional.linear import scan_parallel
 from tracetorch_jax.functional.placement import place_elementwise, place_state
@@ -49,8 +49,10 @@ def unroll(
     on T, which may be a symbol of `jax.export`: then `unroll` is 1 and ``"sqrt"`` that of 1024.
 
     Args:
-        step: pure function. It is compiled once for each function object and set of shapes, so
-            pass the same object again rather than a new ``lambda``.
+        step: pure function, or an object that is hashable and equal by value. It is compiled once
+            for each function object and set of shapes, so pass the same object again rather than a
+            new ``lambda``: compiling takes a fraction of a second, and a program some 2 MB. The
+            last 128 programs are kept.
         params: pytree handed to every step.
         state: pytree of arrays, the state before the first step.
         xs: pytree of arrays ``[T, ...]``; step t gets their t-th slices. Must hold at least one.
@@ -91,8 +93,8 @@ def unroll(
             input broadcasts it; with `elementwise`, states that differ in shape or a parameter that
             does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
             shape than the state.
-        TypeError: a `step` that is no hashable function or changes the structure or type of the
-            state, `seq_lengths` that are not integers.
+        TypeError: a `step` that is no function, that may change without a change of its hash, or
+            that changes the structure or type of the state; `seq_lengths` that are not integers.
 
     Example:
         >>> def count(params, state, x):
@@ -106,8 +108,7 @@ def unroll(
     check_choice("engine", engine, ENGINES)
     if not callable(step):
         raise TypeError(f"`step` must be a function; got {step!r}.")
-    if not isinstance(step, Hashable):
-        raise TypeError(f"`step` must be hashable, like any function; got {step!r}.")
+    check_fixed("step", step)
     unroll = _at_least_one("unroll", unroll)
     length = length_of(xs)
     known = isinstance(length, int)  # a program exported for every T sees a symbol
@@ -131,7 +132,7 @@ def unroll(
     if elementwise and checkpoint_every is None:
         # On CPU storing fewer states is also faster: what is computed again stays in the cache.
         checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
-    return _run(scan, step, unroll, checkpoint_every, params, state, xs, valid)
+    return _program(scan, step, unroll, checkpoint_every)(params, state, xs, valid)
 
 
 def _choose(
@@ -157,7 +158,19 @@ def _choose(
     return scan_elementwise if elementwise else _scan_any
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.lru_cache(maxsize=128)
+def _program(
+    scan: Callable[..., Any], step: Step, unroll: int, every: int | None
+) -> Callable[..., Any]:
+    """What runs a step over time, compiled; the last that were used are kept."""
+
+    @jax.jit
+    def run(params: Any, state: Any, xs: Any, valid: Any) -> tuple[Any, Any]:
+        return _run(scan, step, unroll, every, params, state, xs, valid)
+
+    return run
+
+
 def _run(
     scan: Callable[..., Any],
     step: Step,

@@ -220,7 +220,8 @@ def fire(
         mem = mem - (pos_threshold * p - neg_threshold * q)
 
     A binary layer has p alone. In a dual layer half of the reset comes off each channel, whichever
-    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached.
+    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached. Where the
+    membrane or a threshold is NaN, so is the output.
 
     Args:
         params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
@@ -250,7 +251,7 @@ def fire(
     _check_params(params, names, np.shape(mem))
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = spike if isinstance(spike, tuple) else (spike, spike)
-    outs, resets = [], []
+    outs, resets, distances = [], [], []
     sides = zip(
         (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
         strict=True,
@@ -263,12 +264,14 @@ def fire(
         else:
             above = (mem if sign > 0 else -mem) - params[threshold]
             emitted = _spikes(function, above, side_draw)
+            distances.append(above)
             resets.append((sign, params[threshold] * emitted))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
 
     out = _signed_sum(outs)
     if not resets:
         return dict(state), out
+    out = spikes.keep_nan(out, *distances)
     reset = _signed_sum(resets)
     if spec.membrane.dual:
         reset = 0.5 * reset
@@ -276,7 +279,7 @@ def fire(
 
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
-    out = spike(u, draw) if is_stochastic(spike) else spike(u)
+    out = spikes.emit(spike, u, draw if is_stochastic(spike) else None)
     if np.shape(out) != np.shape(u):
         raise ValueError(
             f"`spike` must return an array of the shape of its input, {np.shape(u)}; "
@@ -446,6 +449,9 @@ class LayerStep:
         dtype: what the step computes in, by default the type of the input.
         out_dtype: type of the output, by default the one it is computed in.
 
+    Raises:
+        TypeError: a spike function that may change without a change of its hash.
+
     Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
     the step's PRNG key.
 
@@ -461,6 +467,8 @@ class LayerStep:
     out_dtype: Any = None
 
     def __post_init__(self) -> None:
+        for spike in self.spike if isinstance(self.spike, tuple) else (self.spike,):
+            spikes.check_spike("spike", spike)
         for name in ("dtype", "out_dtype"):
             if getattr(self, name) is not None:  # types that are equal also hash equal then
                 object.__setattr__(self, name, jnp.dtype(getattr(self, name)))

@@ -47,7 +47,7 @@ def ema(decay: jax.Array, trace: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def split(x: jax.Array, zero_split: ZeroSplit = "half") -> tuple[jax.Array, jax.Array]:
-    """Positive and negative part of `x`; their sum is `x`.
+    """Positive and negative part of `x`; their sum is `x`. Both are NaN where `x` is.
 
     Args:
         x: any shape.
@@ -71,5 +71,5 @@ def split(x: jax.Array, zero_split: ZeroSplit = "half") -> tuple[jax.Array, jax.
     if zero_split == "half":
         return jnp.maximum(x, zero), jnp.minimum(x, zero)  # a tie shares its gradient evenly
     if zero_split == "both":
-        return jnp.where(x >= 0, x, zero), jnp.where(x <= 0, x, zero)
+        return jnp.where(x < 0, zero, x), jnp.where(x > 0, zero, x)  # NaN stays in both
     raise ValueError(f'`zero_split` must be "half" or "both"; got {zero_split!r}.')
