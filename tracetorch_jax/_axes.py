@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._checks import as_array
 from tracetorch_jax.functional.sequences import expand_mask, valid_steps
 
 
@@ -62,7 +63,7 @@ def check_positive(name: str, value: Any) -> None:
 
 def real(name: str, x: Any) -> jax.Array:
     """An array of real numbers; anything but floating point becomes float32."""
-    x = jnp.asarray(x)
+    x = as_array(name, x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
         jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
     ):

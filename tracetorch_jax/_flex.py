@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracetorch_jax._cell import Cell
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax._features import spec_of
 from tracetorch_jax._layer import Named
 from tracetorch_jax._parameters import Rank, Value, check_flag, check_rank, freeze_value
@@ -107,10 +108,7 @@ class Threshold(Weight):
         super().__post_init__()
         flag = check_flag("Threshold.passthrough", self.passthrough)
         object.__setattr__(self, "passthrough", flag)
-        if not callable(self.spike):
-            raise TypeError(
-                f"`Threshold.spike` must be a function from u to spikes; got {self.spike!r}."
-            )
+        check_spike("Threshold.spike", self.spike)
 
 
 _KINDS: dict[str, type] = {

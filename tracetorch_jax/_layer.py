@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from tracetorch_jax._cell import Cell
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax._features import Firing, spec_of
 from tracetorch_jax._parameters import check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.equations import equations
@@ -52,11 +53,8 @@ class Named(Cell):
         return getattr(self, "spike", DEFAULT_SPIKE)
 
     def canonicalize(self) -> None:
-        if isinstance(self, Firing) and not callable(self.spike):
-            raise TypeError(
-                f"`spike` must be a function from u to spikes, such as spikes.atan(2.0); "
-                f"got {self.spike!r}."
-            )
+        if isinstance(self, Firing):
+            check_spike("spike", self.spike)
         if hasattr(self, "ema"):
             self.set_field("ema", check_flag("ema", self.ema))
         for name in self.spec.parameters:

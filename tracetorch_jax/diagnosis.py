@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import metrics
+from tracetorch_jax._checks import check_linen
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.recording import Recording, each_unrolled, record
@@ -125,7 +126,7 @@ def diagnose(
         A `Diagnosis`: print it, or look into its `layers`.
 
     Raises:
-        TypeError: `model` is a cell; a loss that is no floating-point number.
+        TypeError: `model` is a cell or no linen module; a loss that is no floating-point number.
         ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar; an
             empty batch.
 
@@ -136,6 +137,7 @@ def diagnose(
         >>> print(diagnosis.layers[0].advice)
         100% of the neurons never fire: ...
     """
+    check_linen("model", model)
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")

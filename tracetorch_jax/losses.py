@@ -27,7 +27,7 @@ from tracetorch_jax._axes import (
     time_first,
     zero_padding,
 )
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import as_array, check_choice
 
 __all__ = [
     "count_target",
@@ -172,12 +172,12 @@ def step_cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
     xs = time_first("outputs", _outputs(outputs), time_major)
-    labels = jnp.asarray(labels)
+    labels = as_array("labels", labels)
     swap = not time_major and xs.ndim > 2
     want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
     _check_label_kind(labels, want, xs.shape[-1])
     labels = _wide(labels)
-    counts = jnp.ones(want, bool) if mask is None else jnp.asarray(mask)
+    counts = jnp.ones(want, bool) if mask is None else as_array("mask", mask)
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
     if counts.dtype != jnp.bool_:
@@ -447,7 +447,7 @@ def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
 
 def _labels(labels: Any, logits: jax.Array) -> jax.Array:
     """Check one label per row of logits."""
-    labels = jnp.asarray(labels)
+    labels = as_array("labels", labels)
     _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
     _check_range(labels, logits.shape[-1])
     return _wide(labels)

@@ -6,7 +6,7 @@ backward pass a *surrogate* derivative takes its place (Neftci, Mostafa and Zenk
 gradient learning in spiking neural networks", IEEE Signal Processing Magazine 36, 2019).
 
 Each one here is a small immutable object, equal and hashable by value, so two models with
-``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_vjp``;
+``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_jvp``;
 ``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other callable from ``u`` to
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
 
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from tracetorch_jax._checks import check_known
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -72,6 +73,9 @@ class Spike(Protocol):
 
 
 def _positive(name: str, value: Any) -> float:
+    check_known(
+        name, value, "Create the spike function outside of jit, grad and vmap, a new one per value."
+    )
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
     value = float(value)
@@ -87,26 +91,31 @@ def _real(u: ArrayLike) -> jax.Array:
     return array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+# The rules are those of forward mode, from which JAX has the backward pass as well. What a rule
+# emits is differentiated by the surrogate in turn, so that derivatives of any order are those of
+# one network.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _fire(spike: SpikeFunction, u: jax.Array) -> jax.Array:
     return spike.forward(u)
 
 
-_fire.defvjp(
-    lambda spike, u: (spike.forward(u), u),
-    lambda spike, u, cotangent: (cotangent * spike.derivative(u),),
-)
+@_fire.defjvp
+def _fire_jvp(spike: SpikeFunction, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (u,), (d_u,) = primals, tangents
+    return _fire(spike, u), spike.derivative(u) * d_u
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
     return spike.forward(u, draw)
 
 
-_sample.defvjp(
-    lambda spike, u, draw: (spike.forward(u, draw), u),
-    lambda spike, u, cotangent: (cotangent * spike.derivative(u), None),
-)
+@_sample.defjvp
+def _sample_jvp(spike: bernoulli, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (u, draw), (d_u, _) = primals, tangents
+    return _sample(spike, u, draw), spike.derivative(u) * d_u
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import spikes
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -305,6 +306,8 @@ def step(
         >>> state["mem"].tolist(), out.tolist()
         ([0.5, 0.5], [0.0, 1.0])
     """
+    for each in spike if isinstance(spike, tuple) else (spike,):
+        check_spike("spike", each)
     x = jnp.asarray(x)
     return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from tracetorch_jax._stack import Stack
-from tracetorch_jax.snn._front_end import LINEN
+from tracetorch_jax.snn._front_end import LINEN, bound
 
 
 class Sequential(Stack, nn.RNNCellBase):
@@ -59,9 +60,21 @@ class Sequential(Stack, nn.RNNCellBase):
     feature_axes: int | None = dataclasses.field(default=None, kw_only=True)
 
     front_end = LINEN
-    # Flax wraps what it finds in the class itself.
-    __call__ = nn.compact(Stack.__call__)
-    unroll = nn.compact(Stack.unroll)
+    # Flax wraps what it finds in the class itself, and asks for a scope before anything else.
+    _step = nn.compact(Stack.__call__)
+    _unroll = nn.compact(Stack.unroll)
+
+    @nn.nowrap
+    @bound
+    @functools.wraps(Stack.__call__)
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, jax.Array]:
+        return self._step(*args, **kwargs)
+
+    @nn.nowrap
+    @bound
+    @functools.wraps(Stack.unroll)
+    def unroll(self, *args: Any, **kwargs: Any) -> tuple[Any, jax.Array]:
+        return self._unroll(*args, **kwargs)
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)
