@@ -35,7 +35,7 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], ow
 
 def as_array(
     name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = jnp.asarray
-) -> Any:
+) -> jax.Array:
     """An array of numbers, or what can be made one.
 
     Raises:

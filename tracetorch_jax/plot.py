@@ -253,7 +253,8 @@ def _decays(name: str, given: Any) -> np.ndarray:
     if isinstance(given, Recording):
         given = given.parameters
     if not isinstance(given, Mapping):
-        return np.ravel(as_array(name, given, _GIVEN, convert=lambda x: np.asarray(x, np.float64)))
+        values: Any = as_array(name, given, _GIVEN, convert=lambda x: np.asarray(x, np.float64))
+        return np.ravel(values)
     found = []
     for key, value in given.items():
         if isinstance(value, (Recording, Mapping)):
@@ -438,7 +439,7 @@ def _one(
     values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
 ) -> np.ndarray:
     """One sequence of a batch, as NumPy."""
-    array = as_array(name, values, convert=np.asarray)
+    array: Any = as_array(name, values, convert=np.asarray)
     if array.dtype.kind in "cSUO":
         raise TypeError(f"`{name}` must be real numbers; got dtype {array.dtype}.")
     array = array.astype(np.float64)

@@ -92,8 +92,8 @@ def _real(u: ArrayLike) -> jax.Array:
 
 
 # The rules are those of forward mode, from which JAX has the backward pass as well. What a rule
-# emits is differentiated by the surrogate in turn, so that derivatives of any order are those of
-# one network.
+# emits is differentiated by the surrogate in turn, so that second derivatives are those of one
+# network, but in `jax.lax.scan`, where JAX drops the rule after the first differentiation.
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
