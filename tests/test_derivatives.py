@@ -59,7 +59,7 @@ def test_forward_mode(name, route):
     loss, flat = loss_of(name, ROUTES[route])
     gradient = jax.jit(jax.grad(loss_of(name, by_unroll)[0]))(flat)
     assert np.abs(gradient).max() > 1e-3
-    forward = jax.jit(lambda flat: jax.jvp(loss, (flat,), (gradient,)) + (jax.jacfwd(loss)(flat),))
+    forward = jax.jit(lambda flat: (*jax.jvp(loss, (flat,), (gradient,)), jax.jacfwd(loss)(flat)))
     value, slope, columns = forward(flat)
     np.testing.assert_allclose(value, loss(flat), rtol=1e-5)
     np.testing.assert_allclose(slope, gradient @ gradient, rtol=1e-4, atol=1e-6)

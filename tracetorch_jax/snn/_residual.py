@@ -38,5 +38,5 @@ class Residual(Shortcut, Sequential):
     """
 
     # Flax wraps what it finds in the class itself.
-    __call__ = bound(Shortcut.__call__)  # type: ignore[assignment]
-    unroll = bound(Shortcut.unroll)  # type: ignore[assignment]
+    __call__ = bound(Shortcut.__call__)
+    unroll = bound(Shortcut.unroll)

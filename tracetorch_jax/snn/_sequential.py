@@ -10,8 +10,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from tracetorch_jax._checks import Method
 from tracetorch_jax._stack import Stack
 from tracetorch_jax.snn._front_end import LINEN, bound
+
+
+def _through(name: str, method: Method) -> Method:
+    """A method that calls another of this signature."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, name)(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class Sequential(Stack, nn.RNNCellBase):
@@ -64,17 +75,8 @@ class Sequential(Stack, nn.RNNCellBase):
     _step = nn.compact(Stack.__call__)
     _unroll = nn.compact(Stack.unroll)
 
-    @nn.nowrap
-    @bound
-    @functools.wraps(Stack.__call__)
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, jax.Array]:
-        return self._step(*args, **kwargs)
-
-    @nn.nowrap
-    @bound
-    @functools.wraps(Stack.unroll)
-    def unroll(self, *args: Any, **kwargs: Any) -> tuple[Any, jax.Array]:
-        return self._unroll(*args, **kwargs)
+    __call__ = nn.nowrap(bound(_through("_step", Stack.__call__)))
+    unroll = nn.nowrap(bound(_through("_unroll", Stack.unroll)))
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)
