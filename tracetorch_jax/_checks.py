@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -150,3 +152,25 @@ def within(name: str, layer: Any, hint: str = "") -> Iterator[None]:
         if hint:
             error.add_note(hint)
         raise
+
+
+def readable(argument: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a file that can be opened.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or no ordinary file.
+        IsADirectoryError: there is a folder.
+        PermissionError: the file must not be read.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"`{argument}` must be a file; {path} is a folder.")
+    if not path.is_file():
+        raise FileNotFoundError(f"`{argument}` must be a file; there is none at {path}.")
+    path.open("rb").close()
+    return path
+
+
+def in_brief(error: Exception) -> str:
+    """What an error says, for a sentence of our own."""
+    return str(error).rstrip(".") or type(error).__name__
