@@ -109,7 +109,7 @@ def test_spikes_in_forward_mode_and_twice(spike):
     np.testing.assert_array_equal(slope, random.derivative(u))
 
 
-BACKWARDS_ONLY = "no forward mode: jax.jvp, .* need flax.linen.RNN"
+BACKWARDS_ONLY = "no forward mode: jax.jvp, .* need Flax's own RNN"
 
 
 class TestWhatIsSaidOtherwise:

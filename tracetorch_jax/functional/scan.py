@@ -31,7 +31,7 @@ ENGINES = ("auto", "scan", "fused", "parallel")
 
 _BACKWARDS_ONLY = (
     "Unroll, and functional.unroll of an `elementwise` step, have a backward pass of their own and "
-    "no forward mode: jax.jvp, jax.jacfwd and jax.linearize need flax.linen.RNN, flax.nnx.RNN, the "
+    "no forward mode: jax.jvp, jax.jacfwd and jax.linearize need Flax's own RNN of the cell, the "
     "cell itself in jax.lax.scan, or functional.unroll with elementwise=False. jax.hessian works."
 )
 
