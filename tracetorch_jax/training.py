@@ -238,14 +238,16 @@ def _leaf_name(path: Any) -> str:
 
 def _kind(path: Any) -> Kind:
     """What a parameter is, by its name."""
-    name = _leaf_name(path)
-    if not name.startswith("raw_"):
-        return "other"
-    known = _kinds().get(name)
+    known = kind_of(_leaf_name(path))
     if known is None:
         where = "/".join(map(key_name, path))
         raise ValueError(f"`params` must hold parameters of known layers; got {where}.")
     return known
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a parameter of this name is; None for one of an unknown layer."""
+    return _kinds().get(name) if name.startswith("raw_") else "other"
 
 
 @functools.cache
