@@ -1,4 +1,4 @@
-"""Every test runs under JAX's strictest rules."""
+"""Every test runs under JAX's strictest rules; random trials have two profiles."""
 
 import pathlib
 
@@ -14,6 +14,28 @@ collect_ignore_glob = ["make_*.py"]
 
 # Compilation dominates the suite, so most tests compile quickly rather than well.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="many random trials, drawn anew, rather than a few"
+    )
+
+
+def pytest_configure(config):
+    """Random trials: the same few every day, other and many more ones with `--long`."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ImportError:  # the environments with other packages do without
+        return
+    common = {
+        "deadline": None,  # how long an example takes is the machine's affair
+        "database": None,
+        "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    }
+    settings.register_profile("daily", derandomize=True, max_examples=20, **common)
+    settings.register_profile("long", max_examples=500, print_blob=True, **common)
+    settings.load_profile("long" if config.getoption("--long") else "daily")
 
 
 @pytest.fixture
