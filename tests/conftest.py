@@ -31,7 +31,7 @@ def pytest_configure(config):
     common = {
         "deadline": None,  # how long an example takes is the machine's affair
         "database": None,
-        "phases": [Phase.explicit, Phase.generate],
+        "phases": [Phase.explicit, Phase.generate, Phase.shrink],
         "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     }
     settings.register_profile("daily", derandomize=True, max_examples=20, **common)
