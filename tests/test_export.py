@@ -446,7 +446,7 @@ ERRORS = [
     (
         lambda: export.load("/nowhere/it"),
         FileNotFoundError,
-        "`path` must be a file written by export.save; got /nowhere/it",
+        "`path` must be a file; there is none at /nowhere/it",
     ),
     (
         lambda: export.load(__file__),

@@ -141,7 +141,14 @@ def test_a_damaged_file_is_no_state_dict(tmp_path, no_torch):
     assert interop.load_torch(good)["a"].tolist() == [1.0, 2.0, 3.0]
     for arguments, message in (
         ((2, (3,), (1,)), "a tensor beyond its storage"),
-        ((0, (3,), (2,)), "a tensor beyond its storage"),
+        ((0, (3,), (2,)), "a tensor beyond its storage, 'a'"),
+        ((0, (10**12,), (0,)), "a tensor of 10{12} elements in a storage of 4, .*clone.*, 'a'"),
+        ((0, (2, 3), (0, 1)), "a tensor of 6 elements in a storage of 4"),
+        ((0, (10**30, 10**30), (1, 1)), "a tensor beyond its storage"),
+        ((2**64, (1,), (1,)), "a tensor beyond its storage"),
+        ((0, (2,), (-1,)), "sizes that are none"),
+        ((0, ("3",), (1,)), "sizes that are none"),
+        ((0, (0, 10**30), (1, 1)), ""),
         ((-1, (3,), (1,)), "sizes that are none"),
         ((0, (3,), (1, 1)), "axes and strides of different number"),
     ):
@@ -153,12 +160,64 @@ def test_a_damaged_file_is_no_state_dict(tmp_path, no_torch):
         interop.load_torch(path)
     whole = (FOLDER / "network.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[:2000])
-    with pytest.raises(ImportError, match="only torch can read it"):
+    with pytest.raises(ValueError, match="cut.pt is damaged: File is not a zip"):
         interop.load_torch(tmp_path / "cut.pt")
     with pytest.raises(ValueError, match="holds a list"):
         interop.load_torch(archive(tmp_path / "list.pt", pickle.dumps([1.0])))
     with pytest.raises(FileNotFoundError, match="`path` must be a file"):
         interop.load_torch(tmp_path / "none.pt")
+
+
+def test_what_is_shared_stays_shared(tmp_path, no_torch):
+    numbers = np.arange(4, dtype=np.float32).tobytes()
+    shared = [0.5]
+    for _ in range(40):
+        shared = [shared] * 10
+    path = archive(tmp_path / "lists.pt", pickle.dumps({"a": shared, "b": (1, {"c": shared})}, 2))
+    read = interop.load_torch(path)
+    assert read["a"] is read["b"][1]["c"] and read["a"][0] is read["a"][9]
+    endless = []
+    endless.append(endless)
+    path = archive(tmp_path / "endless.pt", pickle.dumps({"a": endless}, 2))
+    assert (read := interop.load_torch(path))["a"][0] is read["a"]
+    path = archive(tmp_path / "views.pt", tensor_pickle(1, (3,), (1,)), **{"0": numbers})
+    interop.load_torch(path)["a"][:] = 7.0  # an array of its own, which can be written to
+
+
+def test_shared_parts_of_what_torch_reads(monkeypatch):
+    shared = {"a": 0.5}
+    for _ in range(40):
+        shared = {str(i): shared for i in range(10)}
+
+    class Torch:
+        @staticmethod
+        def load(path, map_location, weights_only):
+            return shared
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    read = interop.load_torch(FOLDER / "old.pt")
+    assert read["0"] is read["9"]
+
+
+def test_a_file_cannot_claim_more_than_it_holds(tmp_path, no_torch):
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", tensor_pickle(0, (2**24,), (1,)))
+        file.writestr("archive/data/0", bytes(2**26))
+    with pytest.raises(ValueError, match="bomb.pt is damaged: it is compressed"):
+        interop.load_torch(bomb)
+    good = archive(tmp_path / "good.pt", tensor_pickle(0, (3,), (1,)), **{"0": bytes(16)})
+    whole = bytearray(good.read_bytes())
+    at = whole.rindex(b"PK\1\2") + 24  # the size of the last member, in the directory
+    whole[at : at + 4] = (2**31).to_bytes(4, "little")
+    good.write_bytes(whole)
+    with pytest.raises(ValueError, match="good.pt is damaged: it declares more data than it holds"):
+        interop.load_torch(good)
+    deep = pickle.dumps({"a": 1}, 2).replace(b"X\1\0\0\0a", b")" + b"\x85" * 2**17)
+    with pytest.raises(ImportError, match="only torch can read it"):  # a key that `hash` dies of
+        interop.load_torch(archive(tmp_path / "deep.pt", deep))
+    memo = b"\x80\x02}r\xff\xff\xff\xff."  # the memo of `pickle` would take 64 GB
+    assert interop.load_torch(archive(tmp_path / "memo.pt", memo)) == {}
 
 
 def test_safetensors(tmp_path, monkeypatch):

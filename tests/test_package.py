@@ -27,17 +27,22 @@ def run(*args, **kwargs):
     ).stdout
 
 
-def test_importing_is_fast():
-    """Less than 0.1 s of processor time on top of jax and flax.
+def test_importing_is_fast(tmp_path):
+    """At most 15 % of the processor time that importing jax and flax takes.
 
-    Without the garbage collector, whose next pass over all that jax and flax hold may or may not
-    fall into this import.
+    Most of it (8 % where it was measured) goes into the classes that Flax makes of 28 layers. The
+    bytecode is compiled before, as it is where the package was installed, and the garbage collector
+    is off, whose next pass over all that jax and flax hold may or may not fall into this import.
     """
     code = (
-        "import gc, time, jax, flax.linen; gc.disable(); start = time.process_time();"
-        "import tracetorch_jax; print(time.process_time() - start)"
+        "import gc, time; gc.disable(); start = time.process_time()\n"
+        "import jax, flax.linen; ours = time.process_time()\n"
+        "import tracetorch_jax; print((time.process_time() - ours) / (ours - start))"
     )
-    assert any(float(run("-c", code)) < 0.1 for _ in range(10))  # the other worker is busy too
+    kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    run("-c", code, env=os.environ | kept)  # compiles
+    ratios = (float(run("-c", code, env=os.environ | kept)) for _ in range(10))
+    assert any(ratio < 0.15 for ratio in ratios)  # the other worker is busy too
 
 
 def test_importing_needs_nothing_but_the_declared_dependencies():

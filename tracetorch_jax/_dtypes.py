@@ -6,9 +6,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def wider(a: Any, b: Any) -> Any:
     """The type that holds both, also where JAX's promotion is set to strict."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(a, b)
+
+
+def misfit(array: Any, dtype: Any) -> str | None:
+    """The first value that is not finite or that a dtype cannot hold, in words; None if all fit."""
+    array, dtype = np.asarray(array), np.dtype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+        if jnp.issubdtype(dtype, jnp.inexact):
+            fits = np.isfinite(cast)
+        else:
+            fits = cast == (array.astype(np.float64) if array.dtype.kind not in "biu" else array)
+    if np.all(fits):
+        return None
+    place = tuple(map(int, np.argwhere(~np.asarray(fits))[0]))
+    value = array[place].item()
+    where = f" at {list(place)}" if place else ""
+    return f"{value!r}{where}, where values must be finite and fit {dtype.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -174,3 +175,27 @@ def write(path: pathlib.Path, blob: bytes) -> pathlib.Path:
     incoming.write_bytes(blob)
     incoming.replace(path)
     return path
+
+
+# A program is a flatbuffer: 4 bytes say where its root is, and everything else is found from there.
+# Behind them a multiple of 16 bytes can be inserted; JAX alone reads a sealed file.
+_ROOT, _MARK = 4, b"tracetorch_jax 1"
+_BODY = _ROOT + len(_MARK) + hashlib.sha256().digest_size
+
+
+def sealed(blob: bytes | bytearray) -> bytes:
+    """A serialized program with a checksum of it."""
+    root = int.from_bytes(blob[:_ROOT], "little") + _BODY - _ROOT
+    start, body = root.to_bytes(_ROOT, "little") + _MARK, blob[_ROOT:]
+    return b"".join([start, hashlib.sha256(start + body).digest(), body])
+
+
+def check_seal(path: pathlib.Path, blob: bytes | bytearray) -> None:
+    """Raise if a program is not what was sealed; earlier versions did not seal theirs."""
+    start = blob[: _ROOT + len(_MARK)]
+    if not start.endswith(_MARK):
+        return
+    if hashlib.sha256(start + blob[_BODY:]).digest() != blob[len(start) : _BODY]:
+        raise ValueError(
+            f"`path` must hold an exported program; {path} is damaged: its checksum differs."
+        )

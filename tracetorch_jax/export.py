@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.export import Exported
 
+from tracetorch_jax._checks import readable
 from tracetorch_jax._onnx import onnx
 from tracetorch_jax._programs import (
     PLATFORMS,
@@ -24,10 +25,12 @@ from tracetorch_jax._programs import (
     array_spec,
     carry_spec,
     cell_of,
+    check_seal,
     free_path,
     in_words,
     key_specs,
     kind_of,
+    sealed,
     trace,
     write,
 )
@@ -208,6 +211,8 @@ def save(
 ) -> pathlib.Path:
     """Write a program to a file, which ``jax.export.deserialize`` reads on any machine.
 
+    The file holds a checksum, by which `load` notices damage.
+
     Args:
         path: the file.
         program: what `sequence` or `step` gave.
@@ -234,7 +239,7 @@ def save(
     if not isinstance(program, Exported):
         raise TypeError(f"`program` must be a jax.export.Exported; got {type(program).__name__}.")
     path = free_path(path, overwrite)
-    return write(path, _with_flatbuffers(lambda: program.serialize(vjp_order=vjp_order)))
+    return write(path, _with_flatbuffers(lambda: sealed(program.serialize(vjp_order=vjp_order))))
 
 
 def load(path: str | os.PathLike[str]) -> Exported:
@@ -251,7 +256,9 @@ def load(path: str | os.PathLike[str]) -> Exported:
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: flatbuffers is missing.
-        ValueError: the file holds something else.
+        IsADirectoryError: there is a folder.
+        ValueError: the file holds something else, or is damaged. Files of versions that wrote no
+            checksum are read without that check.
 
     Example:
         >>> model = snn.Unroll(snn.LI(3, beta=0.5))
@@ -262,10 +269,9 @@ def load(path: str | os.PathLike[str]) -> Exported:
         >>> run(jnp.ones((1, 2, 3)))[0, :, 0].tolist()
         [0.5, 0.75]
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` must be a file written by export.save; got {path}.")
+    path = readable("path", path)
     blob = bytearray(path.read_bytes())
+    check_seal(path, blob)
 
     def deserialize() -> Exported:
         try:

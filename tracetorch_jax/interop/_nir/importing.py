@@ -11,15 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._checks import check_choice
+from tracetorch_jax._dtypes import misfit
 from tracetorch_jax.interop._nir import metadata as written
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.foreign import read_foreign
 from tracetorch_jax.interop._nir.graph import Graph, Node, has_float64
-from tracetorch_jax.interop._nir.read import read
+from tracetorch_jax.interop._nir.read import of_file, read
 from tracetorch_jax.interop._nir.run import Reset, find_dt
 from tracetorch_jax.interop._nir.writer import FORMAT, KEY, write
 
-_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, json.JSONDecodeError)
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    json.JSONDecodeError,
+)
 
 
 def from_nir(
@@ -48,9 +58,12 @@ def from_nir(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: `nir` is missing.
+        IsADirectoryError: there is a folder.
         TypeError: `graph` is neither a graph nor a path.
-        ValueError: no `dt`; nodes, parameters or cycles that have no counterpart here, by name;
-            shapes that do not fit; a graph of `to_nir` that was changed since.
+        ValueError: a file that is damaged or holds something else; no `dt`; nodes, parameters or
+            cycles that have no counterpart here, by name; shapes that do not fit; values that are
+            not finite or too large for float32 (or float64 where JAX has it); a graph of `to_nir`
+            that was changed since.
 
     Example:
         >>> layer = snn.SRLIT(4, beta=0.8, rec_weight=-0.5)
@@ -61,10 +74,11 @@ def from_nir(
         True
     """
     check_choice("reset", reset, ("v_reset", "subtract"))
-    plain = read(graph)
-    if metadata and KEY in plain.metadata:
-        return _read_own(plain, dt)
-    return read_foreign(plain, find_dt(plain, dt), reset)
+    with of_file(graph):
+        plain = read(graph)
+        if metadata and KEY in plain.metadata:
+            return _read_own(plain, dt)
+        return read_foreign(plain, find_dt(plain, dt), reset)
 
 
 def _read_own(graph: Graph, dt: float | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -96,7 +110,7 @@ def _document(graph: Graph) -> dict[str, Any]:
         form = document["format"]
         if form == FORMAT:
             return {key: document[key] for key in ("model", "input_shape", "style")}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except _DAMAGE as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
     raise ValueError(
         f"`graph` must be of format {FORMAT} of tracetorch_jax; got {form!r}. With metadata=False "
@@ -177,6 +191,8 @@ def _cast(array: Any, dtype: str, name: str) -> np.ndarray:
             f"`{name}` of `graph` is float64, which JAX rounds to float32 unless jax_enable_x64 is "
             f"set: set it to read this graph without loss."
         )
+    if wrong := misfit(array, wanted):
+        raise ValueError(f"`{name}` of `graph` has {wrong}.")
     return np.asarray(array).astype(wanted)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
+from tracetorch_jax._dtypes import misfit
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.cycles import Cycle, check_reset, decay_of
 from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64
@@ -34,9 +35,15 @@ class NodeReader:
         wide = any(getattr(array, "dtype", None) == np.float64 for array in arrays)
         self.dtype = jnp.float64 if wide and has_float64() else jnp.float32
 
-    def array(self, value: Any) -> jax.Array:
-        """A parameter."""
+    def array(self, name: str, parameter: str, value: Any) -> jax.Array:
+        """A parameter, made of that of a node."""
+        self.check(name, parameter, value)
         return jnp.asarray(value, self.dtype)
+
+    def check(self, name: str, parameter: str, value: Any) -> None:
+        """Raise unless a parameter can hold a value."""
+        if wrong := misfit(value, self.dtype):
+            raise ValueError(f"Node {name!r} makes `{parameter}` {wrong}.")
 
     def node(self, name: str, node: Node) -> Layers:
         """The modules that a node is."""
@@ -64,7 +71,7 @@ class NodeReader:
                 f"gets steps of shape {self.shape}."
             )
         features = weight.shape[0]
-        kernel = self.array(weight.T)
+        kernel = self.array(name, "weight", weight.T)
         params = {"kernel": kernel}
         if node.kind == "Affine":
             bias = node.values["bias"]
@@ -73,19 +80,19 @@ class NodeReader:
                     f"Node {name!r} (Affine) has `bias` of shape {bias.shape}, but gives "
                     f"{features} values."
                 )
-            params["bias"] = self.array(bias)
+            params["bias"] = self.array(name, "bias", bias)
         self.shape = (features,)
         dense = nn.Dense(features, use_bias=node.kind == "Affine", param_dtype=self.dtype)
         return [(dense, params)]
 
     def _scale(self, name: str, node: Node) -> Layers:
-        return self.factor(self.values(name, node)["scale"])
+        return self.factor(name, self.values(name, node)["scale"])
 
-    def factor(self, factor: np.ndarray) -> Layers:
+    def factor(self, name: str, factor: np.ndarray) -> Layers:
         """A factor, unless it is 1 to the rounding of float32."""
         if np.allclose(factor, 1, rtol=0, atol=1e-6):
             return []
-        scale = self.array(np.broadcast_to(factor, self.shape))
+        scale = self.array(name, "scale", np.broadcast_to(factor, self.shape))
         return [(modules.Scale(self.shape, param_dtype=self.dtype), {"scale": scale})]
 
     def _threshold(self, name: str, node: Node) -> Layers:
@@ -110,15 +117,16 @@ class NodeReader:
             gain = gain * p["w_in"]
         if fires:
             values["threshold"] = p["v_threshold"]
-            return [*self.factor(gain), self.layer(name, values, bias=leak)]
+            return [*self.factor(name, gain), self.layer(name, values, bias=leak)]
         summing = np.allclose(gain, 1, rtol=0, atol=1e-6) or np.all(beta == 1)
         if not summing:
             gain, leak = gain / (1 - beta), leak / (1 - beta)
-        return [*self.factor(gain), self.layer(name, values, bias=leak, ema=not summing)]
+        return [*self.factor(name, gain), self.layer(name, values, bias=leak, ema=not summing)]
 
     def cycle(self, cycle: Cycle) -> Layers:
         """The layer that a cycle is."""
-        return [*self.factor(cycle.gain), self.layer(cycle.name, cycle.values, bias=cycle.bias)]
+        layer = self.layer(cycle.name, cycle.values, bias=cycle.bias)
+        return [*self.factor(cycle.name, cycle.gain), layer]
 
     def layer(
         self,
@@ -141,6 +149,7 @@ class NodeReader:
         along, dim = _along_one_axis(name, values, self.shape)
         options: dict[str, Any] = {"dim": dim, "param_dtype": self.dtype}
         for key, value in along.items():
+            self.check(name, key, value)
             options[key] = value
             if key in ("alpha", "beta", "gamma"):
                 stored = value.astype(options["param_dtype"])
@@ -153,6 +162,8 @@ class NodeReader:
             for p in made.describe()
             if p.learnable
         }
+        for raw_name, raw in params.items():
+            self.check(name, raw_name, raw)
         return made, params
 
     # Images.
@@ -200,7 +211,7 @@ class NodeReader:
                 f"Node {name!r} ({node.kind}) has a kernel of {size}, larger than its padded input "
                 f"of shape {self.shape}."
             )
-        kernel = self.array(np.moveaxis(weight, (0, 1), (-1, -2)))
+        kernel = self.array(name, "weight", np.moveaxis(weight, (0, 1), (-1, -2)))
         conv = nn.Conv(
             weight.shape[0],
             size,
@@ -211,7 +222,8 @@ class NodeReader:
             param_dtype=self.dtype,
         )
         self.shape = (weight.shape[0], *out)
-        return self.channels_last((conv, {"kernel": kernel, "bias": self.array(bias)}))
+        bias = self.array(name, "bias", bias)
+        return self.channels_last((conv, {"kernel": kernel, "bias": bias}))
 
     def _pool(self, name: str, node: Node) -> Layers:
         size, stride, padding = (

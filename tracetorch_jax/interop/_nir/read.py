@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import pathlib
+import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from tracetorch_jax._checks import in_brief, readable
+from tracetorch_jax.interop._nir.file import check_file, check_heaps
 from tracetorch_jax.interop._nir.graph import (
     ELEMENTWISE,
     PARAMETERS,
@@ -17,6 +20,17 @@ from tracetorch_jax.interop._nir.graph import (
     import_nir,
 )
 from tracetorch_jax.interop._nir.order import reached
+
+
+@contextlib.contextmanager
+def of_file(graph: Any) -> Iterator[None]:
+    """Say which file an error is about, if `graph` is the path of one."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(graph, (str, os.PathLike)) and str(graph) not in str(error):
+            raise ValueError(f"{error} This is of the file {graph}.") from error
+        raise
 
 
 def read(graph: Any) -> Graph:
@@ -29,8 +43,8 @@ def read(graph: Any) -> Graph:
             several inputs or outputs, shapes that do not fit, nodes that lead nowhere.
     """
     nir = import_nir()
-    if isinstance(graph, (str, pathlib.Path)):
-        graph = _read_file(pathlib.Path(graph))
+    if isinstance(graph, (str, os.PathLike)):
+        graph = _read_file(graph)
     if not isinstance(graph, nir.NIRGraph):
         raise TypeError(
             f"`graph` must be a nir.NIRGraph or the path of a file; got {type(graph).__name__}."
@@ -65,25 +79,28 @@ def _input_shape(graph: Graph) -> tuple[int, ...]:
     return sizes
 
 
-def _read_file(path: pathlib.Path) -> Any:
+def _read_file(source: str | os.PathLike[str]) -> Any:
     import h5py
 
     nir = import_nir()
-    if not path.exists():
-        raise FileNotFoundError(f"`graph` must be a file; there is none at {path}.")
+    path = readable("graph", source)
     try:
+        data = path.read_bytes()
+        check_heaps(data)
         with h5py.File(path, "r") as file:
+            check_file(file, data)
             problems = list(_problems(file["node"], ""))
-    except (OSError, KeyError) as error:
-        raise ValueError(f"`graph` must be a NIR file; {path} is none: {error}.") from error
+    except Exception as error:  # of HDF5, and what h5py makes of its contents
+        raise ValueError(
+            f"`graph` must be a NIR file; {path} is none: {in_brief(error)}."
+        ) from error
     if problems:
         raise ValueError(f"`graph` must be a NIR 1.x file; in {path} {'; '.join(problems)}.")
     try:
         return nir.read(path, type_check=False)
     except Exception as error:  # `nir` asserts, and passes on whatever else goes wrong
-        problem = str(error) or type(error).__name__
         raise ValueError(
-            f"`graph` must be a NIR file; {path} cannot be read: {problem}."
+            f"`graph` must be a NIR file; {path} cannot be read: {in_brief(error)}."
         ) from error
 
 

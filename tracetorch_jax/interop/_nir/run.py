@@ -12,7 +12,7 @@ from tracetorch_jax._checks import check_choice
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.graph import Graph, Node
 from tracetorch_jax.interop._nir.order import delayed_edges, order
-from tracetorch_jax.interop._nir.read import read
+from tracetorch_jax.interop._nir.read import of_file, read
 
 Reset = Literal["v_reset", "subtract"]
 Values = dict[str, Any]
@@ -44,6 +44,7 @@ def run_nir(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: `nir` is missing.
+        IsADirectoryError: there is a folder.
         ValueError: a graph that `from_nir` would not read either, a `Delay`, or input that does
             not fit it; no `dt`.
 
@@ -55,19 +56,20 @@ def run_nir(
         [0.0, 1.0, 0.0, 1.0]
     """
     check_choice("reset", reset, ("v_reset", "subtract"))
-    plain = read(graph)
-    dt = find_dt(plain, dt)
-    xs = np.asarray(xs)
-    shape = plain.input_shape
-    batched = xs.ndim == len(shape) + 2
-    if xs.ndim - len(shape) not in (1, 2) or xs.shape[xs.ndim - len(shape) :] != shape:
-        raise ValueError(
-            f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the "
-            f"input of `graph` has; got shape {xs.shape}."
-        )
-    xs = xs.astype(np.result_type(xs.dtype, np.float32))
-    outputs = simulate(plain, xs if batched else xs[None], dt, reset)[plain.output]
-    return outputs if batched else outputs[0]
+    with of_file(graph):
+        plain = read(graph)
+        dt = find_dt(plain, dt)
+        xs = np.asarray(xs)
+        shape = plain.input_shape
+        batched = xs.ndim == len(shape) + 2
+        if xs.ndim - len(shape) not in (1, 2) or xs.shape[xs.ndim - len(shape) :] != shape:
+            raise ValueError(
+                f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the "
+                f"input of `graph` has; got shape {xs.shape}."
+            )
+        xs = xs.astype(np.result_type(xs.dtype, np.float32))
+        outputs = simulate(plain, xs if batched else xs[None], dt, reset)[plain.output]
+        return outputs if batched else outputs[0]
 
 
 def find_dt(graph: Graph, dt: float | None) -> float:
@@ -82,7 +84,10 @@ def find_dt(graph: Graph, dt: float | None) -> float:
             "seconds. snnTorch and SpikingJelly write for 1e-4; norse 1.1 multiplies its time "
             "constants by its step, so that for its 1e-3 the square, 1e-6, is right."
         )
-    return check_dt(float(np.asarray(graph.metadata["dt"])))
+    written = np.asarray(graph.metadata["dt"])
+    if written.dtype.kind not in "iuf" or written.size != 1:
+        raise ValueError(f"The metadata of `graph` must hold `dt` as a number; got {written}.")
+    return check_dt(written.item())
 
 
 def simulate(graph: Graph, xs: np.ndarray, dt: float, reset: Reset) -> dict[str, np.ndarray]:

@@ -63,11 +63,12 @@ def from_torch(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: a file needs a package that is missing.
+        IsADirectoryError: there is a folder.
         TypeError: an argument of the wrong kind, or `inputs` is missing.
         ValueError: the state dict does not fit the model: all keys that are missing, unknown, of
-            another shape, or of another value than the model's constant, are listed. Or the
-            modules cannot be paired, or a convolution's output is flattened and `flatten` does not
-            say from what.
+            another shape, of another value than the model's constant, or with values that are not
+            finite or too large for the parameter's dtype, are listed. Or the modules cannot be
+            paired, or a convolution's output is flattened and `flatten` does not say from what.
 
     Example:
         >>> state_dict = {

@@ -7,6 +7,7 @@ from typing import cast
 import flax.linen as nn
 import numpy as np
 
+from tracetorch_jax._dtypes import misfit
 from tracetorch_jax._parameters import Parameter
 from tracetorch_jax.functional.spec import channel_names
 from tracetorch_jax.interop._torch.bias import bias_factor
@@ -56,6 +57,7 @@ class Layout:
             if array.shape != wanted:
                 problems.append(self.misshapen(prefix + entry.torch, array.shape, wanted))
                 continue
+            problems += self.unfit(prefix + entry.torch, array, entry.leaf)
             values[entry.leaf] = entry.to_flax(array, order)
         return values, problems
 
@@ -86,6 +88,11 @@ class Layout:
                 shape = list(group[name].shape)
                 problems.append(f"has unknown {prefix + name!r} {shape} for {label}")
         return problems
+
+    def unfit(self, key: str, array: np.ndarray, leaf: Leaf) -> list[str]:
+        """A complaint about values that a leaf cannot hold."""
+        wrong = misfit(array, self.found.leaves[leaf].dtype)
+        return [f"has {key!r} with {wrong}"] if wrong else []
 
     def misshapen(self, key: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         """A complaint about a shape."""
@@ -143,6 +150,7 @@ class TraceLayout(Layout):
             if name not in group:
                 continue
             if parameter.learnable:
+                problems += self.unfit(prefix + name, group[name], ("params", name))
                 values["params", name] = group[name]
             else:
                 problems += self._differs(prefix + name, parameter, group[name])
