@@ -269,6 +269,83 @@ class TestEvents:
         out = encode.frames(jnp.array([1, 2]), [0, 0], num_steps=2, num_channels=1, step=1.5)
         assert out.ravel().tolist() == [1, 1]
 
+    @pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "bfloat16"])
+    def test_any_type_counts_or_refuses(self, dtype):
+        """Events are counted in int32, their sign is taken, and only then the type is changed."""
+
+        def run(events, sign=None, binary=False, traced=False):
+            times, where = np.zeros(events), np.zeros(events, int)
+            signs = None if sign is None else np.full(events, sign)
+            size = {"num_steps": 2, "num_channels": 1, "step": 1.0, "dtype": dtype}
+            call = lambda times: encode.frames(times, where, signs, binary=binary, **size)  # noqa: E731
+            out = (jax.jit(call) if traced else call)(times)
+            assert out.dtype == dtype
+            return float(out[0, 0])
+
+        info = jnp.iinfo if "int" in dtype else jnp.finfo
+        end = float(info(dtype).max)
+        for events in (200, 256, 301, 70_000):
+            assert run(events, binary=True) == 1
+            if events > end:
+                words = (
+                    f"`dtype` must hold .* got {dtype}, which ends at {end:.0f}, for .* {events}"
+                )
+                with pytest.raises(ValueError, match=words):
+                    run(events)
+                assert run(events, traced=True) == end
+            else:
+                assert run(events) == float(jnp.asarray(events, dtype))
+            if dtype != "uint8" and events > end:
+                with pytest.raises(ValueError, match=f"`dtype` must hold .* of -{events}"):
+                    run(events, -1)
+                assert run(events, -1, traced=True) == float(info(dtype).min)
+            if dtype != "uint8":
+                assert run(events, -1, binary=True) == -1
+
+    def test_times_of_any_type(self):
+        """Neither few bits nor many, nor a start beyond what the type can hold, move an event."""
+        half = np.array([300.5, 301.5], np.float16)
+        size = {"num_steps": 6000, "num_channels": 1, "step": 0.1}
+        for times in (half, jnp.asarray(half), half.astype(jnp.bfloat16)):
+            for call in (encode.frames, jax.jit(encode.frames, static_argnames=size)):
+                out = call(times, np.zeros(2, np.uint8), **size)
+                want = np.floor(np.asarray(times, np.float32) / np.float32(0.1))
+                assert np.flatnonzero(out).tolist() == want.tolist()
+        start, size = 2**60 + 1, {"num_steps": 3, "num_channels": 1, "step": 1}
+        late = np.array([start, start + 1])  # a float64 start would be 2**60
+        assert encode.frames(late, [0, 0], start=start, **size).ravel().tolist() == [1, 1, 0]
+        lags = np.array([1, 2], "timedelta64[us]")
+        assert encode.frames(lags, [0, 0], **size).ravel().tolist() == [0, 1, 1]
+        where = np.array([0, 0], np.uint8)
+
+        def traced(times, step, start):
+            size = {"num_steps": 2, "num_channels": 1, "step": step, "start": start}
+            return jax.jit(lambda t: encode.frames(t, where, **size))(times).ravel().tolist()
+
+        assert traced(np.array([5, 2**31 + 10], np.uint32), 2**31, 10) == [0, 1]
+        far = np.array([2**31 - 1, 2**31 - 1], np.int32)
+        assert traced(far, 2**31 - 1, -(2**31) + 2) == [0, 2]
+        assert traced(far, 2**31 - 2, -(2**31) + 1) == [0, 0]  # step 2 of 2
+        with pytest.raises(ValueError, match="`start` must be in the range of `times`.*got -5"):
+            traced(np.array([1, 2], np.uint32), 1, -5)
+        steps = jax.jit(lambda step: encode.frames([1, 2], where, num_steps=3, num_channels=1,
+                                                   step=step))  # fmt: skip
+        assert steps(1.0).ravel().tolist() == [0, 1, 1]
+
+    def test_numbers_of_events_of_any_type(self):
+        """Places are counted in int32."""
+        times, where = np.zeros((1, 300)), np.zeros((1, 300), int)
+
+        def run(number):
+            return encode.frames(times, where, num_events=number, **SIZE)[0, 0, 0]
+
+        for dtype in (np.uint8, np.int8, np.uint16, np.int64, np.uint64):
+            assert run(np.array([20], dtype)) == 20
+            if np.dtype(dtype).itemsize < 8:
+                assert jax.jit(run)(np.array([20], dtype)) == 20
+        with pytest.raises(ValueError, match="`num_events` must lie .* E = 300; got 4294967297"):
+            run(np.array([2**32 + 1]))
+
     def test_what_is_no_number_is_left_out(self):
         times, where = np.array([[0.0, 2.0, np.nan]]), np.array([[0, 0, 7]])
         want = self.by_hand(times[0, :2], where[0, :2], 1)

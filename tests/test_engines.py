@@ -154,7 +154,10 @@ class TestFused:
         [
             ({"elementwise": False}, "needs a step that is `elementwise`"),
             ({"xs": jnp.ones((5, 1, 3))}, r"inputs of the state's shape \(2, 3\).* not \(1, 3\)"),
-            ({"xs": jnp.ones((0, 2, 3))}, r"at least one step .* not shape \(0, 2, 3\)"),
+            (
+                {"xs": jnp.ones((5, 0, 3)), "state": jnp.zeros((0, 3))},
+                r"at least one neuron, not of shape \(0, 3\)",
+            ),
             ({"state": jnp.zeros((2, 3), int)}, "real-valued `state`"),
             ({"params": jnp.array(1)}, "real-valued `params`"),
             ({"step": lambda p, s, x: (s, s > 0)}, "real-valued outputs .* of bool"),

@@ -104,6 +104,8 @@ def test_constructors_refuse_other_bad_arguments(name, family):
         for value in (jnp.int32, "float33", 5, jnp.complex64):
             with pytest.raises(TypeError, match=f"`{argument}` must be a floating-point dtype"):
                 layer(N, **{argument: value})
+    with pytest.raises(TypeError, match="`param_dtype` must be a floating-point dtype; got None"):
+        layer(N, param_dtype=None)
     if name in reference.FIRING:
         for value in (None, "atan", 2.0):
             with pytest.raises(TypeError, match="`spike` must be a function"):

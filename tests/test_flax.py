@@ -1,7 +1,11 @@
 """The layers inside Flax's and JAX's own machinery."""
 
 import copy
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
 
 import chex
 import flax
@@ -14,7 +18,8 @@ import pytest
 import reference
 from jax.sharding import PartitionSpec as P
 
-from tracetorch_jax import snn, spikes
+from tracetorch_jax import functional, initializers, snn, spikes
+from tracetorch_jax.snn import flex
 
 EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
 KEY = jax.random.key(0)
@@ -91,6 +96,42 @@ def test_layers_are_values(name):
     for layer in same[::2]:
         run(layer, 1.0)
     assert len(traced) == 1
+
+
+def hashable_things():
+    """Equal pairs of what jit caches look up, for this process and for another."""
+    arrays = np.array([0.0, 0.5, -1.0]), np.array([-0.0, 0.5, -1.0])
+    spikes_ = spikes.bernoulli(spikes.sigmoid(4)), spikes.bernoulli(spikes.sigmoid(4.0))
+    types = jnp.float32, np.dtype("float32")
+    for array, spike, dtype in zip(arrays, spikes_, types, strict=True):
+        layers = [
+            snn.LITS(3, pos_scale=array, spike=spike, dtype=dtype, param_dtype=dtype),
+            flex.LIB(3, threshold=initializers.half_lives(1, 9), spike=spike),
+            snn.DLI(3, pos_beta=(0.5, 0.6, 0.7), param_dtype=dtype),
+        ]
+        steps = [functional.LayerStep(layer.spec, spike, dtype) for layer in layers]
+        assert all(step.spec.parameters and step.spec.states for step in steps)
+        weight = flex.Weight(array), flex.Threshold(0.5, spike=spike)
+        yield [*layers, snn.Sequential(layers), snn.Unroll(layers[0]), *steps, *weight, spike]
+
+
+def test_equal_things_have_equal_hashes_in_every_process(tmp_path):
+    first, second = hashable_things()
+    for one, two in zip(first, second, strict=True):
+        assert one == two and hash(one) == hash(two), one
+    found = pickle.loads(pickle.dumps(first))
+    assert found == first and list(map(hash, found)) == list(map(hash, first))
+    # Python hashes strings and bytes to other numbers in every process.
+    code = (
+        "import pickle, sys; sys.path.insert(0, 'tests'); import test_flax\n"
+        f"open({str(tmp_path / 'things')!r}, 'wb')"
+        ".write(pickle.dumps(next(test_flax.hashable_things())))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "JAX_PLATFORMS": "cpu"}
+    root = pathlib.Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment)
+    for one, two in zip(pickle.loads((tmp_path / "things").read_bytes()), first, strict=True):
+        assert one == two and hash(one) == hash(two), one
 
 
 @EVERY_LAYER

@@ -2,13 +2,17 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import nnx
 
 from tracetorch_jax import functional, initializers, snn, spikes
+from tracetorch_jax import nnx as tt_nnx
+from tracetorch_jax.snn import flex
 
 PAIRS = {
     "halflife": (functional.halflife_to_decay, functional.decay_to_halflife),
@@ -58,6 +62,65 @@ class TestConstraints:
         with pytest.raises(ValueError, match="bfloat16"):
             snn.LI(2, beta=0.9999, param_dtype=jnp.bfloat16)
         snn.LI(2, beta=0.9999)
+
+
+class TestInitialValues:
+    """What an initializer returns is kept to what can be stored."""
+
+    VALUES = (0.5, -np.inf, -1.0, 0.0, 1e-45, 1e-7, 0.999999999, 1.0, 2.0, np.inf, np.nan)
+    DTYPES = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+
+    @DTYPES
+    def test_out_of_range_under_jit(self, dtype, x64):
+        values = jnp.asarray(self.VALUES, dtype)
+        count = len(values)
+
+        def traced(key, shape, dtype):
+            return values + 0 * jax.random.uniform(key, shape, dtype)
+
+        options = dict.fromkeys(snn.LITS(1).spec.parameters, traced)
+        options["param_dtype"] = dtype
+        layer, x = snn.LITS(count, **options), jnp.zeros((1, count), dtype)
+        key = jax.random.key(0)
+        variables = jax.jit(layer.init)(key, None, x)
+        for other in (
+            jax.jit(flex.LITS(count, **options).init)(key, None, x)["params"],
+            jax.jit(lambda: nnx.state(tt_nnx.LITS(count, **options, rngs=nnx.Rngs(0))))(),
+        ):
+            for name, raw in variables["params"].items():
+                got, want = (np.asarray(a, float) for a in (other[name][...], raw))
+                np.testing.assert_array_equal(got, want)
+        constrained = layer.apply(variables, method="parameters")
+        for p in layer.describe():
+            raw = np.asarray(variables["params"][p.raw_name], np.float64)
+            got = np.asarray(constrained[p.name], np.float64)
+            low, high = {"sigmoid": (0, 1), "softplus": (0, np.inf)}.get(
+                p.constraint.name, (-np.inf, np.inf)
+            )
+            assert np.isfinite(raw[:-1]).all() and np.isnan(raw[-1]), p.name
+            assert ((low < got) & (got < high))[:-1].all(), p.name
+            assert raw[0] == float(p.constraint.invert(values[:1])[0]), p.name
+            assert (np.diff(raw[1:-1]) >= 0).all(), p.name
+
+    @DTYPES
+    def test_legal_values_whose_raw_ones_are_infinite(self, dtype, x64):
+        """Eagerly as under `jit`, also where the type itself rounds them to the end."""
+        values = np.array([1e-310, 1e-50, 0.5, 1 - 2.0**-53, 1 - 2.0**-20])
+        layer = snn.LIT(5, beta=lambda *_: values, neg_threshold=lambda *_: values * 1e300,
+                        param_dtype=dtype)  # fmt: skip
+        arguments = jax.random.key(0), None, jnp.zeros((1, 5), dtype)
+        eager, jitted = layer.init(*arguments), jax.jit(layer.init)(*arguments)
+        jax.tree.map(np.testing.assert_array_equal, eager, jitted)
+        assert all(np.isfinite(np.asarray(p, float)).all() for p in jax.tree.leaves(eager))
+        decays = layer.apply(eager, method="parameters")["beta"]
+        assert ((decays > 0) & (decays < 1)).all()
+
+    def test_a_normal_draw_under_jit(self):
+        layer = snn.LIB(3, beta=nn.initializers.normal(1.0))
+        arguments = jax.random.key(5), None, jnp.ones((1, 3))
+        assert np.isfinite(jax.jit(layer.init)(*arguments)["params"]["raw_beta"]).all()
+        with pytest.raises(ValueError, match="`beta` must lie strictly between 0 and 1; got "):
+            layer.init(*arguments)
 
 
 class TestTimeScales:
@@ -157,6 +220,68 @@ class TestSpec:
             functional.step(
                 spec, params, state, jnp.ones(2), spike=(spikes.bernoulli(), spikes.atan())
             )
+
+
+class TestShapesOfStates:
+    """Nothing but parameters broadcasts."""
+
+    @pytest.mark.parametrize("name", ["LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DRLITS"])
+    def test_of_a_layers_step(self, name):
+        layer, variables = reference.scrambled(name)
+        params = layer.apply(variables, method="parameters")
+        full, x = layer.initialize_carry(None, (4, 3)), jnp.ones((4, 3))
+        step = functional.LayerStep(layer.spec)
+        for state in full:
+            for wrong in (jnp.zeros((1, 3)), jnp.zeros(3), 0.0):
+                for run in (step, functools.partial(functional.step, layer.spec)):
+                    with pytest.raises(ValueError, match=rf"`state\['{state}'\]` must .*\(4, 3\)"):
+                        run(params, full | {state: wrong}, x)
+        for param in params:
+            with pytest.raises(ValueError, match=rf"`params\['{param}'\]` must .*got \(5, 4, 3\)"):
+                step(params | {param: jnp.ones((5, 4, 3))}, full, x)
+        ways = [{}, {"elementwise": True}, {"elementwise": True, "engine": "fused"}]
+        if name in reference.LINEAR:
+            ways += [{"elementwise": True, "engine": "parallel"}]
+        for xs in (jnp.ones((5, 1, 3)), jnp.ones((5, 3)), jnp.ones((5, 2, 4, 3))):
+            for options in ways:
+                with pytest.raises(ValueError, match=r"`engine`|`state\[.*got \(4, 3\)"):
+                    functional.unroll(step, params, full, xs, **options)
+
+    def test_of_each_feature(self):
+        one, spec = jnp.ones((1, 3)), snn.LIB(1).spec
+        wide, params = jnp.ones((4, 3)), {"alpha": 0.5, "beta": 0.5, "gamma": 0.5, "threshold": 1.0}
+        calls = {
+            "syn": lambda p, s, x: functional.synapse(p, {"syn": s}, x),
+            "rec": lambda p, s, x: functional.recurrence(p, {"rec": s}, x),
+            "mem": lambda p, s, x: functional.membrane(p, {"mem": s}, (x,)),
+        }
+        calls["mem "] = lambda p, s, x: functional.fire(p, {"mem": s}, x, spec=spec)
+        for name, call in calls.items():
+            call(params, wide, wide)
+            for state, x in ((one, wide), (wide, one)):
+                with pytest.raises(ValueError, match=rf"`state\['{name.strip()}'\]` must have"):
+                    call(params, state, x)
+            with pytest.raises(ValueError, match=r"`params\['[a-z]*'\]` must broadcast"):
+                call(dict.fromkeys(params, wide), one, one)
+
+    @pytest.mark.parametrize("options", [{}, {"elementwise": True}], ids=str)
+    def test_of_a_users_step(self, options):
+        def run(step, state, xs):
+            params = {"decay": jnp.array(0.5), "jump": jnp.array(0.3)}
+            return functional.unroll(step, params, state, xs, **options)
+
+        narrow, xs = {"mem": jnp.zeros((1, 3)), "rise": jnp.zeros((1, 3))}, jnp.ones((5, 2, 3))
+        with pytest.raises(ValueError, match=r"`step` must .* of `state\['mem'\]`, \(1, 3\).*2, 3"):
+            run(adaptive, narrow, xs)
+        with pytest.raises(TypeError, match="`step` must return a new state of the type of"):
+            run(lambda p, s, x: (s.astype(jnp.bfloat16), x), jnp.zeros((2, 3)), xs)
+        with pytest.raises(TypeError, match="`step` must return a new state of the structure"):
+            run(lambda p, s, x: ((s, s), x), jnp.zeros((2, 3)), xs)
+        # An input may be shared by all neurons, and a number takes on the type of what is added.
+        _, ys = run(lambda p, s, x: (s + x, s + x), jnp.zeros((2, 3)), jnp.ones(5))
+        assert ys[-1].tolist() == [[5.0] * 3] * 2
+        _, ys = run(lambda p, s, x: (s + x, s + x), 0.0, jnp.ones(5, jnp.bfloat16))
+        assert ys.dtype == jnp.bfloat16 and float(ys[-1]) == 5
 
 
 def adaptive(params, state, x):
@@ -415,6 +540,17 @@ class TestHalfLives:
         one, two = (snn.LIB(3, beta=initializers.half_lives(1, 9)) for _ in range(2))
         assert one == two != snn.LIB(3, beta=initializers.half_lives(1, 8))
         assert hash(one) == hash(two)
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+    @pytest.mark.parametrize("ends", [(1.0, 2000.0), (1e-9, 1e9)], ids=str)
+    def test_they_stay_where_a_narrow_type_can_hold_them(self, dtype, ends):
+        layer = snn.LI(200, beta=initializers.half_lives(*ends), param_dtype=dtype)
+        arguments = jax.random.key(0), None, jnp.zeros((1, 200), dtype)
+        for init in (layer.init, jax.jit(layer.init)):
+            variables = init(*arguments)
+            assert np.isfinite(variables["params"]["raw_beta"].astype(float)).all()
+            decays = layer.apply(variables, method="parameters")["beta"]
+            assert ((decays > 0) & (decays < 1)).all()
 
     @pytest.mark.parametrize("bad", [(0, 1), (2, 1), (-1, 1), (1, np.inf), (1, np.nan)])
     def test_bad_ranges_raise(self, bad):

@@ -163,8 +163,18 @@ class TestLabels:
         """Classes may be more than the labels' type can count."""
         ys = reference.inputs(2, T, 300)
         want = self.call(name, ys, np.array([250, 3]))
-        got = self.call(name, ys, np.array([250, 3], np.uint8))
-        np.testing.assert_array_equal(got, want)
+        for dtype in (np.uint8, np.int16, np.uint32, np.uint64):
+            got = self.call(name, ys, np.array([250, 3], dtype))
+            np.testing.assert_array_equal(got, want)
+
+    def test_many_bits_are_not_cut(self, name, x64):
+        """What 32 bits can't hold must not become another class."""
+        ys = jnp.zeros((2, T, C), jnp.float32)
+        for bad in (2**32 + 3, -(2**32) + 3):
+            with pytest.raises(ValueError, match=f"`labels` must lie between .*; got {bad}"):
+                self.call(name, ys, np.array([0, bad]))
+            got = jax.jit(lambda labels: self.call(name, ys, labels))(jnp.array([0, bad]))
+            assert np.isfinite(got[0]) and np.isnan(got[1])
 
 
 @every
@@ -184,11 +194,14 @@ def test_without_a_batch_axis(name, monkeypatch):
 
 @every
 def test_half_precision(name):
-    run = jax.jit(CASES[name][0])
-    ys = reference.inputs(B, T, C).astype(jnp.bfloat16)
-    got = run(ys)
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(got.astype(np.float32), run(ys.astype(jnp.float32)), rtol=0.1)
+    """Losses are computed and given in float32: half precision can't hold counts of steps."""
+    run = jax.jit(lambda ys: reference.value_and_grads(CASES[name][0], ys))
+    for dtype in (jnp.bfloat16, jnp.float16):
+        ys = reference.inputs(B, T, C).astype(dtype)
+        (value, (gradient,)), (want, (wide,)) = run(ys), run(ys.astype(jnp.float32))
+        assert value.dtype == np.float32 and gradient.dtype == dtype
+        np.testing.assert_array_equal(value, want)
+        np.testing.assert_array_equal(gradient, wide.astype(dtype))
 
 
 class TestStepCrossEntropy:
@@ -208,12 +221,15 @@ class TestStepCrossEntropy:
         want = (each * mask).sum(1) / np.maximum(mask.sum(1), 1)
         labels = np.where(mask, STEP_LABELS, -7)  # nonsense where it does not count
         reference.assert_close(losses.step_cross_entropy(ys, labels, mask=mask), want, 1e-5, "")
-        whole = losses.step_cross_entropy(ys, labels, mask=mask.astype(np.float32))
-        reference.assert_close(whole, want, 1e-5, "")
-        with pytest.raises(ValueError, match="`mask` must be True or False, .*; got 0.5"):
-            losses.step_cross_entropy(ys, labels, mask=mask * 0.5)
+        for run in (losses.step_cross_entropy, jax.jit(losses.step_cross_entropy)):
+            for numbers in (mask * np.float32(0.5), mask.astype(np.int32)):
+                with pytest.raises(TypeError, match="`mask` must be booleans, .*; got (float|int)"):
+                    run(ys, STEP_LABELS, mask=numbers)
         few = losses.step_cross_entropy(jnp.zeros((1, 2, 300)), np.array([[200, 3]], np.uint8))
         assert few.tolist() == pytest.approx([np.log(300)])
+        labels = labels + np.int64(2**32)
+        with pytest.raises(ValueError, match="`labels` must lie between .*; got 42949672"):
+            losses.step_cross_entropy(ys, labels, mask=mask)
         nothing = losses.step_cross_entropy(ys, labels, mask=np.zeros((B, T), bool))
         assert nothing.tolist() == [0, 0, 0]
 

@@ -156,6 +156,7 @@ class TestArguments:
             {"treshold": 1.0},
             {"spike": 3},
             {"dtype": int},
+            {"param_dtype": None},
         ],
         ids=str,
     )

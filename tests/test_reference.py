@@ -24,6 +24,7 @@ EVERYTHING = {path: thing for things in DOCUMENTED.values() for path, thing in t
 RESULTS = {
     "diagnosis.Diagnosis": "diagnose",
     "diagnosis.LayerReport": "diagnose",
+    "diagnosis.NeuronGroup": "diagnose",
     "encode.Events": "pad_events",
     "interop.Mismatch": "nir_mismatch",
     "metrics.Operations": "synaptic_operations",

@@ -12,6 +12,7 @@ import reference
 from tracetorch_jax import snn
 
 EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+KEY = jax.random.key(0)
 
 
 def by_steps(layer, variables, xs, carry=None):
@@ -168,6 +169,44 @@ def test_empty_and_single(name):
     np.testing.assert_allclose(
         one[:, 0], layer.apply(variables, None, jnp.ones((2, 3)))[1], atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"checkpoint_every": 1},
+        {"unroll": 2, "reverse": True, "keep_order": True},
+        {"engine": "fused"},
+        {"engine": "parallel"},
+    ],
+    ids=str,
+)
+def test_no_steps_give_no_gradient(options):
+    """Whatever runs them: the state stays, and so does its gradient; others are 0."""
+    xs, lengths = jnp.ones((2, 0, 3)), jnp.zeros(2, int)
+    cell, variables = reference.scrambled("DSRLITS")
+    stack = snn.Sequential([nn.Dense(3), snn.SLIB(3), lambda x: 2 * x, snn.Residual([snn.SLI(3)])])
+    other = nn.GRUCell(3)
+    in_stack = reference.inner(snn.Unroll(stack).init(KEY, jnp.ones((2, 1, 3))))
+    in_other = reference.inner(snn.Unroll(other).init(KEY, jnp.ones((2, 1, 3))))
+    cells = [(cell, variables), (stack, in_stack)]
+    if options.keys() <= {"reverse", "keep_order", "unroll"}:
+        cells.append((other, in_other))
+    for cell, inner in cells:
+        model, under = snn.Unroll(cell, return_carry=True, **options), reference.under(inner)
+        carry = jax.tree.map(jnp.ones_like, cell.initialize_carry(KEY, (2, 3)))
+        for seq_lengths in (None, lengths):
+
+            def run(variables, carry, xs, model=model, seq_lengths=seq_lengths):
+                return model.apply(variables, xs, carry, seq_lengths=seq_lengths)
+
+            (last, ys), pullback = jax.vjp(run, under, carry, xs)
+            assert ys.shape == (2, 0, 3)
+            reference.assert_trees_close(last, carry, 0)
+            got = pullback((carry, ys))
+            want = jax.tree.map(jnp.zeros_like, under), carry, xs
+            reference.assert_trees_close(got, want, 0)
 
 
 @EVERY_LAYER

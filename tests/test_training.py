@@ -132,6 +132,14 @@ class TestPieces:
             for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(whole), strict=True)
         )
 
+    @pytest.mark.parametrize("truncate", [False, True])
+    def test_no_steps_give_no_gradient(self, truncate):
+        nothing = jax.tree.map(lambda x: x[:, :0], self.batch)
+        run = training.piecewise_value_and_grad(self.loss, 4, truncate=truncate)
+        (_, carry), gradient = run(self.params, self.carry, nothing)
+        reference.assert_trees_close(carry, self.carry, 0)
+        reference.assert_trees_close(gradient, jax.tree.map(jnp.zeros_like, self.params), 0)
+
     def test_memory_does_not_grow_with_the_sequence(self, optimised):
         cell = snn.Sequential([nn.Dense(32), snn.LIB(32), nn.Dense(2), snn.LI(2)])
         model = snn.Unroll(cell, return_carry=True)
@@ -178,9 +186,6 @@ class TestPieces:
                     run(self.params, self.carry, self.batch)
         with pytest.raises(TypeError, match="`carry` must be what `initialize_carry` gives"):
             training.piecewise_value_and_grad(self.loss, 4)(self.params, None, self.batch)
-        nothing = jax.tree.map(lambda x: x[:, :0], self.batch)
-        with pytest.raises(ValueError, match="`batch` must hold at least one step; got T = 0"):
-            training.piecewise_value_and_grad(self.loss, 4)(self.params, self.carry, nothing)
 
 
 def online_gradient(layer, params, xs, weights):
@@ -271,3 +276,9 @@ class TestOnline:
         init, step = training.online(layer)
         with pytest.raises(ValueError, match=r"`x` must have the shape of the states, \(2, 3\)"):
             step(params, init(params, jnp.zeros((2, 3))), jnp.zeros((2, 1)))
+        state, narrow = init(params, jnp.zeros((2, 3))), init(params, jnp.zeros((1, 3)))
+        for mixed in (state._replace(eligibility=narrow.eligibility), narrow):
+            with pytest.raises(
+                ValueError, match=r"the shape of the states, \(1, 3\); got \(2, 3\)"
+            ):
+                step(params, mixed, jnp.zeros((2, 3)))

@@ -11,12 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._dtypes import is_real
 from tracetorch_jax.functional.sequences import expand_mask, valid_steps
 
 
 def known(x: Any) -> np.ndarray | None:
     """The values of an argument, or None while they are being traced."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def plain(number: Any) -> Any:
+    """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap."""
+    value = known(number)
+    return number if value is None or value.ndim else value.item()
 
 
 def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
@@ -63,9 +70,7 @@ def check_positive(name: str, value: Any) -> None:
 def real(name: str, x: Any) -> jax.Array:
     """An array of real numbers; anything but floating point becomes float32."""
     x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
-        jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
-    ):
+    if not is_real(x.dtype):
         raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
 
@@ -93,16 +98,16 @@ def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
     """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
     if seq_lengths is None:
         return None
-    lengths = jnp.asarray(seq_lengths)
-    if xs.ndim == 2 and lengths.ndim:
+    shape = np.shape(seq_lengths)
+    if xs.ndim == 2 and shape:
         raise ValueError(
-            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {lengths.shape}."
+            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {shape}."
         )
-    if xs.ndim > 2 and lengths.ndim == 0:
+    if xs.ndim > 2 and not shape:
         raise ValueError(
             "`seq_lengths` must have one length per sequence of the batch; got a scalar."
         )
-    return valid_steps(lengths, xs.shape[0], [xs.shape[1:]])
+    return valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
 
 
 def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:

@@ -81,8 +81,8 @@ class Cell:
         self.set_field("num_neurons", check_num_neurons(self.num_neurons))
         self.set_field("dim", check_dim(self.dim))
         if self.dtype is not None:
-            check_dtype("dtype", self.dtype)
-        check_dtype("param_dtype", self.param_dtype)
+            self.set_field("dtype", check_dtype("dtype", self.dtype))
+        self.set_field("param_dtype", check_dtype("param_dtype", self.param_dtype))
         self.canonicalize()
         for parameter in self.describe():
             parameter.check()

@@ -9,10 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def dtype_of(x: Any) -> Any:
+    """The dtype of what an argument is as an array: NumPy's own, which JAX may cut to 32 bits."""
+    return x.dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a type is of real numbers, booleans among them."""
+    number = jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_
+    return bool(number and not jnp.issubdtype(dtype, jnp.complexfloating))
+
+
 def wider(a: Any, b: Any) -> Any:
     """The type that holds both, also where JAX's promotion is set to strict."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(a, b)
+
+
+def countable(x: jax.Array) -> jax.Array:
+    """An array in float32, or in its own type if that is wider: to count, sum and keep levels in.
+
+    bfloat16 can't count beyond 256, float16 beyond 2048.
+    """
+    return x.astype(wider(x.dtype, jnp.float32))
 
 
 def misfit(array: Any, dtype: Any) -> str | None:

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count, check_number, check_positive, check_values, known
+from tracetorch_jax._axes import (
+    check_count,
+    check_number,
+    check_positive,
+    check_values,
+    known,
+    plain,
+)
+from tracetorch_jax._dtypes import countable, dtype_of, is_real
+from tracetorch_jax.functional.sequences import as_int32, whole_counts
 
 
 class Events(NamedTuple):
@@ -94,7 +103,8 @@ def frames(
 
     Args:
         times: ``[E]`` or ``[B, E]``, in any unit, in ascending order. Whole numbers, with a `step`
-            and `start` that are whole as well, are divided exactly; NumPy's are in 64 bits.
+            and `start` that are whole as well, are divided exactly, of any type of integers; where
+            they are known, in 64 bits.
         channels: integers in ``[0, num_channels)``, of the shape of `times`.
         polarities: +1 or -1 for each event, or booleans (False for -1); None for +1 throughout.
         num_steps: T.
@@ -105,7 +115,9 @@ def frames(
             many there were.
         num_events: ``[B]``, or a scalar: events in each list; by default all E.
         time_major: whether to give ``[T, B, N]``.
-        dtype: of the frames.
+        dtype: of the frames. Events are counted in int32 and converted at the end: uint8 holds up
+            to 255 events of one step and channel, and float16 and bfloat16 round what is above 2048
+            and 256.
 
     Returns:
         ``[B, T, N]``, or ``[T, N]`` for a single list: for each step and channel the sum of the
@@ -114,10 +126,11 @@ def frames(
     Raises:
         ValueError: shapes that differ, no events, channels or times out of range, times that are
             not ascending, polarities other than those above, `step` not greater than 0, `start`
-            not finite, or one of them not a single number. While values are being traced they can't
-            be checked; what lies out of range is then left out.
+            not finite, or one of them not a single number; more events in one step and channel than
+            `dtype` can hold. While values are being traced they can't be checked; what lies out of
+            range is then left out, and a sum becomes the nearest that `dtype` can hold.
         TypeError: times that are not real numbers, channels or `num_events` that are not integers,
-            a `dtype` that can't hold the sums.
+            a `dtype` of booleans, or an unsigned one with polarities.
 
     Example:
         >>> times, channels = [0.0, 0.4, 1.2], [0, 0, 1]
@@ -140,6 +153,7 @@ def frames(
     for name, value in (("step", step), ("start", start)):
         if np.shape(value):
             raise ValueError(f"`{name}` must be a single number; got shape {np.shape(value)}.")
+    step, start = plain(step), plain(start)
     if jnp.issubdtype(dtype, jnp.bool_):
         raise TypeError("`dtype` must be one of numbers that can be summed; got bool.")
     if polarities is not None and jnp.issubdtype(dtype, jnp.unsignedinteger):
@@ -149,20 +163,20 @@ def frames(
     within = (bins >= 0) & (bins < steps)
     numeric: Any = jnp if isinstance(bins, jax.Array) else np
     when = jnp.asarray(numeric.where(within, bins, numeric.zeros_like(bins)).astype(jnp.int32))
-    where = jnp.asarray(channels).astype(jnp.int32)
-    signs = jnp.ones(when.shape, dtype) if polarities is None else _signs(polarities, dtype)
+    where = as_int32(channels)
+    signs = jnp.ones(when.shape, jnp.int32) if polarities is None else _signs(polarities)
     inside = within & (where >= 0) & (where < neurons)
     if lengths is not None:
-        places = jnp.arange(when.shape[-1]).reshape((1,) * lengths.ndim + (-1,))
+        places = jnp.arange(when.shape[-1], dtype=jnp.int32).reshape((1,) * lengths.ndim + (-1,))
         inside &= places < lengths[..., None]
     flat = jnp.where(inside, when * neurons + where, steps * neurons)
 
     def add(flat: jax.Array, signs: jax.Array) -> jax.Array:
-        return jnp.zeros(steps * neurons, dtype).at[flat].add(signs, mode="drop")
+        return jnp.zeros(steps * neurons, jnp.int32).at[flat].add(signs, mode="drop")
 
     summed = add(flat, signs) if when.ndim == 1 else jax.vmap(add)(flat, signs)
     out = summed.reshape(*when.shape[:-1], steps, neurons)
-    out = jnp.sign(out) if binary else out
+    out = _fit(jnp.sign(out) if binary else out, dtype, 1 if binary else when.shape[-1])
     return jnp.moveaxis(out, 1, 0) if time_major and out.ndim == 3 else out
 
 
@@ -187,26 +201,18 @@ def _check_events(
             )
     if not shape[-1]:
         raise ValueError("`times` must hold at least one event; got none.")
-    if known(times) is not None and np.asarray(times).dtype.kind not in "biufm":
-        raise TypeError(f"`times` must be real numbers; got dtype {np.asarray(times).dtype}.")
-    if not jnp.issubdtype(jnp.result_type(jnp.asarray(channels)), jnp.integer):
-        raise TypeError(f"`channels` must be integers; got dtype {jnp.asarray(channels).dtype}.")
+    if not is_real(dtype_of(times)):
+        raise TypeError(f"`times` must be real numbers; got dtype {dtype_of(times)}.")
+    if not jnp.issubdtype(dtype_of(channels), jnp.integer):
+        raise TypeError(f"`channels` must be integers; got dtype {dtype_of(channels)}.")
     lengths = None
     if num_events is not None:
-        lengths = jnp.asarray(num_events)
-        if not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise TypeError(f"`num_events` must be integers; got dtype {lengths.dtype}.")
-        if lengths.shape != shape[:-1]:
+        if np.shape(num_events) != shape[:-1]:
             raise ValueError(
                 f"`num_events` must have one number per list, shape {shape[:-1]}; got "
-                f"{lengths.shape}."
+                f"{np.shape(num_events)}."
             )
-        check_values(
-            "num_events",
-            lengths,
-            lambda v: (v >= 1) & (v <= shape[-1]),
-            f"lie between 1 and E = {shape[-1]}",
-        )
+        lengths = whole_counts("num_events", num_events, 1, shape[-1], f"1 and E = {shape[-1]}")
     counts = known(lengths) if lengths is not None else np.full(shape[:-1], shape[-1])
     if counts is None:
         return lengths
@@ -246,26 +252,60 @@ def _check_events(
 def _bins(times: Any, step: Any, start: Any) -> Any:
     """Number of the step in which each event lies, negative before `start`.
 
-    In NumPy where possible: float64 keeps microseconds apart in recordings of hours.
+    In NumPy where all is known: 64 bits keep microseconds apart in recordings of hours.
     """
-    numeric: Any = jnp if isinstance(times, jax.Array) else np
-    times = numeric.asarray(times)
-    # Strict promotion takes Python's numbers only.
-    step, start = (v if known(v) is None else float(v) for v in (step, start))
-    if jnp.issubdtype(times.dtype, jnp.integer):
-        whole = all(isinstance(v, float) and v.is_integer() for v in (step, start))
-        if whole:
-            signed = np.int64 if numeric is np else jnp.int32
-            if numeric is np or times.dtype.itemsize < 4:
-                times = times.astype(signed)
-            return (times - int(start)) // int(step)
-        times = times.astype(float)
-    return numeric.floor((times - start) / step)
+    whole = all(
+        isinstance(v, (int, float)) and v == int(v) and abs(v) < 2**62 for v in (step, start)
+    )
+    on_host = all(known(v) is not None for v in (times, step, start))
+    times = times if known(times) is None else np.asarray(times)
+    if jnp.issubdtype(times.dtype, jnp.integer) and whole:
+        step, start = int(step), int(start)
+        return (times.astype(np.int64) - start) // step if on_host else _whole(times, step, start)
+    floating = jnp.issubdtype(times.dtype, jnp.floating)
+    times = countable(times) if floating else times.astype(float)
+    if on_host:
+        return np.floor((times - start) / step)
+    times = jnp.asarray(times)
+    step, start = (v.astype(times.dtype) if known(v) is None else v for v in (step, start))
+    return jnp.floor((times - start) / step)
 
 
-def _signs(polarities: Any, dtype: Any) -> jax.Array:
-    """Polarities as +1 and -1."""
+def _whole(times: jax.Array, step: int, start: int) -> jax.Array:
+    """`_bins` of traced integers, exact also where their type can't hold ``time - start``."""
+    times = times if times.dtype.itemsize >= 4 else times.astype(jnp.int32)
+    ends = jnp.iinfo(times.dtype)
+    for name, value in (("step", step), ("start", start)):
+        if not int(ends.min) <= value <= int(ends.max):
+            raise ValueError(
+                f"`{name}` must be in the range of `times`, of type {times.dtype} and not known; "
+                f"got {value}."
+            )
+    unsigned = f"uint{8 * times.dtype.itemsize}"
+    begin, every = jnp.array(start, times.dtype), jnp.array(step, unsigned)
+    passed = (times - begin).astype(unsigned)  # right from `start` on
+    bins = jnp.minimum(passed // every, jnp.iinfo(jnp.int32).max).astype(jnp.int32)
+    return jnp.where(times < begin, -1, bins)
+
+
+def _signs(polarities: Any) -> jax.Array:
+    """Polarities as +1 and -1, and 0 for what is none."""
     signs = jnp.asarray(polarities)
     if signs.dtype == jnp.bool_:
-        return jnp.where(signs, 1, -1).astype(dtype)
-    return signs.astype(dtype)
+        return jnp.where(signs, 1, -1).astype(jnp.int32)
+    return jnp.where(jnp.abs(signs) == 1, jnp.sign(signs), jnp.zeros_like(signs)).astype(jnp.int32)
+
+
+def _fit(sums: jax.Array, dtype: Any, most: int) -> jax.Array:
+    """Sums of at most `most` events in the type asked for: refuse, or clip, what it can't hold."""
+    info: Any = jnp.iinfo if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo
+    ends = int(float(info(dtype).min)), int(float(info(dtype).max))
+    if most > ends[1]:
+        for sum_ in () if known(sums) is None else (sums.max(), sums.min()):
+            if not ends[0] <= int(sum_) <= ends[1]:
+                raise ValueError(
+                    f"`dtype` must hold the sum of each step and channel; got {jnp.dtype(dtype)}, "
+                    f"which ends at {ends[int(sum_) > 0]}, for a sum of {int(sum_)}."
+                )
+        sums = jnp.clip(sums, *ends)
+    return sums.astype(dtype)

@@ -23,7 +23,7 @@ class Weight:
 
     Args:
         value: a float, a 0-d or 1-d array or tuple whose own rank then counts, or an initializer
-            ``(key, shape, dtype) -> values``. Any sign.
+            ``(key, shape, dtype) -> values``, see `tracetorch_jax.initializers`. Any sign.
         rank: 0 for one value shared by the layer, 1 for one per neuron.
         learnable: whether it is trained; otherwise it stays a constant.
 

@@ -25,12 +25,13 @@ param_dtype: what parameters are stored as.
 
 _VALUES = """
 Each parameter can be a float, an array or tuple of constrained values whose own rank then counts,
-or an initializer ``(key, shape, dtype) -> constrained values``. Learnable ones are stored under
-``raw_<name>``{where}.
+or an initializer ``(key, shape, dtype) -> constrained values``. A value outside the domain raises;
+under `jax.jit`, where nothing can raise, an initializer's value outside the domain becomes the
+nearest that `param_dtype` can hold. Learnable ones are stored under ``raw_<name>``{where}.
 """
 
 _RAISES = """
-TypeError: an argument is unknown, positional, or of the wrong kind.
+TypeError: an argument is unknown, positional, or of the wrong kind, such as None for `param_dtype`.
 ValueError: a value outside its domain or not finite, a vector of the wrong length, a rank other
     than 0 or 1, `num_neurons` below 1, or `dim` not negative.
 """

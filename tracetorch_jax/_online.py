@@ -87,9 +87,11 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
         x = jnp.asarray(x)
-        shape = jnp.shape(next(iter(state.carry.values())))
-        if x.shape != shape:
-            raise ValueError(f"`x` must have the shape of the states, {shape}; got {x.shape}.")
+        for leaf in jax.tree.leaves(state):
+            if jnp.shape(leaf) != x.shape:
+                raise ValueError(
+                    f"`x` must have the shape of the states, {jnp.shape(leaf)}; got {x.shape}."
+                )
         check_names("params", params, names, type(layer).__name__)
         x, compute, given = layer._prepare("x", x)
         # One set of parameters per neuron and sequence makes every derivative elementwise: a

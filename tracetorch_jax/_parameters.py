@@ -38,7 +38,7 @@ class FrozenArray:
         array = np.array(value, np.float64)
         array.setflags(write=False)
         self._array = array
-        self._hash = hash((array.shape, array.tobytes()))
+        self._hash = hash((array.shape, (array + 0.0).tobytes()))  # -0.0 and 0.0 are equal
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +58,9 @@ class FrozenArray:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> Any:
+        return FrozenArray, (self._array,)  # another process hashes bytes to other numbers
 
     def __repr__(self) -> str:
         return repr(self._array)
@@ -143,14 +146,15 @@ def check_dim(dim: Any) -> int:
     return int(dim)
 
 
-def check_dtype(name: str, dtype: Any) -> None:
-    """Raise unless `dtype` is a real floating-point type."""
+def check_dtype(name: str, dtype: Any) -> np.dtype:
+    """Return `dtype` in the one form that hashes as it compares, if it is floating-point."""
     try:
-        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        given = None if dtype is None else jnp.dtype(dtype)  # to NumPy None is float64
     except TypeError:
-        floating = False
-    if not floating:
+        given = None
+    if given is None or not jnp.issubdtype(given, jnp.floating):
         raise TypeError(f"`{name}` must be a floating-point dtype; got {dtype!r}.")
+    return given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,20 +222,21 @@ class Parameter:
         return jax.tree.map(self.raw_of, self.value(key, shape, dtype))
 
     def raw_of(self, value: Any) -> jax.Array:
-        """The raw parameter of what an initializer returned.
+        """The raw parameter of what an initializer returned, clipped to what `dtype` can hold.
 
         Raises:
             ValueError: the wrong shape, or a known value outside the domain.
         """
-        value = jnp.asarray(value, self.dtype)
-        if value.shape != self.shape:
+        if np.shape(value) != self.shape:
             raise ValueError(
                 f"`{self.label}`: its initializer must return shape {self.shape}; "
-                f"got {value.shape}."
+                f"got {np.shape(value)}."
             )
         if not isinstance(value, jax.core.Tracer):
-            self.constraint.check(self.label, np.asarray(value, np.float64), self.dtype)
-        return self.constraint.invert(value).astype(self.dtype)
+            self.constraint.check_inside(self.label, np.asarray(value, np.float64))
+        with np.errstate(over="ignore"):  # of NumPy's values in a narrower type
+            value = jnp.asarray(value, self.dtype)
+        return self.constraint.invert(self.constraint.clip(value)).astype(self.dtype)
 
     def constant(self) -> jax.Array:
         """The value of a parameter that is not learnable."""

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax.functional.scan import ENGINES, Engine
-from tracetorch_jax.functional.sequences import valid_steps
+from tracetorch_jax.functional.sequences import check_lengths
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -106,16 +107,14 @@ class OverTime:
         return (carry, ys) if return_carry else ys
 
     def _check_lengths(self, seq_lengths: Any, xs: jax.Array, axes: int) -> jax.Array:
-        lengths = jnp.asarray(seq_lengths)
         batched = xs.ndim > axes + 1
         want = xs.shape[1:2] if batched else ()
-        if lengths.shape != want:
+        if np.shape(seq_lengths) != want:
             raise ValueError(
                 f"`seq_lengths` must have one length per sequence, shape {want}; "
-                f"got shape {lengths.shape}."
+                f"got shape {np.shape(seq_lengths)}."
             )
-        valid_steps(lengths, xs.shape[0], [])
-        return lengths
+        return check_lengths(seq_lengths, xs.shape[0])
 
 
 def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:
@@ -124,6 +123,6 @@ def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:
         return jnp.flip(xs, 0)
     trailing = (1,) * (xs.ndim - 1 - seq_lengths.ndim)
     lengths = seq_lengths.reshape((1, *seq_lengths.shape, *trailing))
-    steps = jnp.arange(xs.shape[0], dtype=lengths.dtype).reshape((-1,) + (1,) * (xs.ndim - 1))
+    steps = jnp.arange(xs.shape[0], dtype=jnp.int32).reshape((-1,) + (1,) * (xs.ndim - 1))
     source = jnp.where(steps < lengths, lengths - 1 - steps, steps)
     return jnp.take_along_axis(xs, source, axis=0)

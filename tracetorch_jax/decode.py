@@ -2,7 +2,9 @@
 
 All functions take ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]`` without a batch
 axis), drop the time axis, and leave out what lies beyond `seq_lengths`. They are differentiable
-and work under `jax.jit` and `jax.vmap`.
+and work under `jax.jit` and `jax.vmap`. `mean`, `last` and `max` keep the dtype of the outputs;
+`count` and `first_spike` give float32 for bfloat16 and float16, which can't hold large counts.
+Integers and booleans become float32.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from tracetorch_jax._axes import lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._dtypes import countable
 from tracetorch_jax.functional.sequences import expand_mask
 
 __all__ = ["count", "first_spike", "last", "max", "mean"]
@@ -41,9 +44,9 @@ def mean(
         [[2.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
-    steps = jnp.maximum(lengths_of(xs, valid), 1).astype(xs.dtype)
-    total = zero_padding(xs, valid).sum(axis=0)
-    return total / expand_mask(steps, total.ndim)
+    total = countable(zero_padding(xs, valid)).sum(axis=0)
+    steps = jnp.maximum(lengths_of(xs, valid), 1).astype(total.dtype)
+    return (total / expand_mask(steps, total.ndim)).astype(xs.dtype)
 
 
 def last(
@@ -117,7 +120,7 @@ def count(
         time_major: whether `outputs` is ``[T, B, ...]``.
 
     Returns:
-        ``[B, ...]``.
+        ``[B, ...]``, of the dtype of `outputs`, or float32 if that is wider.
 
     Raises:
         ValueError: `outputs` has fewer than two axes, or `seq_lengths` does not fit.
@@ -128,7 +131,7 @@ def count(
         [[1.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
-    return zero_padding(xs, valid).sum(axis=0)
+    return countable(zero_padding(xs, valid)).sum(axis=0)
 
 
 def first_spike(
@@ -151,7 +154,7 @@ def first_spike(
         time_major: whether `outputs` is ``[T, B, ...]``.
 
     Returns:
-        ``[B, ...]`` in steps, floating point.
+        ``[B, ...]`` in steps, of the dtype of `outputs`, or float32 if that is wider.
 
     Raises:
         ValueError: `outputs` has fewer than two axes, or `seq_lengths` does not fit.
@@ -162,8 +165,9 @@ def first_spike(
         [[1.0, 3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
-    size = jnp.abs(zero_padding(xs, valid))
-    spikes = size + jax.lax.stop_gradient((size > 0).astype(xs.dtype) - size)
+    size = jnp.abs(countable(zero_padding(xs, valid)))
+    # Exactly 0 or 1, whatever the size, with the gradient of the size.
+    spikes = (size > 0).astype(size.dtype) + (size - jax.lax.stop_gradient(size))
     silent = jnp.cumprod(1 - spikes, axis=0)
     return zero_padding(silent, valid).sum(axis=0)
 

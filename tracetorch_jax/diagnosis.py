@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import metrics
+from tracetorch_jax import _advice
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.recording import Recording, each_unrolled, record
-from tracetorch_jax.snn import Unroll
+from tracetorch_jax.snn import TraceCell, Unroll
 
-__all__ = ["Diagnosis", "LayerReport", "diagnose"]
+__all__ = ["Diagnosis", "LayerReport", "NeuronGroup", "diagnose"]
 
-# From what on a layer is remarked upon.
-DEAD = 0.5  # share of neurons that never fire
-SATURATED = 0.1  # share of neurons that fire at nearly every step
-ACTIVE = 0.4  # spikes per step of the whole layer
-VANISHED, EXPLODED = 1e-4, 1e4  # gradient relative to that of the last layer
-NARROW = 0.3  # steps, the half-life of next to no memory
+Percentiles = tuple[float, float, float]
+
+
+class NeuronGroup(NamedTuple):
+    """What `diagnose` says of some of a layer's neurons: the dead, the saturated or the others.
+
+    Attributes:
+        share: of the layer's neurons, in (0, 1].
+        rate: spikes per step and neuron, positive and negative.
+        membrane: 5th, 50th and 95th percentile, as `LayerReport`'s.
+    """
+
+    share: float
+    rate: tuple[float, float]
+    membrane: Percentiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +53,11 @@ class LayerReport:
         half_lives: for each decay its least, median and greatest half-life in steps.
         gradient: norm of the loss's gradient with respect to the layer's output.
         parameter_gradient: norm of the gradient with respect to the layer's own parameters.
-        advice: what is wrong and what to change.
+        advice: problems and notes as one text.
+        problems: what hinders learning, and what to change.
+        notes: what costs energy or time, or may be meant so.
+        groups: a `NeuronGroup` for each of ``"dead"`` (never fired), ``"saturated"`` (fired in at
+            least 9 of 10 steps) and ``"active"`` (the others) that has neurons.
     """
 
     path: str
@@ -50,11 +65,14 @@ class LayerReport:
     rate: tuple[float, float] | None
     dead: float | None
     saturated: float | None
-    membrane: tuple[float, float, float]
-    half_lives: dict[str, tuple[float, float, float]]
+    membrane: Percentiles
+    half_lives: dict[str, Percentiles]
     gradient: float
     parameter_gradient: float
     advice: str
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    groups: dict[str, NeuronGroup] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,40 +82,54 @@ class Diagnosis:
     Attributes:
         layers: a `LayerReport` each, in the order in which they run.
         loss: the loss that the gradients are of.
+        problems: what hinders learning and is not a layer's: inputs, parameters, the loss.
     """
 
     layers: tuple[LayerReport, ...]
     loss: float
+    problems: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was remarked upon."""
-        return all(report.advice == _FINE for report in self.layers)
+        """Whether there are no problems, of the network or of a layer. Notes are no problems."""
+        return not self.problems and not any(report.problems for report in self.layers)
 
     def __str__(self) -> str:
         head = ("layer", "rate + / -", "dead", "satur.", "membrane 5/50/95 %", "half-life")
-        rows = [(*head, "gradient", "of params")]
+        rows: list[tuple[str, ...]] = [(*head, "gradient", "of params")]
         for report in self.layers:
             rows.append(
                 (
                     f"{report.path} {report.layer}",
-                    "" if report.rate is None else " / ".join(f"{r:.3f}" for r in report.rate),
+                    _rate(report.rate),
                     "" if report.dead is None else f"{report.dead:.0%}",
                     "" if report.saturated is None else f"{report.saturated:.0%}",
-                    " ".join(f"{m:.2f}" for m in report.membrane),
+                    _percentiles(report.membrane),
                     _slowest(report.half_lives),
                     f"{report.gradient:.1e}",
                     f"{report.parameter_gradient:.1e}",
                 )
             )
+            few = [report.groups[n].share for n in ("dead", "saturated") if n in report.groups]
+            if len(report.groups) > 1 and max(few) >= _advice.SOME:
+                for name, group in report.groups.items():
+                    share = f"{group.share:.0%} of the neurons"
+                    membrane = _percentiles(group.membrane)
+                    rows.append((f"  {name}", _rate(group.rate), "", "", membrane, share, "", ""))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        lines.append("")
-        lines += [f"{report.path}: {report.advice}" for report in self.layers]
+        problems = [("network", said) for said in self.problems]
+        problems += [(report.path, said) for report in self.layers for said in report.problems]
+        notes = [(report.path, said) for report in self.layers for said in report.notes]
+        lines += ["", "Problems, from the first to run:" if problems else "No problems."]
+        lines += [_wrapped(*each) for each in problems]
+        if notes:
+            lines += ["", "Notes, on cost and on what may be meant so:"]
+            lines += [_wrapped(*each) for each in notes]
         return "\n".join(lines)
 
 
@@ -134,7 +166,7 @@ def diagnose(
         >>> xs = jnp.ones((2, 10, 3))
         >>> diagnosis = tt.diagnose(model, model.init(jax.random.key(0), xs), xs)
         >>> print(diagnosis.layers[0].advice)
-        100% of the neurons never fire: ...
+        100% of the neurons never fire. ... Set `threshold=1`.
     """
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
@@ -144,28 +176,144 @@ def diagnose(
     _check_loss(measure(outputs))
     # A zero added to each layer's output: the gradient with respect to it is that of the output.
     taps = {path: jnp.zeros_like(_time_first(each)) for path, each in recordings.items()}
+    sources, params = _Sources(), variables.get("params", {})
 
     def run(params: Any, taps: dict[str, jax.Array], rest: Any, xs: Any) -> jax.Array:
-        with nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])):
+        with (
+            nn.intercept_methods(sources.watch),
+            nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])),
+        ):
             out = model.apply({**rest, "params": params}, xs, *args, **kwargs)
         return measure(out[0] if kwargs.get("mutable") else out)
 
     value, (of_params, of_outputs) = jax.jit(jax.value_and_grad(run, argnums=(0, 1)))(
-        variables.get("params", {}), taps, variables, xs
+        params, taps, variables, xs
     )
-    norms = {path: _norm([g]) for path, g in of_outputs.items()}
-    last = norms[list(recordings)[-1]]
     lengths = kwargs.get("seq_lengths")
     if isinstance(model, Unroll) and len(args) > 1:
         lengths = args[1]
-    reports = []
+    gradients = {path: _norm([g]) for path, g in of_outputs.items()}
+    last = gradients[list(recordings)[-1]]
+    given = _given(xs, lengths, _axes(model, kwargs, next(iter(recordings.values()))))
+    problems, cause = _not_finite(given, params)
+    reports: list[LayerReport] = []
+    remarks: dict[str, _advice.Remarks] = {}
     for path, recording in recordings.items():
-        own = of_params
-        for name in path.split("/") if path else []:
-            own = own[name] if name in own else {}
-        of_own = _norm(jax.tree.leaves(own))
-        reports.append(_report(path, recording, lengths, norms[path], of_own, last))
-    return Diagnosis(tuple(reports), float(value))
+        source = sources.of.get(path)
+        if source is not None:
+            source = source._replace(value=np.asarray(_below(params, source.path)[source.name]))
+        layer = _layer(
+            recording,
+            lengths,
+            (gradients[path], _norm(jax.tree.leaves(_below(of_params, path)))),
+            None if reports or cause or path in sources.scaled else given,
+            source,
+        )
+        reports.append(_report(path, layer))
+        if layer.finite:
+            remarks[path] = _advice.of_layer(layer, after_others=len(reports) > 1)
+        else:
+            remarks[path] = _advice.of_numbers(layer, cause)
+            cause = cause or path
+    if not cause and not np.isfinite(value):
+        problems.append(
+            "The loss is not finite, though every layer is: look in `loss` for a logarithm of 0 or "
+            "a division by 0."
+        )
+        cause = "the loss"
+    after = None
+    for i, path in reversed(list(enumerate(recordings))):
+        if not cause:
+            norms = list(gradients.values())
+            found = _advice.of_gradient(gradients[path], last, norms[:i], after)
+            remarks[path] = _advice.both(remarks[path], found)
+        after = path if remarks[path][0] else after
+    advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
+    return Diagnosis(advised, float(value), tuple(problems))
+
+
+class _Sources:
+    """Which module with weights ran last before each trace layer."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, _advice.Source] = {}
+        self.scaled: set[str] = set()  # layers after a normalisation
+        self._last: _advice.Source | None = None
+        self._scaled = False
+
+    def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Interceptor of Flax methods."""
+        out = next_fun(*args, **kwargs)
+        module, path = context.module, "/".join(context.module.path)
+        if isinstance(module, TraceCell) and context.method_name == "unroll":
+            if self._last is not None:
+                self.of[path] = self._last
+            if self._scaled:
+                self.scaled.add(path)
+            self._last = None
+        elif context.method_name == "__call__" and not isinstance(module, TraceCell):
+            for name in ("kernel", "scale"):
+                if module.has_variable("params", name):
+                    self._last = _advice.Source(path, name, np.zeros(0))
+                    self._scaled |= name == "scale"
+        return out
+
+
+def _below(tree: Any, path: str) -> Any:
+    """What a tree has at a path; an empty dict where it has nothing."""
+    for name in path.split("/") if path else []:
+        tree = tree[name] if name in tree else {}
+    return tree
+
+
+def _axes(model: Any, kwargs: Any, first: Recording) -> tuple[int | None, int]:
+    """Batch axis, None without one, and time axis of the input."""
+    if first.inputs.ndim == 1 + first.layer.num_feature_axes:
+        return None, 0
+    time_major = kwargs.get("time_major")
+    if time_major is None:
+        time_major = getattr(model, "time_major", False)
+    return (1, 0) if time_major else (0, 1)
+
+
+def _given(xs: Any, seq_lengths: Any, axes: tuple[int | None, int]) -> _advice.Inputs | None:
+    """The network's input within its sequences; None if it is not one array of numbers."""
+    numbers = isinstance(xs, (jax.Array, np.ndarray)) and jnp.issubdtype(xs.dtype, jnp.number)
+    # Integers of two axes are such as the numbers of tokens.
+    if not numbers or xs.ndim < (2 if jnp.issubdtype(xs.dtype, jnp.floating) else 3):
+        return None
+    values = np.asarray(xs, np.float64)
+    batch, time = axes
+    values = values[None] if batch is None else np.moveaxis(values, (batch, time), (0, 1))
+    sequences, steps = values.shape[:2]
+    if seq_lengths is None:
+        values = values.reshape(sequences * steps, -1)
+    else:
+        values = values[np.arange(steps) < np.asarray(seq_lengths).reshape(-1, 1)]
+        values = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    code = "0" if batch is None else "(0, 1)"
+    return _advice.Inputs(values, sequences, code) if values.size else None
+
+
+def _not_finite(given: _advice.Inputs | None, params: Any) -> tuple[list[str], str | None]:
+    """Problems with the numbers that the network is given, and what has the first."""
+    problems, cause = [], None
+    if given and not np.isfinite(given.values).all():
+        bad = given.values.size - np.isfinite(given.values).sum()
+        problems.append(
+            f"{bad} of {given.values.size} values of the input are NaN or infinite. Replace them: "
+            f"`xs = jnp.nan_to_num(xs, posinf=0.0, neginf=0.0)`."
+        )
+        cause = "the input"
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf, np.float64)).all():
+            name = "/".join(str(getattr(key, "key", key)) for key in path)
+            problems.append(
+                f"`{name}` is not finite. Go back to parameters from before this happened, and "
+                f"train with a lower learning rate or with `optax.clip_by_global_norm(1.0)`."
+            )
+            return problems, cause or name
+    return problems, cause
 
 
 def _check_loss(value: Any) -> None:
@@ -181,144 +329,124 @@ def _check_loss(value: Any) -> None:
     raise TypeError(f"`loss` must give a floating-point number; got {got}.")
 
 
-def _report(
-    path: str,
+def _layer(
     recording: Recording,
     seq_lengths: Any,
-    gradient: float,
-    parameter_gradient: float,
-    last_gradient: float,
-) -> LayerReport:
-    spec = recording.layer.spec
+    gradients: tuple[float, float],
+    given: _advice.Inputs | None,
+    source: _advice.Source | None,
+) -> _advice.Layer:
+    """A layer's recording, brought to steps within sequences by neurons."""
+    spec, dim = recording.layer.spec, recording.layer.dim
     values = {name: np.asarray(value) for name, value in recording.parameters.items()}
-    half_lives = {}
-    for name, constraint in spec.parameters.items():
-        if constraint is DECAY:
-            steps = half_life(values[name])
-            half_lives[name] = float(steps.min()), float(np.median(steps)), float(steps.max())
     if recording.inputs.ndim == 1 + recording.layer.num_feature_axes:  # a batch of one
         lone = (recording.inputs, recording.outputs, recording.states)
         inputs, outputs, states = jax.tree.map(lambda x: x[None], lone)
         recording = recording._replace(inputs=inputs, outputs=outputs, states=states)
         seq_lengths = None if seq_lengths is None else np.reshape(seq_lengths, 1)
-    with np.errstate(invalid="ignore"):  # what is not finite is reported below
-        membrane = _membrane(recording, values)
-    if seq_lengths is not None:
-        within = np.arange(membrane.shape[1]) < np.asarray(seq_lengths)[:, None]
-        membrane = membrane[within] if within.any() else np.zeros(1)
-    finite = bool(np.isfinite(membrane).all()) and _finite(recording.outputs)
-    percentiles: tuple[float, ...] = (np.nan,) * 3
-    if finite:
-        percentiles = tuple(float(q) for q in np.percentile(membrane, (5, 50, 95)))
-    rate = dead = saturated = None
+
+    def by_neuron(xs: Any) -> np.ndarray:
+        xs = np.moveaxis(np.asarray(xs, np.float64), dim, -1)
+        if seq_lengths is not None:
+            within = np.arange(xs.shape[1]) < np.asarray(seq_lengths)[:, None]
+            xs = xs[within] if within.any() else np.zeros((1, xs.shape[-1]))
+        return xs.reshape(-1, xs.shape[-1])
+
+    inputs, outputs = by_neuron(recording.inputs), by_neuron(recording.outputs)
+    mems = [by_neuron(v) for name, v in recording.states.items() if name.split("_")[-1] == "mem"]
+    membrane, thresholds = sum(mems[1:], mems[0]), {}
+    finite = bool(np.isfinite(membrane).all() and np.isfinite(outputs).all())
     if spec.fires:
-        spikes = recording.outputs
-        if spikes.ndim > 2:
-            spikes = jnp.moveaxis(spikes, recording.layer.dim, -1)
-        rates = metrics.spike_rate(spikes, seq_lengths=seq_lengths)
-        positive, negative = np.asarray(rates.positive), np.asarray(rates.negative)
-        # Where neurons are spread over space, one that fires anywhere is alive.
-        total = (positive + negative).reshape(-1, positive.shape[-1])
-        rate = float(positive.mean()), float(negative.mean())
-        dead = float((total.max(axis=0) == 0).mean())
-        saturated = float((total.mean(axis=0) >= 0.9).mean())
-    report = LayerReport(
-        path=path,
-        layer=type(recording.layer).__name__,
-        rate=rate,
-        dead=dead,
-        saturated=saturated,
-        membrane=percentiles,  # type: ignore[arg-type]
+        levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
+        up, down = (levels[name or other or ""] for name, other in _with_other(spec.thresholds))
+        # A neuron that has fired is still on the side on which it has, whatever sign its scale has.
+        with np.errstate(invalid="ignore"):
+            side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
+        membrane = membrane + up * (side > 0) * bool(spec.thresholds[0])
+        membrane = membrane - down * (side < 0) * bool(spec.thresholds[1])
+        membrane = np.where(membrane > 0, membrane / up, membrane / down)
+        thresholds = {name: float(np.median(level)) for name, level in levels.items()}
+    half_lives = {}
+    for name, constraint in spec.parameters.items():
+        if constraint is DECAY:
+            steps = half_life(values[name])
+            half_lives[name] = float(steps.min()), float(np.median(steps)), float(steps.max())
+    return _advice.Layer(
+        recording=recording,
+        inputs=inputs,
+        membrane=membrane,
+        spikes=outputs,
+        finite=finite,
+        thresholds=thresholds,
         half_lives=half_lives,
-        gradient=gradient,
-        parameter_gradient=parameter_gradient,
-        advice="",
+        gradients=gradients,
+        given=given,
+        source=source,
     )
-    length = recording.inputs.shape[1]
-    return dataclasses.replace(report, advice=_advice(report, finite, length, last_gradient))
 
 
-_FINE = "nothing remarkable."
+def _with_other(names: tuple[Any, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return names, names[::-1]
 
 
-def _advice(report: LayerReport, finite: bool, steps: int, last_gradient: float) -> str:
-    """Sentences on what is wrong and what to change."""
-    said = []
-    if not finite:
-        return (
-            "its membrane or output is not finite: look for inputs that are not, for a learning "
-            "rate that is too great, or clip the gradient's norm."
-        )
-    if report.dead is not None and report.dead > DEAD:
-        said.append(
-            f"{report.dead:.0%} of the neurons never fire: 95 % of the time their membranes are "
-            f"below {report.membrane[2]:.2g} of the threshold. Lower `threshold`, start the layer "
-            f"before with greater weights, or add losses.silence_penalty."
-        )
-    if report.saturated is not None and report.saturated > SATURATED:
-        said.append(
-            f"{report.saturated:.0%} of the neurons fire at nearly every step and tell little: "
-            f"raise `threshold`, start the layer before with smaller weights, or add "
-            f"losses.rate_penalty."
-        )
-    elif report.rate is not None and sum(report.rate) > ACTIVE:
-        said.append(
-            f"it fires at {sum(report.rate):.0%} of all steps, which is hardly sparse: raise "
-            f"`threshold`, or add losses.rate_penalty."
-        )
-    for name, (least, median, _) in report.half_lives.items():
-        if median > steps:
-            said.append(
-                f"half of `{name}` forget more slowly than the {steps} steps of a sequence (half "
-                f"after {median:.3g}): start it lower, see functional.halflife_to_decay."
-            )
-        if least < NARROW and median < NARROW:
-            said.append(
-                f"`{name}` keeps next to nothing from one step to the next (half-life "
-                f"{median:.2g} steps): start it higher, see functional.halflife_to_decay."
-            )
-    if not np.isfinite(report.gradient):
-        said.append("its gradient is not finite: lower the learning rate or clip the norm.")
-    elif report.gradient == 0:
-        said.append(
-            "no gradient reaches it: the layers after it are silent far below their thresholds, or "
-            "the loss does not depend on it. A wider surrogate (spikes.atan(1.0)) reaches farther."
-        )
-    elif report.gradient < VANISHED * last_gradient:
-        said.append(
-            f"its gradient is {report.gradient / last_gradient:.0e} of the last layer's: it "
-            f"vanishes on the way. Use a wider surrogate, residual connections, or fewer layers."
-        )
-    elif report.gradient > EXPLODED * last_gradient > 0:
-        said.append(
-            f"its gradient is {report.gradient / last_gradient:.0e} times the last layer's: it "
-            f"explodes on the way. Clip the norm, use a narrower surrogate, or lower decays."
-        )
-    return " ".join(said[:1] + [each[0].upper() + each[1:] for each in said[1:]]) or _FINE
+def _report(path: str, layer: _advice.Layer) -> LayerReport:
+    """The numbers of a layer."""
+
+    def percentiles(which: Any = slice(None)) -> Percentiles:
+        if not layer.finite:
+            return (np.nan,) * 3
+        low, median, high = np.percentile(layer.membrane[:, which], (5, 50, 95))
+        return float(low), float(median), float(high)
+
+    def rate(which: Any = slice(None)) -> tuple[float, float]:
+        positive, negative = layer.rates[:, which].mean(axis=1)
+        return float(positive), float(negative)
+
+    fires = layer.spec.fires
+    groups = {
+        "dead": layer.dead,
+        "active": ~(layer.dead | layer.saturated),
+        "saturated": layer.saturated,
+    }
+    return LayerReport(
+        path=path,
+        layer=type(layer.recording.layer).__name__,
+        rate=rate() if fires else None,
+        dead=float(layer.dead.mean()) if fires else None,
+        saturated=float(layer.saturated.mean()) if fires else None,
+        membrane=percentiles(),
+        half_lives=layer.half_lives,
+        gradient=layer.gradients[0],
+        parameter_gradient=layer.gradients[1],
+        advice="",
+        groups={
+            name: NeuronGroup(float(which.mean()), rate(which), percentiles(which))
+            for name, which in groups.items()
+            if fires and which.any()
+        },
+    )
 
 
-def _membrane(recording: Recording, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Membranes before the reset, in thresholds of their sign where the layer fires."""
-    layer, states = recording.layer, recording.states
-    parts = [np.asarray(v, np.float64) for k, v in states.items() if k.split("_")[-1] == "mem"]
-    membrane = sum(parts[1:], parts[0])
-    if not layer.spec.fires:
-        return membrane
-    names = layer.spec.thresholds
-    trailing = (1,) * (-layer.dim - 1)
-
-    def level(name: str) -> np.ndarray:
-        value = values[name].astype(np.float64)
-        return value.reshape(value.shape + trailing) if value.ndim else value
-
-    up, down = (level(name or other or "") for name, other in (names, names[::-1]))
-    spikes = np.sign(np.asarray(recording.outputs, np.float64))
-    membrane = membrane + np.maximum(spikes, 0) * up + np.minimum(spikes, 0) * down
-    return np.where(membrane > 0, membrane / up, membrane / down)
+def _advised(report: LayerReport, problems: list[str], notes: list[str]) -> LayerReport:
+    advice = " ".join(problems + notes) or "nothing remarkable."
+    return dataclasses.replace(report, advice=advice, problems=tuple(problems), notes=tuple(notes))
 
 
-def _finite(xs: jax.Array) -> bool:
-    return bool(np.isfinite(np.asarray(xs, np.float64)).all())
+def _wrapped(path: str, said: str) -> str:
+    """One remark, in lines of about 100 characters that do not break code."""
+    code = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), f"- {path}: {said}")
+    lines = textwrap.fill(
+        code, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return lines.replace("\0", " ")
+
+
+def _rate(rate: tuple[float, float] | None) -> str:
+    return "" if rate is None else " / ".join(f"{each:.2f}" for each in rate)
+
+
+def _percentiles(values: Percentiles) -> str:
+    return " ".join(f"{each:.2f}" if abs(each) < 100 else f"{each:.0f}" for each in values)
 
 
 def _norm(gradients: list[jax.Array]) -> float:
@@ -332,7 +460,8 @@ def _slowest(half_lives: dict[str, tuple[float, float, float]]) -> str:
         return ""
     name = max(half_lives, key=lambda key: half_lives[key][1])
     least, _, greatest = half_lives[name]
-    return f"{name} {least:.3g} to {greatest:.3g}"
+    low, high = f"{least:.3g}", f"{greatest:.3g}"
+    return f"{name} {low}" if low == high else f"{name} {low} to {high}"
 
 
 def _time_first(recording: Recording) -> jax.Array:

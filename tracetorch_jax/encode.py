@@ -3,12 +3,14 @@
 Encoders of samples take ``[B, ...]`` and give ``[B, T, ...]``, or ``[T, B, ...]`` with
 `time_major`; a vector ``[N]`` has no batch axis and gives ``[T, N]``. Encoders of sequences take
 and give ``[B, T, ...]`` likewise. All run under `jax.jit` and `jax.vmap`. What an argument's values
-must satisfy is checked where they are known, that is, not while they are being traced.
+must satisfy is checked where they are known, that is, not while they are being traced. What is
+given has the dtype of the values if that is floating, else float32; all is computed in float32 at
+least, and `level_crossing` gives its counts so, since bfloat16 and float16 can't hold large ones.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +22,12 @@ from tracetorch_jax._axes import (
     check_count,
     check_positive,
     check_values,
+    plain,
     real,
     time_first,
 )
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax._dtypes import wider
+from tracetorch_jax._dtypes import countable
 from tracetorch_jax._events import Events, frames, pad_events
 
 __all__ = [
@@ -102,9 +105,8 @@ def rate(
     axis = add_time(values, time_major)
     shape = (*values.shape[:axis], steps, *values.shape[axis:])
     values = jnp.broadcast_to(jnp.expand_dims(values, axis), shape)
-    fine = wider(values.dtype, jnp.float32)  # half precision would round small probabilities
-    draws = jax.random.uniform(key, shape, fine)
-    fires = draws < jnp.abs(values).astype(fine)
+    likely = countable(jnp.abs(values))  # half precision would round small probabilities
+    fires = jax.random.uniform(key, shape, likely.dtype) < likely
     return jnp.where(fires, jnp.sign(values), jnp.zeros_like(values))
 
 
@@ -153,7 +155,7 @@ def latency(
         raise ValueError(f"`threshold` must lie strictly between 0 and 1; got {threshold!r}.")
     steps = check_count("num_steps", num_steps)
     dtype = values.dtype
-    values = values.astype(wider(dtype, jnp.float32))  # half precision could not count the steps
+    values = countable(values)
     inside = jnp.clip(values, threshold, 1)
     if scale == "linear":
         delay = (1 - inside) / (1 - threshold)
@@ -193,12 +195,12 @@ def delta(
         >>> encode.delta(jnp.array([[0.0], [0.6], [0.8], [0.1]]), 0.5)[:, 0].tolist()
         [0.0, 1.0, 0.0, -1.0]
     """
-    steps = _signal(xs, time_major)
+    steps, dtype = _signal(xs, time_major)
     level = _level(threshold, steps)
     before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
     change = steps - before
     level = jnp.broadcast_to(level, change.shape)
-    up, down = (change >= level).astype(steps.dtype), (change <= -level).astype(steps.dtype)
+    up, down = (change >= level).astype(dtype), (change <= -level).astype(dtype)
     return _as_given(up - down if signed else up, time_major)
 
 
@@ -217,7 +219,7 @@ def level_crossing(
 
     Each channel follows its signal by a staircase, starting at the first step's value, so that
     ``xs[0] + threshold * cumsum(out)`` gives the signal back to within `threshold` (with `counts`,
-    or where it moves by less than two thresholds per step). Made for ternary layers. It is also
+    or where it moves by no more than `threshold` per step). Made for ternary layers. It is also
     known as send-on-delta or asynchronous delta modulation (Corradi & Indiveri, IEEE Trans. Biomed.
     Circuits Syst. 9, 2015).
 
@@ -229,8 +231,8 @@ def level_crossing(
         time_major: whether `xs` is ``[T, B, ...]``.
 
     Returns:
-        Of the shape of `xs`: -1, 0 and 1, or integers with `counts`; of its dtype if floating, else
-        float32.
+        Of the shape of `xs`: -1, 0 and 1, of its dtype if floating, else float32. With `counts`,
+        whole numbers, in float32 also where the dtype of `xs` is narrower.
 
     Raises:
         ValueError: `xs` has fewer than two axes or is not finite, or `threshold` is not greater
@@ -242,7 +244,7 @@ def level_crossing(
         >>> encode.level_crossing(values, 0.5)[:, 0].tolist()
         [0.0, 0.0, 1.0, 0.0, -1.0]
     """
-    steps = _signal(xs, time_major)
+    steps, dtype = _signal(xs, time_major)
     size = _level(threshold, steps)[0]
 
     def step(level: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -252,7 +254,7 @@ def level_crossing(
         return level + size * out, out
 
     _, out = jax.lax.scan(step, steps[0], steps) if len(steps) else (None, steps)
-    return _as_given(out, time_major)
+    return _as_given(out if counts else out.astype(dtype), time_major)
 
 
 def population(
@@ -289,21 +291,27 @@ def population(
     if not values.ndim:
         raise ValueError("`values` must have an axis of features; got a scalar.")
     neurons = check_count("num_neurons", num_neurons, 2)
+    low, high = plain(low), plain(high)
     if not low < high:
         raise ValueError(f"`low` must be less than `high`; got {low!r} and {high!r}.")
     if width is None:
         width = (high - low) / (neurons - 1)
     check_positive("width", width)
-    centres = jnp.linspace(low, high, neurons, dtype=values.dtype)
-    distance = (values[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
-    return jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
+    wide = countable(values)
+    centres = jnp.linspace(low, high, neurons, dtype=wide.dtype)
+    distance = (wide[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
+    activity = jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
+    return activity.astype(values.dtype)
 
 
-def _signal(xs: ArrayLike, time_major: bool) -> jax.Array:
-    """A finite signal as ``[T, B, ...]``: of what is not, no spike could tell."""
+def _signal(xs: ArrayLike, time_major: bool) -> tuple[jax.Array, Any]:
+    """A finite signal as ``[T, B, ...]``, to be counted in, and its own dtype.
+
+    Of what is not finite, no spike could tell.
+    """
     steps = time_first("xs", xs, time_major)
     check_values("xs", steps, np.isfinite, "be finite")
-    return steps
+    return countable(steps), steps.dtype
 
 
 def _level(threshold: ArrayLike, steps: jax.Array) -> jax.Array:

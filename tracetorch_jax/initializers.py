@@ -1,4 +1,11 @@
-"""Initial values for the parameters of trace layers."""
+"""Initial values for the parameters of trace layers.
+
+An initializer is a function ``(key, shape, dtype) -> constrained values``, such as those here and
+those of `flax.linen.initializers`. A value outside the parameter's domain raises. Under `jax.jit`,
+where nothing can raise, it becomes the nearest value that the parameter's dtype can hold. With and
+without `jax.jit` so does a value inside the domain that the dtype would round to its end. NaN stays
+NaN.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +27,9 @@ class half_lives:
 
     A layer of many time scales sees a sequence at all of them, and need not learn its decays from
     one value. Two initializers of the same range are equal, so that layers made with them are.
+
+    A decay that the parameter's dtype would round to 1 (a half-life above 177 steps in bfloat16,
+    700 in float16, 5 million in float32) or to 0 becomes the nearest one that can be stored.
 
     Args:
         low: shortest half-life in steps, greater than 0.
@@ -59,7 +69,8 @@ class half_lives:
             dtype: floating-point.
 
         Returns:
-            Decays in (0, 1) of that shape and dtype.
+            Decays of that shape and dtype in (0, 1), or the nearest that the dtype can hold.
         """
-        steps = jax.random.uniform(key, shape, dtype, math.log(self.low), math.log(self.high))
-        return functional.halflife_to_decay(jnp.exp(steps))
+        logs = jax.random.uniform(key, shape, dtype, math.log(self.low), math.log(self.high))
+        steps = functional.THRESHOLD.clip(jnp.exp(logs))  # in a narrow type 0 or infinite
+        return functional.DECAY.clip(functional.halflife_to_decay(steps))

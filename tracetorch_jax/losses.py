@@ -4,7 +4,8 @@ Outputs are ``[B, T, N]``, as `tracetorch_jax.snn.Unroll` gives them (``[T, B, N
 `time_major`, ``[T, N]`` without a batch axis, for which every other argument lacks its batch axis
 too). Like optax's, losses are given per sequence, ``[B]``: take their mean. What lies beyond
 `seq_lengths` has no effect. Labels are checked where they are known; while they are being traced,
-one out of range makes its loss NaN.
+one out of range makes its loss NaN. Losses are computed and given in float32, or in float64 where
+the outputs are: bfloat16 and float16 can hold neither counts of steps nor their squares.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -22,12 +24,15 @@ from tracetorch_jax._axes import (
     check_values,
     known,
     lengths_of,
+    plain,
     real,
     steps_of,
     time_first,
     zero_padding,
 )
 from tracetorch_jax._checks import check_choice
+from tracetorch_jax._dtypes import countable
+from tracetorch_jax.functional.sequences import as_int32
 
 __all__ = [
     "count_target",
@@ -150,8 +155,8 @@ def step_cross_entropy(
     Args:
         outputs: ``[B, T, C]``.
         labels: ``[B, T]`` integers in ``[0, C)``; ``[T, B]`` if time-major.
-        mask: of the shape of `labels`: which steps count; all by default. Labels of the others may
-            be anything.
+        mask: booleans of the shape of `labels`: which steps count; all by default. Labels of the
+            others may be anything.
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
         seq_lengths: ``[B]`` integers in [0, T].
         time_major: whether `outputs`, `labels` and `mask` are ``[T, B, ...]``.
@@ -162,7 +167,8 @@ def step_cross_entropy(
     Raises:
         ValueError: `outputs` with fewer than two axes; labels out of range, one-hot, or with their
             axes swapped; a misshapen mask; `label_smoothing` outside [0, 1).
-        TypeError: labels that are not integers, `outputs` that are not real numbers.
+        TypeError: labels that are not integers, `outputs` that are not real numbers, a mask that
+            is not boolean.
 
     Example:
         >>> losses.step_cross_entropy(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 9]]),
@@ -172,26 +178,26 @@ def step_cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
     xs = time_first("outputs", _outputs(outputs), time_major)
-    labels = jnp.asarray(labels)
     swap = not time_major and xs.ndim > 2
     want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
-    _check_label_kind(labels, want, xs.shape[-1])
-    labels = _wide(labels)
+    given = _check_label_kind(labels, want, xs.shape[-1])
     counts = jnp.ones(want, bool) if mask is None else jnp.asarray(mask)
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
     if counts.dtype != jnp.bool_:
-        check_values("mask", counts, lambda v: (v == 0) | (v == 1), "be True or False, or 1 or 0")
-    counts = counts.astype(bool)
-    labels, counts = (jnp.moveaxis(a, 1, 0) if swap else a for a in (labels, counts))
+        raise TypeError(
+            f"`mask` must be booleans, since a step counts or does not; got {counts.dtype}. "
+            f"Compare numbers first, such as mask > 0."
+        )
+    given, counts = (a.swapaxes(0, 1) if swap else a for a in (given, counts))
     valid = steps_of(xs, seq_lengths)
     if valid is not None:
         counts = zero_padding(counts, valid)
-    if known(labels) is not None and known(counts) is not None:
-        _check_range(labels[counts], xs.shape[-1])
-    labels = jnp.where(counts, labels, 0)
+    if known(given) is not None and known(counts) is not None:
+        _check_range(np.asarray(given)[np.asarray(counts)], xs.shape[-1])
+    classes = jnp.where(counts, as_int32(given), 0)
     logits = jnp.where(counts[..., None], xs, jnp.zeros_like(xs))
-    each = jnp.where(counts, _label_loss(logits, labels, label_smoothing), 0)
+    each = jnp.where(counts, _label_loss(logits, classes, label_smoothing), 0)
     axes = (0, *range(2, each.ndim))  # time and space
     return each.sum(axes) / jnp.maximum(counts.sum(axes), 1).astype(each.dtype)
 
@@ -233,7 +239,7 @@ def count_target(
     counts = _decode.count(
         _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
-    wanted = _one_hot(_labels(labels, counts), counts) * (correct - incorrect) + incorrect
+    wanted = _wanted(_labels(labels, counts), counts, correct, incorrect)
     return jnp.square(counts - wanted).mean(axis=-1)
 
 
@@ -270,7 +276,7 @@ def rate_target(
         [0.0]
     """
     rates = _decode.mean(_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major)
-    wanted = _one_hot(_labels(labels, rates), rates) * (correct - incorrect) + incorrect
+    wanted = _wanted(_labels(labels, rates), rates, correct, incorrect)
     return jnp.square(rates - wanted).mean(axis=-1)
 
 
@@ -426,7 +432,7 @@ def silence_penalty(
 
 def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
     """Mean magnitude of each neuron's output over time and batch."""
-    xs = time_first("spikes", spikes, time_major)
+    xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)
     total = jnp.abs(zero_padding(xs, valid)).sum(axis=0)
     steps = lengths_of(xs, valid).sum()
@@ -436,7 +442,7 @@ def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
 
 def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
     """Check what has a time axis and an axis of classes."""
-    xs = real(name, outputs)
+    xs = countable(real(name, outputs))
     if xs.ndim < 2:
         raise ValueError(
             f"`{name}` must be [B, T, C], [T, B, C] with time_major=True, or [T, C] without a "
@@ -447,13 +453,14 @@ def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
 
 def _labels(labels: Any, logits: jax.Array) -> jax.Array:
     """Check one label per row of logits."""
-    labels = jnp.asarray(labels)
-    _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
+    labels = _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
     _check_range(labels, logits.shape[-1])
-    return _wide(labels)
+    return as_int32(labels)
 
 
-def _check_label_kind(labels: jax.Array, want: tuple[int, ...], classes: int) -> None:
+def _check_label_kind(labels: Any, want: tuple[int, ...], classes: int) -> Any:
+    """Check shape and type; return JAX's or NumPy's array, in which 64 bits are still whole."""
+    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
     hint = ""
     if labels.shape == (*want, classes):
         hint = " They look one-hot: use labels.argmax(-1), or soft_cross_entropy."
@@ -466,14 +473,10 @@ def _check_label_kind(labels: jax.Array, want: tuple[int, ...], classes: int) ->
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"`labels` must be integers, indices of classes; got {labels.dtype}.")
+    return labels
 
 
-def _wide(labels: jax.Array) -> jax.Array:
-    """Labels of a type that can count all classes."""
-    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
-
-
-def _check_range(labels: jax.Array, classes: int) -> None:
+def _check_range(labels: Any, classes: int) -> None:
     check_values(
         "labels",
         labels,
@@ -495,11 +498,12 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
     return jnp.where(inside, loss, jnp.nan)
 
 
-def _one_hot(labels: jax.Array, like: jax.Array) -> jax.Array:
-    """One-hot rows, NaN for labels out of range."""
+def _wanted(labels: jax.Array, like: jax.Array, correct: Any, incorrect: Any) -> jax.Array:
+    """Rows of `incorrect`, and `correct` for the label; NaN for labels out of range."""
+    correct, incorrect = plain(correct), plain(incorrect)
     inside = (labels >= 0) & (labels < like.shape[-1])
     rows = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
-    return jnp.where(inside[..., None], rows, jnp.nan)
+    return jnp.where(inside[..., None], rows, jnp.nan) * (correct - incorrect) + incorrect
 
 
 def _targets(targets: Any, like: jax.Array) -> jax.Array:

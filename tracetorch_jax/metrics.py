@@ -187,7 +187,7 @@ def synaptic_operations(
     """
     if batch_size is None:
         batch_size = _batch_size(model, args, kwargs)
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     calls: dict[str, list[tuple[nn.Module, Any, Any]]] = {}
 
     def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:
@@ -266,7 +266,8 @@ def _count(layer: nn.Module, params: Any, x: Any) -> np.ndarray:
     effective = operations((kernel != 0).astype(jnp.float32), present)
     dense = operations(jnp.ones(kernel.shape), jnp.ones(x.shape))
     spiking = bool(jnp.all((x == 0) | (jnp.abs(x) == 1)))
-    return np.array([effective, dense, float(present.sum()), x.size, spiking])
+    events = np.count_nonzero(x)  # a sum in float32 would end at 2**24
+    return np.array([effective, dense, events, x.size, spiking])
 
 
 def _batch_size(model: Any, args: Any, kwargs: Any) -> int:

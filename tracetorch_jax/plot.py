@@ -213,7 +213,7 @@ def half_lives(
         >>> ax.get_xlabel()
         'half-life (steps)'
     """
-    check_count("bins", bins)
+    bins = check_count("bins", bins)
     steps = {}
     for name, given in (("before", before), ("decays", decays)):
         if given is None:
@@ -311,7 +311,7 @@ def animate(
     path = pathlib.Path(path)
     if path.suffix.lower() != ".gif":
         raise ValueError(f"`path` must end in .gif; got {path.name!r}.")
-    check_count("fps", fps)
+    fps = check_count("fps", fps)
     if shape is not None:
         images = _one(frames, "frames", sequence)
         if np.shape(shape) != (2,) or np.prod(shape) != images.shape[1]:

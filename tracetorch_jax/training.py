@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
+from tracetorch_jax._dtypes import countable
 from tracetorch_jax._online import OnlineState, online
 from tracetorch_jax._paths import key_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
@@ -99,7 +100,7 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
         >>> [piece.shape for piece in training.chunks(jnp.zeros((2, 10, 3)), 4)]
         [(2, 4, 3), (2, 4, 3), (2, 2, 3)]
     """
-    check_count("length", length)
+    length = check_count("length", length)
     steps = _steps("batch", batch)
 
     def cut(start: int) -> Any:
@@ -125,7 +126,8 @@ def piecewise_value_and_grad(
     Args:
         loss: from ``(params, carry, batch)`` of one piece to ``(value, carry)``, the value a mean
             over the steps.
-        length: steps of a piece, which must divide T. About the square root of T is cheapest.
+        length: steps of a piece, which must divide T. About the square root of T is cheapest. A
+            batch with T = 0 is one piece of no steps.
         truncate: whether gradients stop at the borders of pieces.
 
     Returns:
@@ -135,8 +137,8 @@ def piecewise_value_and_grad(
 
     Raises:
         TypeError: `loss` is not a function; when called, it does not return a pair, or no carry.
-        ValueError: `length` below 1; when called, a T that is 0 or that `length` does not divide, a
-            value that is no scalar.
+        ValueError: `length` below 1; when called, a T that `length` does not divide, a value that
+            is no scalar.
 
     Example:
         >>> model = snn.Unroll(snn.LI(3), return_carry=True)
@@ -150,7 +152,7 @@ def piecewise_value_and_grad(
         >>> gradient["cell"]["raw_beta"].shape
         (3,)
     """
-    check_count("length", length)
+    length = check_count("length", length)
     if not callable(loss):
         raise TypeError(f"`loss` must be a function of (params, carry, batch); got {loss!r}.")
 
@@ -164,8 +166,6 @@ def piecewise_value_and_grad(
 
     def run(params: Any, carry: Any, batch: Any) -> tuple[tuple[jax.Array, Any], Any]:
         steps = _steps("batch", batch)
-        if not steps:
-            raise ValueError("`batch` must hold at least one step; got T = 0.")
         if steps % length:
             raise ValueError(
                 f"`length` must divide T = {steps}, so that all pieces weigh the same; got "
@@ -173,15 +173,18 @@ def piecewise_value_and_grad(
             )
         if carry is None:
             raise TypeError("`carry` must be what `initialize_carry` gives; got None.")
-        carry = place_state(once, (params, batch), carry, jnp.arange(steps // length))
+        number = steps // length or 1  # no steps are one piece of none
+        carry = place_state(once, (params, batch), carry, jnp.arange(number))
         if truncate:
-            return truncated(params, carry, batch, steps // length)
-        return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, steps // length)
+            return truncated(params, carry, batch, number)
+        return jax.value_and_grad(whole, has_aux=True)(params, carry, batch, number)
 
     def piece_of(batch: Any, i: jax.Array) -> Any:
         # Cut out where it is used: pieces side by side would be a copy of the whole batch.
         return jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(jnp.asarray(x), i * length, length, axis=1),
+            lambda x: jax.lax.dynamic_slice_in_dim(
+                jnp.asarray(x), i * length, min(length, jnp.shape(x)[1]), axis=1
+            ),
             batch,
         )
 
@@ -204,11 +207,13 @@ def piecewise_value_and_grad(
             (value, carry), gradient = jax.value_and_grad(checked, has_aux=True)(
                 params, carry, piece_of(batch, i)
             )
-            return (carry, jax.tree.map(jnp.add, total, gradient)), value
+            total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient)
+            return (carry, total), value
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(lambda p: countable(jnp.zeros_like(p)), params)
         (carry, total), values = jax.lax.scan(piece, (carry, zeros), jnp.arange(number))
-        return (values.mean(), carry), jax.tree.map(lambda g: g / number, total)
+        mean = jax.tree.map(lambda p, g: (g / number).astype(jnp.result_type(p)), params, total)
+        return (values.mean(), carry), mean
 
     return run
 

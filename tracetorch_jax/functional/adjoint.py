@@ -83,6 +83,9 @@ def _backward(
     d_state, d_ys = map(inexact, cotangents)
     length = length_of(inputs)
     first = _get(kept, 0)
+    if isinstance(length, int) and not length:  # a step that never runs cannot be traced
+        d_params, d_xs = ([full_like(a, 0) for a in inexact(tree)] for tree in (params, inputs))
+        return place(d_params, params), place(d_state, first), place(d_xs, inputs)
     like = jax.tree.leaves(first)[0]
     totals = [full_like(like, 0, wider(p.dtype, jnp.float32)) for p in inexact(params)]
     d_xs = [full_like(x, i) for i, x in enumerate(inexact(inputs), 1)]
@@ -134,6 +137,36 @@ def _backward(
 scan_elementwise.defvjp(_forward, _backward)
 
 
+def check_new_state(new: Tree, old: Tree) -> None:
+    """Check that a step gives a state of the structure, shapes and types of the one it got.
+
+    Raises:
+        TypeError: another structure, or another type.
+        ValueError: another shape.
+    """
+    want: Any = jax.tree.structure(old)
+    got: Any = jax.tree.structure(new)
+    if got != want:
+        raise TypeError(
+            f"`step` must return a new state of the structure of `state`, {want}; got {got}."
+        )
+    for (path, before), after in zip(
+        jax.tree.leaves_with_path(old), jax.tree.leaves(new), strict=True
+    ):
+        name = f"state{jax.tree_util.keystr(path)}"
+        kind, got = jax.typeof(before), jax.typeof(after)
+        if got.shape != kind.shape:
+            raise ValueError(
+                f"`step` must return a new state of the shape of `{name}`, {kind.shape}, which "
+                f"does not broadcast; got {got.shape}."
+            )
+        if got.dtype != kind.dtype and not kind.weak_type:  # a plain number takes any type
+            raise TypeError(
+                f"`step` must return a new state of the type of `{name}`, {kind.dtype}; "
+                f"got {got.dtype}."
+            )
+
+
 def _advance(step: Step, params: Tree, state: Tree) -> Callable[[Tree, Any], tuple[Tree, Tree]]:
     """One step forwards."""
     params = _broadcaster(params, state)
@@ -144,6 +177,7 @@ def _advance(step: Step, params: Tree, state: Tree) -> Callable[[Tree, Any], tup
         for number, stage in enumerate(_stages(step)):
             values = stage(params(), jax.lax.optimization_barrier(values) if number else values, x)
         new, out = values
+        check_new_state(new, state)
         return (new if alive is None else keep_ended(alive, new, state)), out
 
     return advance

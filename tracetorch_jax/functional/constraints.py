@@ -90,6 +90,7 @@ class _Numpy(NamedTuple):
     invert: Callable[[np.ndarray], np.ndarray]
     inside: Callable[[np.ndarray], np.ndarray]
     inside_constant: Callable[[np.ndarray], np.ndarray]
+    ends: Callable[[Any], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,50 @@ class Constraint:
     invert: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
     _numpy: _Numpy = dataclasses.field(repr=False)
 
+    def clip(self, value: jax.Array) -> jax.Array:
+        """The nearest values that can be stored as raw ones: what initial values go through.
+
+        Args:
+            value: floating-point, any shape, traced or not.
+
+        Returns:
+            An array of the same shape and dtype. A value that lies outside the domain, or so close
+            to its end that the raw value would be infinite or the dtype would round the value to
+            the end, becomes the nearest that can be stored in the dtype. Other values, and NaN,
+            stay as they are.
+
+        Raises:
+            TypeError: `value` is not floating-point.
+
+        Example:
+            >>> decays = jnp.array([-1.0, 0.5, 1.0], jnp.bfloat16)
+            >>> functional.DECAY.clip(decays)[1:].tolist()
+            [0.5, 0.99609375]
+        """
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"`value` must be floating-point; got dtype {value.dtype}.")
+        return jnp.clip(value, *_ends(self, value.dtype))
+
+    def check_inside(self, name: str, value: np.ndarray, learnable: bool = True) -> None:
+        """Check that a value is legal as it is, before rounding to any type.
+
+        Args:
+            name: what to call the value in the error.
+            value: float64, any shape.
+            learnable: whether the `rule` counts, or the `constant_rule`.
+
+        Raises:
+            ValueError: it breaks the rule, or is not finite.
+        """
+        bad = value[~np.isfinite(value)]
+        if bad.size:
+            raise ValueError(f"`{name}` must be finite; got {bad[0]}.")
+        inside, rule = self._domain(learnable)
+        bad = value[~inside(value)]
+        if bad.size:
+            raise ValueError(f"`{name}` must {rule}; got {float(bad[0])!r}.")
+
     def check(self, name: str, value: np.ndarray, dtype: Any, learnable: bool = True) -> None:
         """Check that a value is legal, also after rounding to `dtype`.
 
@@ -129,26 +174,31 @@ class Constraint:
             ValueError: it breaks the `rule` (`constant_rule` if it is not learnable), is not
                 finite, or is rounded to the end of its range.
         """
-        bad = value[~np.isfinite(value)]
+        self.check_inside(name, value, learnable)
+        bad = value[~self._survives(value, dtype, learnable)]
         if bad.size:
-            raise ValueError(f"`{name}` must be finite; got {bad[0]}.")
-        inside = self._numpy.inside if learnable else self._numpy.inside_constant
-        rule = self.rule if learnable else self.constant_rule
-        bad = value[~inside(value)]
-        if bad.size:
-            raise ValueError(f"`{name}` must {rule}; got {float(bad[0])!r}.")
+            _, rule = self._domain(learnable)
+            raise ValueError(
+                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, "
+                f"which that type rounds to the end of its range. Use a wider `param_dtype`."
+            )
+
+    def _domain(self, learnable: bool) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+        """Whether a value is legal, and the rule in words."""
+        if learnable:
+            return self._numpy.inside, self.rule
+        return self._numpy.inside_constant, self.constant_rule
+
+    def _survives(self, value: np.ndarray, dtype: Any, learnable: bool = True) -> np.ndarray:
+        """Whether a legal float64 value is still legal when it is stored as `dtype`."""
         with np.errstate(all="ignore"):
             stored = value.astype(dtype)
             if learnable:
                 raw = self._numpy.invert(value).astype(dtype)
                 stored = self._numpy.constrain(raw).astype(dtype)
             stored = stored.astype(np.float64)
-        bad = value[~(inside(stored) & np.isfinite(stored))]
-        if bad.size:
-            raise ValueError(
-                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, "
-                f"which that type rounds to the end of its range. Use a wider `param_dtype`."
-            )
+        inside, _ = self._domain(learnable)
+        return inside(stored) & np.isfinite(stored)
 
     def raw(self, value: np.ndarray) -> np.ndarray:
         """Raw values of legal NumPy `value`, computed in float64."""
@@ -167,6 +217,15 @@ class Constraint:
             return np.asarray(self._numpy.constrain(raw.astype(np.float64)))
 
 
+@functools.cache
+def _ends(constraint: Constraint, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest value that survive as raw ones of `dtype`."""
+    least, greatest = (np.asarray(v, dtype) for v in constraint._numpy.ends(jnp.finfo(dtype)))
+    if not constraint._survives(greatest.astype(np.float64), dtype):
+        greatest = np.nextafter(greatest, np.zeros_like(greatest))
+    return least, greatest
+
+
 DECAY = Constraint(
     "sigmoid",
     "lie strictly between 0 and 1",
@@ -178,6 +237,7 @@ DECAY = Constraint(
         lambda v: np.log(v) - np.log1p(-v),
         lambda v: (v > 0) & (v < 1),
         lambda v: (v >= 0) & (v <= 1),
+        lambda info: (2 * info.tiny, 1 - info.epsneg),  # what is below `tiny` is flushed to 0
     ),
 )
 """Decays: ``sigmoid(raw)``, in (0, 1)."""
@@ -193,6 +253,7 @@ THRESHOLD = Constraint(
         lambda v: v + np.log(-np.expm1(-v)),
         lambda v: v > 0,
         lambda v: v > 0,
+        lambda info: (2 * info.tiny, info.max),
     ),
 )
 """Thresholds: ``softplus(raw)``, greater than 0."""
@@ -203,7 +264,9 @@ UNBOUNDED = Constraint(
     "be finite",
     operator.pos,
     operator.pos,
-    _Numpy(operator.pos, operator.pos, np.isfinite, np.isfinite),
+    _Numpy(
+        operator.pos, operator.pos, np.isfinite, np.isfinite, lambda info: (-info.max, info.max)
+    ),
 )
 """Scales, weights and biases: the raw parameter itself, of any sign."""
 

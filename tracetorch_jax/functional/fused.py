@@ -26,7 +26,15 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as plgpu
 
 from tracetorch_jax._dtypes import wider
-from tracetorch_jax.functional.adjoint import Step, fill, inexact, place, reduce_to, retreat
+from tracetorch_jax.functional.adjoint import (
+    Step,
+    check_new_state,
+    fill,
+    inexact,
+    place,
+    reduce_to,
+    retreat,
+)
 from tracetorch_jax.functional.placement import placement_of
 from tracetorch_jax.functional.sequences import expand_mask, keep_ended, length_of
 
@@ -98,11 +106,12 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
             )
         if placement_of(leaf).varying:
             return "check_vma=False in the jax.shard_map around it"
-    if not length_of(xs) or 0 in shape:
-        return f"at least one step of at least one neuron, not shape {(length_of(xs), *shape)}"
+    if 0 in shape:
+        return f"steps of at least one neuron, not of shape {shape}"
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)
     x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape, x.dtype), xs)
-    _, out = jax.eval_shape(step, params, state, x)
+    new, out = jax.eval_shape(step, params, state, x)
+    check_new_state(new, state)
     for y in jax.tree.leaves(out):
         if y.shape != shape or not jnp.issubdtype(y.dtype, jnp.inexact):
             return f"real-valued outputs of the state's shape {shape}, not {y.shape} of {y.dtype}"

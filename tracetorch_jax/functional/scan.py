@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_choice
-from tracetorch_jax.functional.adjoint import scan_elementwise
+from tracetorch_jax.functional.adjoint import check_new_state, scan_elementwise
 from tracetorch_jax.functional.linear import scan_parallel
 from tracetorch_jax.functional.placement import place_elementwise, place_state
 from tracetorch_jax.functional.sequences import (
@@ -54,6 +54,7 @@ def unroll(
         params: pytree handed to every step.
         state: pytree of arrays, the state before the first step.
         xs: pytree of arrays ``[T, ...]``; step t gets their t-th slices. Must hold at least one.
+            With T = 0 the state stays as it is, and gradients are 0.
         elementwise: promises that no step mixes the elements of a state, and that all arrays of
             the state have one shape, against which every parameter broadcasts. Gradients of
             parameters are then summed through time element by element and reduced to the
@@ -86,9 +87,12 @@ def unroll(
     Raises:
         ValueError: unknown `engine`, or one that cannot run this step; `unroll` or
             `checkpoint_every` less than 1; no or differing T in `xs`; `seq_lengths` of the wrong
-            shape or out of range; with `elementwise`, states that differ in shape or a parameter
-            that does not broadcast.
-        TypeError: a `step` that is no hashable function, `seq_lengths` that are not integers.
+            shape or out of range; a `step` that changes the shape of a state, such as one whose
+            input broadcasts it; with `elementwise`, states that differ in shape or a parameter that
+            does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
+            shape than the state.
+        TypeError: a `step` that is no hashable function or changes the structure or type of the
+            state, `seq_lengths` that are not integers.
 
     Example:
         >>> def count(params, state, x):
@@ -149,7 +153,7 @@ def _choose(
 
         if reason := fused.why_not(step, params, state, xs):
             raise ValueError(f"`engine` 'fused' needs {reason}.")
-        return fused.scan_fused
+        return fused.scan_fused if length_of(xs) else scan_elementwise
     return scan_elementwise if elementwise else _scan_any
 
 
@@ -186,6 +190,7 @@ def _scan_any(
     def body(state: Any, inputs: Any) -> tuple[Any, Any]:
         x, alive = inputs
         new, out = step(params, state, x)
+        check_new_state(new, state)
         if alive is not None:
             new = keep_ended(alive, new, state)
         return new, out

@@ -9,6 +9,54 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def as_int32(whole: Any) -> jax.Array:
+    """Integers as int32; one that it can't hold becomes the nearest that it can, not another.
+
+    Example:
+        >>> as_int32(np.array([2**32 + 3, 7])).tolist()
+        [2147483647, 7]
+    """
+    whole = whole if isinstance(whole, jax.Array) else np.asarray(whole)
+    numeric: Any = jnp if isinstance(whole, jax.Array) else np
+    own, ours = jnp.iinfo(whole.dtype), jnp.iinfo(jnp.int32)
+    low, high = max(int(own.min), int(ours.min)), min(int(own.max), int(ours.max))
+    return jnp.asarray(numeric.clip(whole, low, high).astype(numeric.int32))
+
+
+def whole_counts(name: str, counts: Any, least: int, most: int, ends: str) -> jax.Array:
+    """Numbers of steps or events as int32, of whatever type of integers they are given.
+
+    Steps counted in the type of the lengths would wrap: uint8 ends at 255.
+
+    Args:
+        name: what to call the argument in errors.
+        counts: integers of any shape.
+        least: the least that is allowed.
+        most: the most; below 2**31.
+        ends: the range as errors say it.
+
+    Returns:
+        int32 in [least, most]. Traced numbers can't be refused, and are clipped to [0, most].
+
+    Raises:
+        TypeError: not integers.
+        ValueError: a known number out of range.
+    """
+    counts = counts if isinstance(counts, jax.Array) else np.asarray(counts)
+    if not jnp.issubdtype(counts.dtype, jnp.integer):
+        raise TypeError(f"`{name}` must be integers; got dtype {counts.dtype}.")
+    if not isinstance(counts, jax.core.Tracer):
+        bad = [int(n) for n in np.asarray(counts).flat if not least <= int(n) <= most]
+        if bad:
+            raise ValueError(f"`{name}` must lie between {ends}; got {bad[0]}.")
+    return jnp.clip(as_int32(counts), 0, most)
+
+
+def check_lengths(seq_lengths: Any, length: int) -> jax.Array:
+    """`seq_lengths` as int32 in [0, T], see `whole_counts`."""
+    return whole_counts("seq_lengths", seq_lengths, 0, length, f"0 and T = {length}")
+
+
 def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) -> jax.Array:
     """Boolean ``[T, B]``, or ``[T]`` for a scalar: which steps lie within each sequence.
 
@@ -21,9 +69,7 @@ def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) ->
         TypeError: not integers.
         ValueError: wrong shape, or a concrete length outside [0, T].
     """
-    lengths = jnp.asarray(seq_lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"`seq_lengths` must be integers; got dtype {lengths.dtype}.")
+    lengths = check_lengths(seq_lengths, length)
     if lengths.ndim > 1:
         raise ValueError(
             f"`seq_lengths` must be a vector of shape [B], or a scalar without a batch axis; "
@@ -36,11 +82,7 @@ def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) ->
                     f"`seq_lengths` must have one length for each sequence in the batch; got shape "
                     f"{lengths.shape} for a step of shape {tuple(shape)}."
                 )
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        bad = [int(n) for n in np.asarray(lengths).flat if not 0 <= n <= length]
-        if bad:
-            raise ValueError(f"`seq_lengths` must lie between 0 and T = {length}; got {bad[0]}.")
-    steps = jnp.arange(length, dtype=lengths.dtype).reshape((length,) + (1,) * lengths.ndim)
+    steps = jnp.arange(length, dtype=jnp.int32).reshape((length,) + (1,) * lengths.ndim)
     return steps < lengths.reshape((1, *lengths.shape))
 
 

@@ -116,6 +116,10 @@ class Spec:
         if self.scale and not self.emits:
             raise ValueError("`scale` needs something emitted: configure a threshold too.")
 
+    def __getstate__(self) -> dict[str, object]:
+        """The fields, without what was computed from them."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def emits(self) -> bool:
         """Whether spikes or passed-through parts are emitted, rather than the membrane itself."""

@@ -8,7 +8,7 @@ arrays of the shape of `x`. Branches are on static arguments only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -53,11 +53,38 @@ def _advance(
 ) -> tuple[State, jax.Array]:
     """Advance every channel of a trace; `names` are those of its decay and of its state."""
     decays, states = (channel_names(name, trace.dual) for name in names)
+    for name, decay, value in zip(states, decays, x, strict=True):
+        _check_states(state, (name,), np.shape(value)[1 if run is _all_steps else 0 :])
+        _check_params(params, (decay,), np.shape(value))
     new = {
         name: run(ema if averages else leak, params[decay], state[name], value)
         for name, decay, averages, value in zip(states, decays, trace.averages, x, strict=True)
     }
     return new, sum_channels(new.values())
+
+
+def _check_states(
+    state: Mapping[str, jax.Array], names: Iterable[str], shape: tuple[int, ...]
+) -> None:
+    """Raise unless each state has the shape of the input: a batch of 1 must not broadcast."""
+    for name in names:
+        if np.shape(state[name]) != shape:
+            raise ValueError(
+                f"`state[{name!r}]` must have the shape of the input, {shape}; "
+                f"got {np.shape(state[name])}."
+            )
+
+
+def _check_params(params: Params, names: Iterable[str], shape: tuple[int, ...]) -> None:
+    """Raise unless each parameter broadcasts to the shape of the input."""
+    for name in names:
+        own = np.shape(params[name])
+        if len(own) > len(shape) or any(
+            size not in (1, wide) for size, wide in zip(own[::-1], shape[::-1], strict=False)
+        ):
+            raise ValueError(
+                f"`params[{name!r}]` must broadcast to the shape of the input, {shape}; got {own}."
+            )
 
 
 def sum_channels(channels: Any) -> jax.Array:
@@ -96,7 +123,8 @@ def synapse(
 
     Raises:
         KeyError: a parameter or state is missing.
-        ValueError: unknown `zero_split`.
+        ValueError: a state of another shape, a parameter that does not broadcast, or an unknown
+            `zero_split`.
 
     Example:
         >>> functional.synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
@@ -130,7 +158,8 @@ def recurrence(
 
     Raises:
         KeyError: a parameter or state is missing.
-        ValueError: unknown `zero_split`.
+        ValueError: a state of another shape, a parameter that does not broadcast, or an unknown
+            `zero_split`.
 
     Example:
         >>> functional.recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
@@ -164,7 +193,8 @@ def membrane(
 
     Raises:
         KeyError: a parameter or state is missing.
-        ValueError: `delta` is not one addend for each channel.
+        ValueError: `delta` is not one addend for each channel; a state of another shape, or a
+            parameter that does not broadcast.
 
     Example:
         >>> functional.membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
@@ -205,7 +235,8 @@ def fire(
 
     Raises:
         KeyError: a parameter is missing.
-        ValueError: `spike` returns another shape than it gets.
+        ValueError: a state of another shape, a parameter that does not broadcast, or a `spike` that
+            returns another shape than it gets.
 
     Example:
         >>> spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike")
@@ -214,6 +245,9 @@ def fire(
         >>> float(state["mem"]), float(out)
         (0.25, 1.0)
     """
+    names = [name for name in (*spec.thresholds, *spec.scales) if name]
+    _check_states(state, state, np.shape(mem))
+    _check_params(params, names, np.shape(mem))
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = spike if isinstance(spike, tuple) else (spike, spike)
     outs, resets = [], []
@@ -293,8 +327,9 @@ def step(
 
     Raises:
         KeyError: a parameter or state is missing.
-        ValueError: a stochastic spike function without a `key`, or one on one side only; a spike
-            function that returns another shape than it gets.
+        ValueError: a state of another shape than `x`, or a parameter that does not broadcast to it;
+            a stochastic spike function without a `key`, or one on one side only; a spike function
+            that returns another shape than it gets.
 
     Reference: the layers of traceTorch 0.19.2.
 
@@ -318,6 +353,8 @@ def _integrate(
 ) -> State:
     """The traces after they have taken in what reaches them, and before any reset."""
     params = _align(params, x.ndim)
+    _check_states(state, spec.states, x.shape[1 if run is _all_steps else 0 :])
+    _check_params(params, spec.parameters, x.shape)
     halves = spec.zero_split
     new: State = {}
 
@@ -422,6 +459,11 @@ class LayerStep:
     spike: Any = DEFAULT_SPIKE
     dtype: Any = None
     out_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("dtype", "out_dtype"):
+            if getattr(self, name) is not None:  # types that are equal also hash equal then
+                object.__setattr__(self, name, jnp.dtype(getattr(self, name)))
 
     def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
         """Advance by one step; see `step`.

@@ -237,7 +237,7 @@ class Scale(nn.Module):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
-        check_dtype("param_dtype", self.param_dtype)
+        object.__setattr__(self, "param_dtype", check_dtype("param_dtype", self.param_dtype))
         super().__post_init__()
 
     @nn.compact

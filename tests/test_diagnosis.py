@@ -1,0 +1,329 @@
+"""What `diagnose` says holds, and each advice helps: it is read from the text and followed."""
+
+import functools
+import re
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import tracetorch_jax as tt
+from tracetorch_jax import losses, snn, spikes
+from tracetorch_jax.snn import flex
+
+KEY = jax.random.key(0)
+LABELS = np.arange(48) % 3
+DRAW = np.random.default_rng(0)
+# Three classes, each a pattern over eight features of mean 0 and deviation 1. The first half of
+# the sequences is trained on.
+XS = DRAW.normal(size=(3, 1, 8))[LABELS] + 2 * DRAW.normal(size=(48, 20, 8))
+XS = ((XS - XS.mean((0, 1))) / XS.std((0, 1))).astype(np.float32)
+NAMES = types.SimpleNamespace(nn=nn, spikes=spikes, flex=flex, snn=snn, jnp=jnp, losses=losses)
+
+
+def stack(*layers, **changes):
+    """Dense and trace layers by turns: pairs of a class and arguments, which `changes` adds to."""
+    layers = layers or (snn.LIB, snn.LIB, snn.LI)
+    found = []
+    for i, layer in enumerate(layers):
+        width = {"num_neurons": 12 if i + 1 < len(layers) else 3}
+        found += [(nn.Dense, {"features": width["num_neurons"]}), (layer, width)]
+    for name, arguments in changes.items():
+        cls, known = found[int(name.removeprefix("at_"))]
+        found[int(name.removeprefix("at_"))] = cls, known | arguments
+    return found
+
+
+def model_of(layers):
+    return snn.Unroll(snn.Sequential([cls(**arguments) for cls, arguments in layers]))
+
+
+def bare(layers):
+    """The same network with other initial values, so that both run the same program."""
+    kept = ("features", "num_neurons", "spike", "ema")
+    return model_of([(cls, {k: v for k, v in a.items() if k in kept}) for cls, a in layers])
+
+
+@functools.partial(jax.jit, static_argnames=("model", "decode", "penalty", "steps"))
+def _trained(model, variables, xs, decode="mean", penalty=None, steps=30):
+    optimiser = optax.adam(1e-2)
+
+    def loss(variables, half):
+        if penalty is None:
+            ys, own = model.apply(variables, xs[half]), 0.0
+        else:
+            ys, layers = tt.record(model, variables, xs[half])
+            fired = [each.outputs for each in layers.values() if each.layer.spec.fires]
+            own = sum(map(penalty, fired))
+        return losses.cross_entropy(ys, LABELS[half], decode=decode).mean() + own
+
+    def update(carry, _):
+        variables, moments = carry
+        gradient = jax.grad(loss)(variables, slice(24))
+        change, moments = optimiser.update(gradient, moments)
+        return (optax.apply_updates(variables, change), moments), None
+
+    carry, _ = jax.lax.scan(update, (variables, optimiser.init(variables)), length=steps)
+    return carry[0], loss(carry[0], slice(24, None))
+
+
+def trained(*args, **options):
+    """Variables after a short training, and the loss on what was not trained on."""
+    with jax.numpy_dtype_promotion("standard"):  # for optax
+        return _trained(*args, **options)
+
+
+def examine(layers, xs, variables=None, decode="mean"):
+    """Initial variables, and the diagnosis."""
+    if variables is None:
+        variables = model_of(layers).init(KEY, jnp.asarray(xs))
+    loss = lambda ys: losses.cross_entropy(ys, LABELS, decode=decode).mean()  # noqa: E731
+    return variables, tt.diagnose(bare(layers), variables, jnp.asarray(xs), loss=loss)
+
+
+def follow(advice, layers, index, xs):
+    """The network and its input, changed as the first advice in a text says."""
+    layers = list(layers)
+    code = [each for each in re.findall(r"`(.*?)`", advice) if "=" in each or "(" in each]
+    (first, *_) = code
+    if first.startswith("xs = "):
+        names = {"xs": xs, "jnp": jnp}
+        exec(first, names)
+        return layers, np.asarray(names["xs"], np.float32)
+    if first == "nn.LayerNorm()":
+        layers.insert(index, (nn.LayerNorm, {}))
+        return layers, xs
+    places = [index]
+    if found := re.search(r"weights of cell/layers_(\d+)", advice):
+        places = [int(found[1])]
+    if "after it" in advice:
+        places = range(index + 1, len(layers))
+    for each in code if " and `" in advice else code[:1]:
+        name, value = each.split("=", 1)
+        for place in places:
+            cls, arguments = layers[place]
+            takes = {"kernel_init": nn.Dense, "spike": (snn.LIB, snn.LIT)}.get(name, object)
+            if issubclass(cls, takes):
+                value_of = eval(value, vars(NAMES))
+                layers[place] = cls, arguments | {name: value_of}
+    return layers, xs
+
+
+def remarks(diagnosis, path, level):
+    (report,) = [each for each in diagnosis.layers if each.path == path]
+    return getattr(report, level)
+
+
+def weights(gain):
+    return {"kernel_init": nn.initializers.variance_scaling(gain, "fan_in", "normal")}
+
+
+def biases(value):
+    return {"bias_init": nn.initializers.constant(value)}
+
+
+TINY, SMALL, GREAT, HUGE = weights(1e-11), weights(1e-5), weights(1e4), weights(3e4)
+NARROW = {"spike": spikes.fast_sigmoid(1e4)}
+CASES = {
+    # name: layers, input, index of the layer, level, words of the advice
+    "input too great": (stack(), 100 * XS, 1, "problems", "divide by its deviation"),
+    "input never negative": (stack(), np.abs(XS + 4), 1, "problems", "never negative"),
+    "one feature too great": (stack(), XS * ([1e3] + 7 * [1]), 1, "problems", "std((0, 1))"),
+    "input too small": (stack(), 0.02 * XS, 1, "problems", "divide by its deviation"),
+    "weights too great": (stack(at_2=GREAT), XS, 3, "problems", "layers_2 by 0.0"),
+    "weights too small": (stack(at_2=SMALL), XS, 3, "problems", "layers_2 by"),
+    "threshold too high": (stack(at_3={"threshold": 50.0}), XS, 3, "problems", "`threshold="),
+    "ternary thresholds too high": (
+        stack(snn.LIT, snn.LI, at_1={"pos_threshold": 90.0, "neg_threshold": 90.0}),
+        XS, 1, "problems", "` and `neg_threshold=",
+    ),
+    "driven below 0": (stack(at_2=biases(-2.0)), XS, 3, "problems", "nn.LayerNorm()"),
+    "firing always": (stack(at_2=biases(3.0)), XS, 3, "problems", "nn.LayerNorm()"),
+    "firing by itself": (
+        stack(
+            snn.RLIB, snn.LI,
+            at_0=biases(0.7), at_1={"rec_weight": 20.0},
+        ),
+        XS, 1, "problems", "`rec_weight=",
+    ),
+    "values too great": (stack(snn.LI, snn.LI), 1e5 * XS, 1, "problems", "by its deviation"),
+    "values too small": (stack(snn.LI, snn.LI), 1e-3 * XS, 1, "problems", "by its deviation"),
+    "logits too great": (
+        stack(snn.LI, snn.LI, at_2=weights(1e8)),
+        XS, 3, "notes", "If they are logits",
+    ),
+    "averages too slow": (stack(at_5={"beta": 0.9999}), XS, 5, "problems", "`beta="),
+    "synapses too slow": (
+        stack(snn.SLIB, snn.LI, at_1={"alpha": 0.9999}), XS, 1, "problems", "`alpha=",
+    ),
+    "gradients vanish": (
+        stack(*[snn.LIB] * 4, snn.LI, **dict.fromkeys(("at_1", "at_3", "at_5", "at_7"), NARROW)),
+        2 * XS, 1, "problems", "vanishes",
+    ),
+    "gradients explode": (
+        stack(*[snn.LI] * 5, at_0=TINY, **dict.fromkeys(("at_2", "at_4", "at_6", "at_8"), HUGE)),
+        XS, 1, "problems", "explodes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_advice_helps(name):
+    layers, xs, index, level, words = CASES[name]
+    path = f"cell/layers_{index}"
+    variables, diagnosis = examine(layers, xs)
+    said = [each for each in remarks(diagnosis, path, level) if words in each]
+    assert len(said) == 1, diagnosis
+    assert diagnosis.healthy == (level == "notes") or diagnosis.layers[0].path != path
+    better, ys = follow(said[0], layers, index, xs)
+    fresh, after = examine(better, ys)
+    path = f"cell/layers_{index + len(better) - len(layers)}"
+    assert not remarks(after, path, "problems"), after
+    assert not any(words in each for each in remarks(after, path, "notes")), after
+    _, without = trained(bare(layers), variables, xs)
+    _, with_it = trained(bare(better), fresh, ys)
+    silent = [np.mean([each.dead or 0 for each in d.layers]) for d in (diagnosis, after)]
+    assert with_it < 0.95 * without or silent[1] < 0.5 * silent[0]
+
+
+def test_memory_that_is_missing():
+    """A class that is seen for five steps, and asked for fifteen steps later."""
+    layers = stack(snn.LI, snn.LI, at_1={"beta": 0.01}, at_3={"beta": 0.01})
+    xs, options = np.where(np.arange(20)[:, None] < 5, XS, 0), {"decode": "last"}
+    variables, diagnosis = examine(layers, xs, **options)
+    assert diagnosis.healthy  # a task may need no memory
+    better = layers
+    for index, report in zip((1, 3), diagnosis.layers, strict=True):
+        assert "keeps next to nothing" in report.advice
+        better, _ = follow(report.advice, better, index, xs)
+    fresh, after = examine(better, xs, **options)
+    assert not any(report.notes for report in after.layers), after
+    _, without = trained(bare(layers), variables, xs, **options)
+    _, with_it = trained(bare(better), fresh, xs, **options)
+    assert with_it < 0.9 * without
+
+
+@functools.cache
+def penalty_in(advice):
+    """The penalty that an advice names."""
+    (code,) = re.findall(r"`(losses\.\w+\(spikes, .*?\))`", advice)
+    return eval(f"lambda spikes: {code}", {"losses": losses})
+
+
+def weighted(penalty):
+    """Strong enough for a short training."""
+    return lambda spikes: 30 * penalty(spikes)
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale", "words"),
+    [
+        (snn.LIB, 6.0, "of the steps. This costs energy"),
+        (snn.LIB, 0.1, "training can wake them"),
+    ],
+    ids=["firing much", "firing nearly never"],
+)
+def test_penalties_help(layer, scale, words):
+    layers, xs = stack(layer, snn.LI), scale * XS
+    variables, diagnosis = examine(layers, xs)
+    report = diagnosis.layers[0]
+    assert diagnosis.healthy and words in report.advice, diagnosis
+    penalty = weighted(penalty_in(report.advice))
+    fresh, _ = trained(bare(layers), variables, xs, penalty=penalty, steps=60)
+    _, after = examine(layers, xs, fresh)
+    assert words not in after.layers[0].advice, after
+    better = after.layers[0]
+    if "costs energy" in words:
+        assert sum(better.rate) < 0.75 * sum(report.rate)
+    else:
+        assert better.dead < 0.5 * report.dead
+    assert after.healthy and after.loss < diagnosis.loss
+
+
+def test_dead_and_saturated_neurons_are_told_apart():
+    xs = jnp.broadcast_to(jnp.array([-5.0, -5.0, -5.0, 5.0]), (2, 20, 4))
+    model = snn.Unroll(snn.LIB(4))
+    variables = model.init(KEY, xs)
+    (report,) = tt.diagnose(model, variables, xs).layers
+    assert list(report.groups) == ["dead", "saturated"]
+    dead, saturated = report.groups.values()
+    assert (dead.share, saturated.share) == (0.75, 0.25)
+    assert dead.rate == (0, 0) and saturated.rate == (1, 0)
+    assert max(dead.membrane) < 0 < min(saturated.membrane)
+    (said,) = report.problems  # one cause, one thing to change
+    assert "thresholds away from 0" in said and not report.notes
+    _, better = follow(said, [], 0, xs)
+    (report,) = tt.diagnose(model, variables, better).layers
+    assert not any("away from 0" in each for each in report.problems)
+    text = str(tt.diagnose(model, variables, xs))
+    assert "\n  dead       0.00 / 0.00" in text and "75% of the neurons" in text
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_a_layer_has_one_problem_with_its_neurons(scale, offset):
+    model = snn.Unroll(snn.Sequential([snn.LIB(8), snn.DLITS(8)]))
+    variables = model.init(KEY, XS)
+    for report in tt.diagnose(model, variables, scale * (XS + np.float32(offset))).layers:
+        of_neurons = [each for each in report.problems if "radient" not in each[:12]]
+        assert len(of_neurons) < 2 and not (of_neurons and report.notes), report
+
+
+def test_arguments_of_flex_are_named_as_they_are_given():
+    model = snn.Unroll(flex.LIB(8, threshold=99.0))
+    (report,) = tt.diagnose(model, model.init(KEY, XS), jnp.asarray(XS)).layers
+    assert "`pos_threshold=flex.Threshold(1)`" in report.advice
+
+
+def test_spikes_of_negative_scale():
+    """The side of a membrane counts, not the sign of what is emitted."""
+    sides = []
+    for scale in (1.0, -1.0):
+        model = snn.Unroll(snn.LITS(8, pos_scale=scale, neg_scale=scale))
+        sides.append(tt.diagnose(model, model.init(KEY, XS), XS).layers[0])
+    assert sides[0].membrane == pytest.approx(sides[1].membrane)
+    assert sides[0].rate == sides[1].rate[::-1] and min(sides[0].rate) > 0
+
+
+class TestNotFinite:
+    LAYERS = stack()
+
+    def test_input(self):
+        xs = XS.copy()
+        xs[1, 3, :2] = np.nan, np.inf
+        variables, _ = examine(self.LAYERS, XS)
+        _, diagnosis = examine(self.LAYERS, xs, variables)
+        (said,) = diagnosis.problems
+        assert said.startswith("2 of 7680 values of the input are NaN or infinite")
+        assert "since the input has such values" in diagnosis.layers[0].advice
+        layers, better = follow(said, self.LAYERS, 0, xs)
+        _, after = examine(layers, better, variables)
+        assert after.healthy and np.isfinite(after.loss)
+
+    def test_parameters(self):
+        variables, _ = examine(self.LAYERS, XS)
+        variables["params"]["cell"]["layers_2"]["kernel"] *= np.nan
+        _, diagnosis = examine(self.LAYERS, XS, variables)
+        (said,) = diagnosis.problems
+        assert said.startswith("`cell/layers_2/kernel` is not finite")
+        assert not diagnosis.layers[0].problems and not diagnosis.healthy
+
+    def test_the_first_layer_to_overflow(self):
+        half = snn.LI(8, ema=False, dtype=jnp.float16)
+        model = snn.Unroll(snn.Sequential([snn.LI(8), lambda x: 5e4 * x, half, snn.LI(8)]))
+        xs = jnp.asarray(XS) + 1
+        before, first, second = tt.diagnose(model, model.init(KEY, xs), xs).layers
+        assert "finite" not in before.advice
+        assert "the first not to be finite" in first.advice
+        assert f"since {first.path} has such values" in second.advice
+
+    def test_loss(self):
+        variables, _ = examine(self.LAYERS, XS)
+        infinite = tt.diagnose(
+            bare(self.LAYERS), variables, jnp.asarray(XS), loss=lambda ys: jnp.log(ys - ys).sum()
+        )
+        assert "look in `loss`" in infinite.problems[0] and not infinite.healthy
