@@ -7,7 +7,7 @@ ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
 
-.PHONY: demo test docs test-browser test-onnx test-nir test-peers format clean
+.PHONY: demo test test-long docs test-browser test-onnx test-nir test-peers format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -17,6 +17,10 @@ test: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist worksteal
+
+# Random trials, many and drawn anew at each run.
+test-long: $(VENV)/.installed
+	$(RUN) -m pytest -m 'hypothesis or random' --long -n 2 --dist worksteal
 
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed

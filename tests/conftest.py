@@ -1,4 +1,4 @@
-"""Every test runs under JAX's strictest rules."""
+"""Every test runs under JAX's strictest rules; random trials have two profiles."""
 
 import pathlib
 
@@ -14,6 +14,29 @@ collect_ignore_glob = ["make_*.py"]
 
 # Compilation dominates the suite, so most tests compile quickly rather than well.
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="many random trials, drawn anew, rather than a few"
+    )
+
+
+def pytest_configure(config):
+    """Random trials: the same few every day, other and many more ones with `--long`."""
+    try:
+        from hypothesis import HealthCheck, Phase, settings
+    except ImportError:  # the environments with other packages do without
+        return
+    common = {
+        "deadline": None,  # how long an example takes is the machine's affair
+        "database": None,
+        "phases": [Phase.explicit, Phase.generate, Phase.shrink],
+        "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    }
+    settings.register_profile("daily", derandomize=True, max_examples=20, **common)
+    settings.register_profile("long", max_examples=500, print_blob=True, **common)
+    settings.load_profile("long" if config.getoption("--long") else "daily")
 
 
 @pytest.fixture
@@ -32,12 +55,17 @@ def x64():
 
 
 @pytest.fixture(autouse=True)
-def _free_programs():
+def free_programs():
     """Drop compiled programs before they use up the memory maps that a process may have.
 
-    Well before, since Python's garbage collector slows down with every program that is kept.
+    Well before, since Python's garbage collector slows down with every program that is kept. It is
+    done after every test, and whenever a test that compiles many of them calls this.
     """
-    yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 6_000:
-        jax.clear_caches()
+
+    def free():
+        maps = pathlib.Path("/proc/self/maps")
+        if maps.exists() and maps.read_bytes().count(b"\n") > 6_000:
+            jax.clear_caches()
+
+    yield free
+    free()

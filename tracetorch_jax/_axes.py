@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._checks import as_array
 from tracetorch_jax._dtypes import is_real
 from tracetorch_jax.functional.sequences import expand_mask, valid_steps
 
@@ -69,7 +70,7 @@ def check_positive(name: str, value: Any) -> None:
 
 def real(name: str, x: Any) -> jax.Array:
     """An array of real numbers; anything but floating point becomes float32."""
-    x = jnp.asarray(x)
+    x = as_array(name, x)
     if not is_real(x.dtype):
         raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import functional
-from tracetorch_jax._checks import check_names
+from tracetorch_jax._checks import CALL, as_array, cell_call, check_names
 from tracetorch_jax._dtypes import widen, wider
 from tracetorch_jax._parameters import Parameter, check_dim, check_dtype, check_num_neurons
 from tracetorch_jax.functional.spec import Spec
@@ -150,6 +150,7 @@ class Cell:
         dtype = dtype or self.dtype or self.param_dtype
         return {name: jnp.zeros(tuple(input_shape), dtype) for name in self.spec.states}
 
+    @cell_call
     def __call__(self, carry: Carry | None, x: jax.Array) -> tuple[Carry, jax.Array]:
         """Advance by one step.
 
@@ -243,12 +244,7 @@ class Cell:
 
     def _prepare(self, name: str, x: Any, leading: int = 0) -> tuple[jax.Array, Any, Any]:
         """Check an input; return it with the dtypes of computation and of output."""
-        if isinstance(x, (Mapping, str)) or x is None:
-            raise TypeError(
-                f"`{name}` must be an array; got {type(x).__name__}. A cell is called as "
-                f"cell(carry, x)."
-            )
-        x = jnp.asarray(x)
+        x = as_array(name, x, f"{CALL}.")
         if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
             jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
         ):
@@ -286,15 +282,18 @@ class Cell:
         if not isinstance(carry, Mapping):
             raise TypeError(
                 f"`carry` must be a dict of the states of {layer}, {list(self.spec.states)}; "
-                f"got {type(carry).__name__}. A cell is called as cell(carry, x)."
+                f"got {type(carry).__name__}. {CALL}."
             )
         check_names("carry", carry, self.spec.states, layer)
         for name in self.spec.states:
             state = carry[name]
             if np.shape(state) != shape:
+                hint = ""
+                if len(shape) > np.ndim(state):
+                    hint = " A cell takes one step; Unroll(cell) runs a sequence."
                 raise ValueError(
                     f"`carry[{name!r}]` must have the shape of one step of the input, {shape}; "
-                    f"got {np.shape(state)}."
+                    f"got {np.shape(state)}.{hint}"
                 )
             if jnp.result_type(state) != dtype:
                 raise ValueError(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
 import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -68,6 +76,127 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], ow
         raise ValueError(
             f"`{argument}` of {owner} must hold exactly {list(want)}; it {' and '.join(problems)}."
         )
+
+
+def as_array(
+    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = jnp.asarray
+) -> jax.Array:
+    """An array of numbers, or what can be made one.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    try:
+        if value is None or isinstance(value, (str, bytes, Mapping)) or _looks_like_carry(value):
+            raise TypeError
+        return convert(value)
+    except (TypeError, ValueError):
+        pass
+    if _looks_like_carry(value):
+        hint = "That is (carry, outputs), as return_carry=True gives it: take the second."
+    got = type(value).__name__
+    raise TypeError(f"`{name}` must be an array; got {got}.{' ' * bool(hint)}{hint}")
+
+
+def _looks_like_carry(value: Any) -> bool:
+    """Whether it is what Unroll returns with `return_carry`."""
+    return (
+        type(value) is tuple
+        and len(value) == 2
+        and hasattr(value[1], "shape")
+        and not hasattr(value[0], "dtype")
+    )
+
+
+def check_spike(name: str, spike: Any) -> None:
+    """Raise unless `spike` is a function of a membrane that a compiled program can keep."""
+    if isinstance(spike, type):
+        room = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes; got the class {room}{spike.__name__}, "
+            f"which makes one: {room}{spike.__name__}()."
+        )
+    if not callable(spike):
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes, such as spikes.atan(2.0); "
+            f"got {spike!r}."
+        )
+    hint = " To change it during training, make a layer with a new one, such as spikes.atan(4.0)."
+    check_fixed(name, spike, hint)
+
+
+def check_known(name: str, value: Any, advice: str) -> None:
+    """Raise if `value` is being traced."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be known before tracing; got a traced array of shape {value.shape}. "
+            f"{advice}"
+        )
+
+
+def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> None:
+    """Raise unless `model` is a linen module."""
+    import flax.linen as nn
+
+    if isinstance(model, nn.Module):
+        return
+    hint = ""
+    if _is_of("flax.nnx", model):
+        hint = (
+            " of flax.nnx. Make the same model of tracetorch_jax.snn and flax.linen; its variables "
+            "are tracetorch_jax.nnx.to_linen(model)"
+        )
+    raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}{hint}.")
+
+
+def check_front_end(name: str, module: Any, base: type) -> None:
+    """Raise if it is a module of Flax's other front end than that of `base`."""
+    ours, other = "flax.linen", "flax.nnx"
+    if base.__module__.startswith(other):
+        ours, other = other, ours
+    if not isinstance(module, base) and _is_of(other, module):
+        rooms = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
+        raise TypeError(
+            f"`{name}` must be of {ours}, as all of one model; got {type(module).__name__} of "
+            f"{other}. Layers for {ours} are in {rooms[ours]}."
+        )
+
+
+def _is_of(package: str, module: Any) -> bool:
+    """Whether it is a module of this front end of Flax, found without importing that."""
+    bases = type(module).__mro__
+    return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
+
+
+def cell_call(method: Method) -> Method:
+    """Let the call of a cell say what it takes if the carry is left out."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args) + len(kwargs) < 2:
+            raise TypeError(f"`carry` and `x` are needed; got one argument. {CALL}.")
+        return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def within(name: str, layer: Any, hint: str = "") -> Iterator[None]:
+    """Say of an error in which layer of a stack it is: in its message, else in a note."""
+    try:
+        yield
+    except Exception as error:
+        mark = " In layer `"
+        plain = isinstance(error, (TypeError, ValueError)) and len(error.args) == 1
+        text, found, rest = str(error.args[0]).rpartition(mark) if plain else ("", "", "")
+        place = f"{name}/{rest}" if found else f"{name}` ({type(layer).__name__})."
+        if plain:
+            error.args = (f"{text if found else rest}{mark}{place}",)
+        else:
+            error.add_note(f"{mark}{place}".strip())
+        if hint:
+            error.add_note(hint)
+        raise
 
 
 def readable(argument: str, path: str | os.PathLike[str]) -> pathlib.Path:

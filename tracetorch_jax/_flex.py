@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from tracetorch_jax._cell import Cell
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax._features import spec_of
 from tracetorch_jax._layer import Named
 from tracetorch_jax._parameters import Rank, Value, check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
-from tracetorch_jax.spikes import Spike, check_spike
+from tracetorch_jax.spikes import Spike
 
 
 @dataclasses.dataclass(frozen=True)

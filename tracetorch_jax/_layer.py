@@ -7,12 +7,12 @@ import inspect
 from typing import Any
 
 from tracetorch_jax._cell import Cell
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax._features import Firing, spec_of
 from tracetorch_jax._parameters import check_flag, check_rank, freeze_value
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
-from tracetorch_jax.spikes import check_spike
 
 _COMMON_ARGS = """
 num_neurons: size of axis `dim`, at least 1.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import functional
-from tracetorch_jax._checks import check_names
+from tracetorch_jax._checks import check_linen, check_names
 from tracetorch_jax._dtypes import wider
 from tracetorch_jax.functional.placement import common_placement
 
@@ -66,6 +66,7 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     from tracetorch_jax.functional.steps import is_stochastic
     from tracetorch_jax.snn import TraceCell
 
+    check_linen("layer", layer, "a trace layer")
     if not isinstance(layer, TraceCell):
         raise TypeError(f"`layer` must be a trace layer; got {layer!r}.")
     if is_stochastic(layer.spike_function):
@@ -80,8 +81,11 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         wide = {name: _widen(params[name], layer.dim, x.shape) for name in names}
         target = common_placement(x.shape, {"x": x, **wide})
         carry = {name: target.put(jnp.zeros(x.shape, compute)) for name in layer.spec.states}
-        zeros = target.put(jnp.zeros(x.shape, wider(compute, precise)))
-        return OnlineState(carry, {state: dict.fromkeys(names, zeros) for state in carry})
+
+        def zeros() -> jax.Array:  # one for each entry, so that all can be donated
+            return target.put(jnp.zeros(x.shape, wider(compute, precise)))
+
+        return OnlineState(carry, {state: {name: zeros() for name in names} for state in carry})
 
     def step(
         params: Any, state: OnlineState, x: jax.Array

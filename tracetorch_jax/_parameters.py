@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from tracetorch_jax._checks import check_known
 from tracetorch_jax.functional.constraints import Constraint
 
 Rank = Literal[0, 1]
@@ -83,11 +84,11 @@ def freeze_value(name: str, value: Any) -> float | FrozenArray | Initializer:
         f"`{name}` must be a number, a 0-d or 1-d array or tuple of numbers, or an initializer "
         f"(key, shape, dtype) -> values; got {value!r}."
     )
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"`{name}` must be known before tracing; got a traced array of shape {value.shape}. "
-            f"Create the layer outside of jit, grad and vmap, or set its parameters in `params`."
-        )
+    check_known(
+        name,
+        value,
+        "Create the layer outside of jit, grad and vmap, or set its parameters in `params`.",
+    )
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
         raise wrong
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, np.complexfloating):

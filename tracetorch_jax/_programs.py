@@ -14,7 +14,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import check_choice, check_linen
 from tracetorch_jax._files import replacing
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
@@ -81,11 +81,10 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     """The cell that takes the steps, and its own variables."""
     if isinstance(model, nn.RNNCellBase):
         return model, variables
+    what = "a cell, or the Unroll of one, to take steps"
+    check_linen("model", model, what)
     if not isinstance(model, Unroll):
-        raise TypeError(
-            f"`model` must be a cell, or the Unroll of one, to take steps; "
-            f"got {type(model).__name__}."
-        )
+        raise TypeError(f"`model` must be {what}; got {type(model).__name__}.")
     if model.reverse:
         raise ValueError(
             "`model` must run forwards to take steps; got an Unroll with reverse=True."

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import cell_call, check_choice
 from tracetorch_jax._stack import Stack
 from tracetorch_jax.functional.sequences import mask_steps, valid_steps
 
@@ -27,6 +27,7 @@ class Shortcut(Stack):
             raise ValueError(f"`axis` must be a negative integer; got {self.axis!r}.")
         super().check_fields(layers, feature_axes)
 
+    @cell_call
     def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         carry, y = super().__call__(carry, x)
         return carry, self._merge(x, y)

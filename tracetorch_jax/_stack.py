@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._cell import Cell
-from tracetorch_jax._checks import check_choice, check_names
+from tracetorch_jax._checks import (
+    CALL,
+    as_array,
+    cell_call,
+    check_choice,
+    check_front_end,
+    check_names,
+    within,
+)
 from tracetorch_jax._unroll import OverTime
 from tracetorch_jax.functional.placement import Placement, is_split, placement_of
 from tracetorch_jax.functional.scan import ENGINES
@@ -151,6 +159,7 @@ class Stack:
                     f"`layers[{i}]` must be a cell, not {type(layer).__name__}, which runs over "
                     f"time by itself: put its cell here and the whole stack into Unroll."
                 )
+            check_front_end(f"layers[{i}]", layer, self.front_end.module)
             if not callable(layer):
                 raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
         number = isinstance(feature_axes, int) and not isinstance(feature_axes, bool)
@@ -187,12 +196,14 @@ class Stack:
         carry = {}
         for i, layer in enumerate(self.layers[: last + 1]):
             own = None
-            if self._is_cell(layer):
-                own = carry[f"layers_{i}"] = self.front_end.fresh_carry(layer, key, x.shape)
-            if i < last:
-                x = self._output(layer, own, x)
+            with within(f"layers_{i}", layer):
+                if self._is_cell(layer):
+                    own = carry[f"layers_{i}"] = self.front_end.fresh_carry(layer, key, x.shape)
+                if i < last:
+                    x = self._output(layer, own, x)
         return carry
 
+    @cell_call
     def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
         """Advance the whole stack by one step.
 
@@ -208,16 +219,18 @@ class Stack:
             TypeError: a carry that is no dict.
         """
         carry = self._check_carry(carry)
+        x = as_array("x", x, f"{CALL}.")
         new = {}
         for i, layer in enumerate(self.layers):
             name = f"layers_{i}"
-            if self._is_cell(layer):
-                own = carry[name]
-                if own is None and not isinstance(layer, (Cell, Stack)):
-                    own = self.front_end.fresh_carry(layer, None, x.shape)
-                new[name], x = layer(own, x)
-            else:
-                x = layer(x)
+            with within(name, layer, self._hint(layer, x)):
+                if self._is_cell(layer):
+                    own = carry[name]
+                    if own is None and not isinstance(layer, (Cell, Stack)):
+                        own = self.front_end.fresh_carry(layer, None, x.shape)
+                    new[name], x = layer(own, x)
+                else:
+                    x = layer(x)
         return new, x
 
     def unroll(
@@ -248,12 +261,13 @@ class Stack:
         new = {}
         for i, layer in enumerate(self.layers):
             name = f"layers_{i}"
-            if self._is_cell(layer):
-                new[name], xs = self.front_end.unroll(
-                    layer, carry[name], xs, seq_lengths=seq_lengths, **options
-                )
-            else:
-                xs = self._over_time(layer, xs, batched, valid)
+            with within(name, layer, self._hint(layer, xs)):
+                if self._is_cell(layer):
+                    new[name], xs = self.front_end.unroll(
+                        layer, carry[name], xs, seq_lengths=seq_lengths, **options
+                    )
+                else:
+                    xs = self._over_time(layer, xs, batched, valid)
         if valid is not None:
             xs = mask_steps(valid, xs)  # a bias, say, made something of the padding
         return new, xs
@@ -268,7 +282,7 @@ class Stack:
         if not isinstance(carry, Mapping):
             raise TypeError(
                 f"`carry` must be a dict from the names of the cells, {list(names)}, to their "
-                f"carries; got {type(carry).__name__}. A cell is called as cell(carry, x)."
+                f"carries; got {type(carry).__name__}. {CALL}."
             )
         check_names("carry", carry, names, type(self).__name__)
         return carry
@@ -299,6 +313,15 @@ class Stack:
         merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
         ys = _same_length(layer, layer(merged), merged.shape[:1])
         return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
+
+    def _hint(self, layer: Any, x: Any) -> str:
+        """What to say of an error in Flax's own layer that refuses a split input."""
+        if isinstance(layer, self.front_end.dropout + self.front_end.embed) and is_split(x):
+            return (
+                f"Flax's {type(layer).__name__} refuses an input that is split over explicit axes "
+                f"of a mesh: make the mesh with axis_types=(jax.sharding.AxisType.Auto,)."
+            )
+        return ""
 
     def _takes_any_leading_axes(self, layer: Any, xs: jax.Array) -> bool:
         if isinstance(layer, self.front_end.dropout):

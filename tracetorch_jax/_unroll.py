@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import as_array, check_choice, check_front_end
 from tracetorch_jax.functional.scan import ENGINES, Engine
 from tracetorch_jax.functional.sequences import check_lengths
 
@@ -30,6 +30,7 @@ class OverTime:
 
     def check_fields(self) -> None:
         """Check the arguments of the constructor."""
+        check_front_end("cell", self.cell, self.front_end.module)
         if not isinstance(self.cell, self.front_end.cell):
             raise TypeError(
                 f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
@@ -77,7 +78,7 @@ class OverTime:
         keep_order = self.keep_order if keep_order is None else keep_order
         return_carry = self.return_carry if return_carry is None else return_carry
 
-        xs = jnp.asarray(xs)
+        xs = as_array("xs", xs)
         axes = self.cell.num_feature_axes
         if xs.ndim < axes + 1:
             raise ValueError(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import _advice
+from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import path_name
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
@@ -158,7 +159,7 @@ def diagnose(
         A `Diagnosis`: print it, or look into its `layers`.
 
     Raises:
-        TypeError: `model` is a cell; a loss that is no floating-point number.
+        TypeError: `model` is a cell or no linen module; a loss that is no floating-point number.
         ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar; an
             empty batch.
 
@@ -169,6 +170,7 @@ def diagnose(
         >>> print(diagnosis.layers[0].advice)
         100% of the neurons never fire. ... Set `threshold=1`.
     """
+    check_linen("model", model)
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")

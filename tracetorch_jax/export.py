@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.export import Exported
 
-from tracetorch_jax._checks import readable
+from tracetorch_jax._checks import check_linen, readable
 from tracetorch_jax._onnx import onnx
 from tracetorch_jax._programs import (
     PLATFORMS,
@@ -84,8 +84,7 @@ def sequence(
         >>> program.call(jnp.ones((2, 5, 3))).shape
         (2, 5, 3)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a Flax module; got {type(model).__name__}.")
+    check_linen("model", model)
     symbols = jax.export.SymbolicScope()
     xs = array_spec("shape", shape, dtype, symbols)
     named = key_specs(rngs)

@@ -30,7 +30,7 @@ from tracetorch_jax._axes import (
     time_first,
     zero_padding,
 )
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import as_array, check_choice
 from tracetorch_jax._dtypes import countable
 from tracetorch_jax.functional.sequences import as_int32
 
@@ -181,7 +181,7 @@ def step_cross_entropy(
     swap = not time_major and xs.ndim > 2
     want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
     given = _check_label_kind(labels, want, xs.shape[-1])
-    counts = jnp.ones(want, bool) if mask is None else jnp.asarray(mask)
+    counts = jnp.ones(want, bool) if mask is None else as_array("mask", mask)
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
     if counts.dtype != jnp.bool_:
@@ -460,7 +460,8 @@ def _labels(labels: Any, logits: jax.Array) -> jax.Array:
 
 def _check_label_kind(labels: Any, want: tuple[int, ...], classes: int) -> Any:
     """Check shape and type; return JAX's or NumPy's array, in which 64 bits are still whole."""
-    labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+    if not isinstance(labels, jax.Array):
+        labels = as_array("labels", labels, convert=np.asarray)
     hint = ""
     if labels.shape == (*want, classes):
         hint = " They look one-hot: use labels.argmax(-1), or soft_cross_entropy."

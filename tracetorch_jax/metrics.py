@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._axes import check_count, lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import path_name
 
 __all__ = [
@@ -179,6 +180,7 @@ def synaptic_operations(
         A dict from the path of each connection, such as ``cell/layers_0``, to its `Operations`.
 
     Raises:
+        TypeError: `model` is no linen module.
         ValueError: the model has none of these layers, or runs them where they can't be watched, as
             under `jax.jit` or in `flax.linen.RNN`; `batch_size` below 1.
 
@@ -189,6 +191,7 @@ def synaptic_operations(
         >>> metrics.synaptic_operations(model, variables, xs)["cell/layers_0"].acs
         12.0
     """
+    check_linen("model", model)
     if batch_size is None:
         batch_size = _batch_size(model, args, kwargs)
     batch_size = check_count("batch_size", batch_size)

@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tracetorch_jax._axes import check_count, check_positive
+from tracetorch_jax._checks import as_array
 from tracetorch_jax.functional.constraints import half_life
+from tracetorch_jax.recording import Recording
+from tracetorch_jax.training import kind_of
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 
@@ -189,15 +192,16 @@ def spike_train(
     return ax
 
 
-def half_lives(
-    decays: ArrayLike, ax: Any = None, *, before: ArrayLike | None = None, bins: int = 30
-) -> Any:
+def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 30) -> Any:
     """Distribution of decays as half-lives, on a logarithmic axis; beside it that before training.
 
     Args:
-        decays: of any shape, in (0, 1).
+        decays: an array of any shape, in (0, 1); a layer's parameters by name, as its `parameters`
+            gives them; a `Recording`; or those of a whole network by path, as
+            `tracetorch_jax.record` gives them. Of parameters, all decays are drawn together, but
+            for constants of 0 and 1, which have no half-life.
         ax: matplotlib axes, or None for new ones.
-        before: the decays before training, of any shape, or None.
+        before: the decays before training, given likewise, or None.
         bins: of the histogram.
 
     Returns:
@@ -218,7 +222,7 @@ def half_lives(
     for name, given in (("before", before), ("decays", decays)):
         if given is None:
             continue
-        values = np.ravel(np.asarray(given, np.float64))
+        values = _decays(name, given)
         bad = values[~((values > 0) & (values < 1))]
         if bad.size or not values.size:
             got = bad[0] if values.size else "none"
@@ -242,6 +246,31 @@ def half_lives(
         which(lambda x, _: f"{x:g}" if int(f"{x:e}"[0]) in labelled else "")
     ax.set(xlabel="half-life (steps)", ylabel="neurons")
     return ax
+
+
+def _decays(name: str, given: Any) -> np.ndarray:
+    """All decays of an array, of parameters by name, or of recordings."""
+    if isinstance(given, Recording):
+        given = given.parameters
+    if not isinstance(given, Mapping):
+        values: Any = as_array(name, given, _GIVEN, convert=lambda x: np.asarray(x, np.float64))
+        return np.ravel(values)
+    found = []
+    for key, value in given.items():
+        if isinstance(value, (Recording, Mapping)):
+            found.append(_decays(f"{name}[{key!r}]", value))
+        elif kind_of(f"raw_{key}") == "decay":
+            values = np.ravel(np.asarray(value, np.float64))
+            found.append(values[(values != 0) & (values != 1)])
+        elif kind_of(key) == "decay":
+            raise ValueError(
+                f"`{name}` must hold decays, not the raw parameters of `params`; got {key!r}. "
+                f"{_GIVEN}"
+            )
+    return np.concatenate(found) if found else np.empty(0)
+
+
+_GIVEN = "See tracetorch_jax.record, or a layer's `parameters`."
 
 
 def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: bool = True) -> Any:
@@ -410,7 +439,7 @@ def _one(
     values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
 ) -> np.ndarray:
     """One sequence of a batch, as NumPy."""
-    array = np.asarray(values)
+    array: Any = as_array(name, values, convert=np.asarray)
     if array.dtype.kind in "cSUO":
         raise TypeError(f"`{name}` must be real numbers; got dtype {array.dtype}.")
     array = array.astype(np.float64)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import path_name
 from tracetorch_jax.snn import TraceCell
 
@@ -56,7 +57,7 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
-        TypeError: `model` is a cell.
+        TypeError: `model` is a cell, or no linen module.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 
@@ -68,6 +69,7 @@ def record(
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """
+    check_linen("model", model)
     if isinstance(model, nn.RNNCellBase):
         raise TypeError(
             f"`model` must run over time: put the cell {type(model).__name__} into snn.Unroll."

@@ -10,7 +10,7 @@ loss, rather than silencing a neuron. In a layer this holds for spike functions 
 From then on the neuron's state is NaN, until it is reset.
 
 Each one here is a small immutable object, equal and hashable by value, so two models with
-``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_vjp``;
+``atan(2.0)`` share one compiled program. ``f(u)`` carries the surrogate through ``jax.custom_jvp``;
 ``f.forward(u)`` and ``f.derivative(u)`` are the plain functions. Any other function from ``u`` to
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
 
@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tracetorch_jax._checks import check_fixed
+from tracetorch_jax._checks import check_known, check_spike
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -80,18 +80,10 @@ class Spike(Protocol):
         ...
 
 
-def check_spike(name: str, spike: Any) -> None:
-    """Raise unless `spike` is a function that a compiled program can keep."""
-    if not callable(spike):
-        raise TypeError(
-            f"`{name}` must be a function from u to spikes, such as spikes.atan(2.0); "
-            f"got {spike!r}."
-        )
-    hint = " To change it during training, make a layer with a new one, such as spikes.atan(4.0)."
-    check_fixed(name, spike, hint)
-
-
 def _positive(name: str, value: Any) -> float:
+    check_known(
+        name, value, "Create the spike function outside of jit, grad and vmap, a new one per value."
+    )
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
     value = float(value)
@@ -131,18 +123,23 @@ def _real(u: ArrayLike) -> jax.Array:
     return array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+# The rules are those of forward mode, from which JAX has the backward pass as well. What a rule
+# emits is differentiated by the surrogate in turn, so that second derivatives are those of one
+# network, but in `jax.lax.scan`, where JAX drops the rule after the first differentiation.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _fire(spike: SpikeFunction, u: jax.Array) -> jax.Array:
     return _bare(spike, u)
 
 
-_fire.defvjp(
-    lambda spike, u: (_bare(spike, u), u),
-    lambda spike, u, cotangent: (cotangent * spike.derivative(u),),
-)
+@_fire.defjvp
+def _fire_jvp(spike: SpikeFunction, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (u,), (d_u,) = primals, tangents
+    return _fire(spike, u), spike.derivative(u) * d_u
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
     if type(spike).forward is not bernoulli.forward:
         return spike.forward(u, draw)
@@ -150,10 +147,10 @@ def _sample(spike: bernoulli, u: jax.Array, draw: jax.Array) -> jax.Array:
     return (draw.astype(probability.dtype) < probability).astype(u.dtype)
 
 
-_sample.defvjp(
-    lambda spike, u, draw: (_sample(spike, u, draw), u),
-    lambda spike, u, cotangent: (cotangent * spike.derivative(u), None),
-)
+@_sample.defjvp
+def _sample_jvp(spike: bernoulli, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (u, draw), (d_u, _) = primals, tangents
+    return _sample(spike, u, draw), spike.derivative(u) * d_u
 
 
 @dataclasses.dataclass(frozen=True)

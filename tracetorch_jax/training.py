@@ -238,13 +238,15 @@ def _leaf_name(path: Any) -> str:
 
 def _kind(path: Any) -> Kind:
     """What a parameter is, by its name."""
-    name = _leaf_name(path)
-    if not name.startswith("raw_"):
-        return "other"
-    known = _kinds().get(name)
+    known = kind_of(_leaf_name(path))
     if known is None:
         raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
     return known
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a parameter of this name is; None for one of an unknown layer."""
+    return _kinds().get(name) if name.startswith("raw_") else "other"
 
 
 @functools.cache

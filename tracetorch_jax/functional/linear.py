@@ -35,6 +35,10 @@ def linear_recurrence(decay: jax.Array, xs: jax.Array, initial: jax.Array) -> ja
 
     Reference: Blelloch, "Prefix sums and their applications", 1990, section 1.4.
     """
+    return _values(decay, xs, initial)
+
+
+def _values(decay: jax.Array, xs: jax.Array, initial: jax.Array) -> jax.Array:
     if not xs.shape[0]:
         return xs
     first = xs[:1] + (decay * initial)[None]
@@ -53,7 +57,8 @@ def _recurrence(decay: jax.Array, xs: jax.Array, reverse: bool = False) -> jax.A
 
 
 def _recurrence_fwd(decay: jax.Array, xs: jax.Array, initial: jax.Array) -> tuple[jax.Array, Any]:
-    ys = linear_recurrence(decay, xs, initial)
+    # Not `linear_recurrence`, which has no forward mode: a second derivative may need one here.
+    ys = _values(decay, xs, initial)
     return ys, (decay, initial, ys)
 
 

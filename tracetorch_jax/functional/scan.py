@@ -29,6 +29,12 @@ Engine = Literal["auto", "scan", "fused", "parallel"]
 
 ENGINES = ("auto", "scan", "fused", "parallel")
 
+_BACKWARDS_ONLY = (
+    "Unroll, and functional.unroll of an `elementwise` step, have a backward pass of their own and "
+    "no forward mode: jax.jvp, jax.jacfwd and jax.linearize need Flax's own RNN of the cell, the "
+    "cell itself in jax.lax.scan, or functional.unroll with elementwise=False. jax.hessian works."
+)
+
 
 def unroll(
     step: Step,
@@ -62,7 +68,9 @@ def unroll(
             parameters are then summed through time element by element and reduced to the
             parameters' shapes once at the end, rather than at every step. Where a step sums or
             rearranges a parameter's own elements, its gradient is silently wrong. What the step
-            closes over is constant: whatever needs a gradient belongs into `params`.
+            closes over is constant: whatever needs a gradient belongs into `params`. There is no
+            forward mode then, but `jax.hessian` works; ``grad(grad(f))`` needs
+            ``checkpoint_every=1``.
         seq_lengths: ``[B]`` integers in [0, T], where B is the leading axis of each step's
             tensors, or a scalar if they have no batch axis. Steps at or beyond a sequence's length
             leave its state as it is and give 0; what `xs` holds there (NaN included) influences
@@ -94,7 +102,8 @@ def unroll(
             does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
             shape than the state.
         TypeError: a `step` that is no function, that may change without a change of its hash, or
-            that changes the structure or type of the state; `seq_lengths` that are not integers.
+            that changes the structure or type of the state; `seq_lengths` that are not integers;
+            forward-mode differentiation of an elementwise step.
 
     Example:
         >>> def count(params, state, x):
@@ -132,7 +141,12 @@ def unroll(
     if elementwise and checkpoint_every is None:
         # On CPU storing fewer states is also faster: what is computed again stays in the cache.
         checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
-    return _program(scan, step, unroll, checkpoint_every)(params, state, xs, valid)
+    try:
+        return _program(scan, step, unroll, checkpoint_every)(params, state, xs, valid)
+    except TypeError as error:
+        if scan is not _scan_any and "custom_vjp" in str(error):
+            raise TypeError(_BACKWARDS_ONLY) from error
+        raise
 
 
 def _choose(

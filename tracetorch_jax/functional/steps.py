@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import spikes
+from tracetorch_jax._checks import check_spike
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -343,6 +344,8 @@ def step(
         >>> state["mem"].tolist(), out.tolist()
         ([0.5, 0.5], [0.0, 1.0])
     """
+    for each in spike if isinstance(spike, tuple) else (spike,):
+        check_spike("spike", each)
     x = jnp.asarray(x)
     return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
 
@@ -468,7 +471,7 @@ class LayerStep:
 
     def __post_init__(self) -> None:
         for spike in self.spike if isinstance(self.spike, tuple) else (self.spike,):
-            spikes.check_spike("spike", spike)
+            check_spike("spike", spike)
         for name in ("dtype", "out_dtype"):
             if getattr(self, name) is not None:  # types that are equal also hash equal then
                 object.__setattr__(self, name, jnp.dtype(getattr(self, name)))

@@ -1,5 +1,6 @@
 """Trace layers as Flax (nnx) cells, what runs and stacks them, and layers that own their state."""
 
+from tracetorch_jax.nnx import _needed as _needed  # isort: skip
 from tracetorch_jax.nnx import flex
 from tracetorch_jax.nnx._cell import TraceCell
 from tracetorch_jax.nnx._family import (

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from tracetorch_jax._cell import Carry, Cell, checked_init
+from tracetorch_jax.snn._front_end import bound, check_own
 
 
 class TraceCell(Cell, nn.RNNCellBase):
@@ -31,9 +32,9 @@ class TraceCell(Cell, nn.RNNCellBase):
     """
 
     # Flax wraps the methods that it finds in the class itself.
-    parameters = Cell.parameters
-    __call__ = Cell.__call__
-    unroll = Cell.unroll
+    parameters = bound(Cell.parameters)
+    __call__ = bound(Cell.__call__)
+    unroll = bound(Cell.unroll)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)
@@ -47,6 +48,7 @@ class TraceCell(Cell, nn.RNNCellBase):
 
     def setup(self) -> None:
         """Create the raw parameters."""
+        check_own(self, [p.raw_name for p in self.describe() if p.learnable])
         self._raw = {
             p.name: self.param(p.raw_name, p.init, p.shape, self.param_dtype)
             for p in self.describe()

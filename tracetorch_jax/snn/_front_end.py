@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._stack import FrontEnd
+from tracetorch_jax._checks import Method
+from tracetorch_jax._stack import FrontEnd, Stack
+from tracetorch_jax._unroll import OverTime
+
+
+def bound(method: Method) -> Method:
+    """Let a module that is called by itself say how linen calls it, and with whose variables."""
+
+    @functools.wraps(method)
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.scope is None:
+            inputs = "xs" if isinstance(self, OverTime) else "carry, x"
+            raise TypeError(
+                f"{type(self).__name__} holds no parameters, so it can not be called by itself: "
+                f"variables = model.init(key, {inputs}), then model.apply(variables, {inputs}), "
+                f"with None for a carry of zeros. Inside a module of flax.linen it is called as is."
+            )
+        if isinstance(self, Stack):
+            check_own(
+                self,
+                [
+                    layer.name or f"layers_{i}"
+                    for i, layer in enumerate(self.layers)
+                    if isinstance(layer, nn.Module)
+                ],
+            )
+        elif isinstance(self, OverTime):
+            params = self.variables.get("params", {})
+            if any(name.startswith(("raw_", "layers_")) for name in params):
+                raise ValueError(
+                    f"`variables` must be those of the Unroll, which has its cell's under 'cell'; "
+                    f'got {list(params)}: use {{"params": {{"cell": variables["params"]}}}}.'
+                )
+        return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def check_own(cell: nn.Module, names: list[str]) -> None:
+    """Raise if a cell got the variables of its Unroll."""
+    has = functools.partial(cell.has_variable, "params")
+    if has("cell") and names and not any(map(has, names)):
+        raise ValueError(
+            f"`variables` must be those of the cell {type(cell).__name__}; got those of its Unroll "
+            f'or RNN, which has them under \'cell\': use {{"params": variables["params"]["cell"]}}.'
+        )
 
 
 def _fresh_carry(cell: nn.RNNCellBase, key: Any, input_shape: tuple[int, ...]) -> Any:

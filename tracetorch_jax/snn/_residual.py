@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tracetorch_jax._residual import Shortcut
+from tracetorch_jax.snn._front_end import bound
 from tracetorch_jax.snn._sequential import Sequential
 
 
@@ -37,5 +38,5 @@ class Residual(Shortcut, Sequential):
     """
 
     # Flax wraps what it finds in the class itself.
-    __call__ = Shortcut.__call__
-    unroll = Shortcut.unroll
+    __call__ = bound(Shortcut.__call__)
+    unroll = bound(Shortcut.unroll)

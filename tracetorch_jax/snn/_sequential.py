@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from tracetorch_jax._checks import Method
 from tracetorch_jax._stack import Stack
-from tracetorch_jax.snn._front_end import LINEN
+from tracetorch_jax.snn._front_end import LINEN, bound
+
+
+def _through(name: str, method: Method) -> Method:
+    """A method that calls another of this signature."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, name)(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class Sequential(Stack, nn.RNNCellBase):
@@ -59,9 +71,12 @@ class Sequential(Stack, nn.RNNCellBase):
     feature_axes: int | None = dataclasses.field(default=None, kw_only=True)
 
     front_end = LINEN
-    # Flax wraps what it finds in the class itself.
-    __call__ = nn.compact(Stack.__call__)
-    unroll = nn.compact(Stack.unroll)
+    # Flax wraps what it finds in the class itself, and asks for a scope before anything else.
+    _step = nn.compact(Stack.__call__)
+    _unroll = nn.compact(Stack.unroll)
+
+    __call__ = nn.nowrap(bound(_through("_step", Stack.__call__)))
+    unroll = nn.nowrap(bound(_through("_unroll", Stack.unroll)))
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._checks import check_choice, check_linen
 from tracetorch_jax.interop._nir.graph import build, import_nir
 from tracetorch_jax.interop._nir.layers import Style
 from tracetorch_jax.interop._nir.writer import write
@@ -68,6 +68,7 @@ def to_nir(
         ['input', 'layers_0', 'layers_1_mem', 'layers_1_reset', 'layers_1_spike', 'output']
     """
     import_nir()
+    check_linen("model", model)
     check_choice("style", style, ("exact", "lif"))
     dt, input_shape = check_dt(dt), _check_shape(input_shape)
     if not isinstance(variables, Mapping):

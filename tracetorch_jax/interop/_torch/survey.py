@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import leaves_by_path, path_name
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
@@ -148,8 +149,7 @@ def _shape(out: Any) -> tuple[int, ...] | None:
 
 def _complete(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments of ``model.init`` after the key."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a Flax (linen) module; got {model!r}.")
+    check_linen("model", model)
     if not inputs:
         cell = model.cell if isinstance(model, Unroll) else model
         if not isinstance(cell, TraceCell):
