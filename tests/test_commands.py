@@ -132,18 +132,18 @@ def test_info_of_a_checkpoint(call, folder):
     count = sum(leaf.size for leaf in jax.tree.leaves(state()["params"]))
     assert f"{count} parameters" in out.splitlines()[0]
     groups = {block.splitlines()[0]: block for block in out.split("\n\n")}
-    layer = groups["params.cell.layers_1: SLIB"]
+    layer = groups["params/cell/layers_1: SLIB"]
     assert re.search(r"raw_beta +float32\[4\]  half-life 1 to 10$", layer, re.M)
     assert re.search(r"raw_alpha +float32\[4\]  half-life 1$", layer, re.M)
     assert re.search(r"raw_threshold +float32\[4\]  1$", layer, re.M)
-    assert re.search(r"kernel +float32\[5, 4\]$", groups["params.cell.layers_0"], re.M)
-    assert "raw_beta  float32[]  half-life 6.58" in groups["params.cell.layers_3: LI"]
-    assert "params.cell.layers_4: SRLIT, with pos_threshold as constants" in groups
-    moments = groups["optimiser.0.mu.cell.layers_1"]
+    assert re.search(r"kernel +float32\[5, 4\]$", groups["params/cell/layers_0"], re.M)
+    assert "raw_beta  float32[]  half-life 6.58" in groups["params/cell/layers_3: LI"]
+    assert "params/cell/layers_4: SRLIT, with pos_threshold as constants" in groups
+    moments = groups["optimiser/0/mu/cell/layers_1"]
     assert "raw_beta" in moments and "half-life" not in moments
-    assert re.search(r"mean +float32\[4\]", groups["batch_stats.cell.layers_2"])
+    assert re.search(r"mean +float32\[4\]", groups["batch_stats/cell/layers_2"])
     assert re.search(r"step +int 7", groups["at the top"])
-    assert out.index("params.cell.layers_0") < out.index("optimiser.0")
+    assert out.index("params/cell/layers_0") < out.index("optimiser/0")
 
 
 @pytest.mark.parametrize("name", reference.LAYERS)
@@ -155,7 +155,7 @@ def test_info_recognises_every_layer(name, tmp_path, call):
 
 def test_info_without_a_folder_of_parameters(call, folder):
     status, out, _ = call("info", folder / "bare")
-    assert status == 0 and "\ncell.layers_1: SLIB\n" in out
+    assert status == 0 and "\ncell/layers_1: SLIB\n" in out
 
 
 def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch
     )
     status, out, _ = call(
         "export", "network_of_test:make", "nested", one, "--shape", "b, 5",
-        "--form", "step", "--at", "state.model", "--platforms", "cpu", "tpu",
+        "--form", "step", "--at", "state/model", "--platforms", "cpu", "tpu",
     )  # fmt: skip
     assert status == 0 and ": step for cpu, tpu, " in out
     program = export.load(one)
@@ -192,7 +192,7 @@ def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch
     assert re.search(r"^  seq_lengths +int32\[b\]$", takes, re.M)
     assert gives == "  ys  float32[b, t, 4]\n"
     takes, gives = call("info", one)[1].split("\ntakes\n")[1].split("\ngives\n")
-    assert re.search(r"^  carry\.layers_4\.prev_output +float32\[b, 4\]$", takes, re.M)
+    assert re.search(r"^  carry/layers_4/prev_output +float32\[b, 4\]$", takes, re.M)
     assert re.search(r"^  x +float32\[b, 5\]$", takes, re.M)
     assert re.search(r"^  y +float32\[b, 4\]$", gives, re.M)
 

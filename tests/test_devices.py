@@ -100,6 +100,7 @@ def test_two_processes_train_as_one(tmp_path):
     like = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 2, 64)))["params"]
     got, want = (checkpoint.restore(tmp_path / name, like) for name in ("two", "one"))
     reference.assert_trees_close(got, want, 1e-4)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"one", "two"}
 
 
 def load_example(name):

@@ -1,10 +1,12 @@
 """Programs that run without the model's code and give what the model gives, bit for bit."""
 
+import concurrent.futures
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import threading
 
 import flax.linen as nn
 import jax
@@ -492,6 +494,30 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     with pytest.raises(FileExistsError, match="It is no file"):
         export.save(tmp_path / "folder", program, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "it"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_that_save_at_once_one_wins(overwrite, tmp_path):
+    programs = []
+    for width in (2, 3):
+        cell = snn.LI(width)
+        variables = cell.init(KEY, None, jnp.ones((1, width)))
+        programs.append(export.step(cell, variables, f"b, {width}"))
+    path, start = tmp_path / "it", threading.Barrier(2)
+
+    def save(program):
+        start.wait()
+        try:
+            return export.save(path, program, overwrite=overwrite)
+        except FileExistsError as error:
+            assert "`path` exists" in str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(save, programs))
+    assert sum(map(bool, done)) == 1 + overwrite
+    fits = [str(export.load(path).in_avals) == str(program.in_avals) for program in programs]
+    assert sum(fits) == 1 and done[fits.index(True)] == path
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_missing_says_where_it_comes_from(tmp_path, monkeypatch):

@@ -86,4 +86,4 @@ def onnx(
         input_names=["x", *(f"carry.{name}" for name in names)],
         output_names=["y", *(f"next.{name}" for name in names)],
     )
-    return write(path, converted.SerializeToString())
+    return write(path, converted.SerializeToString(), overwrite)

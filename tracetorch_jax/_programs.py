@@ -15,6 +15,7 @@ import jax.export
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_choice, check_linen
+from tracetorch_jax._files import replacing
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 Shape = str | Sequence[int | str]
@@ -168,11 +169,10 @@ def free_path(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     return path
 
 
-def write(path: pathlib.Path, blob: bytes) -> pathlib.Path:
+def write(path: pathlib.Path, blob: bytes, overwrite: bool) -> pathlib.Path:
     """Write a file so that it is never there by half."""
-    incoming = path.with_name(f".{path.name}.incoming")
-    incoming.write_bytes(blob)
-    incoming.replace(path)
+    with replacing(path, overwrite) as incoming:
+        incoming.write_bytes(blob)
     return path
 
 

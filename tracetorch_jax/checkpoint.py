@@ -5,29 +5,39 @@ For a series of checkpoints, of which the oldest are deleted, use orbax's own ``
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
 import pathlib
-import shutil
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._paths import key_name
+from tracetorch_jax._files import finish, replacing, workspace
+from tracetorch_jax._paths import leaves_by_name
 
 __all__ = ["read", "restore", "save"]
+
+_CHECKSUMS = "_CHECKSUMS"
 
 
 def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pathlib.Path:
     """Write a tree of arrays to a folder: parameters, optimiser, carry, PRNG key, step.
 
-    It is written under another name first and renamed when it is complete, so that what stands
-    under `path` is never half a checkpoint, and a checkpoint that is replaced is there until then.
+    It is written in a hidden folder of its own and put under `path` when it is complete. So what
+    is under `path` is never half a checkpoint, nor a mixture of two that were written at once, and
+    a checkpoint that is replaced is there until then. A checksum of every leaf is written too.
 
     Args:
         path: the folder to create.
         state: any tree of arrays and numbers, such as ``{"params": params, "optimiser": state,
-            "carry": carry, "key": key, "step": 1000}``.
+            "carry": carry, "key": key, "step": 1000}``. Whole numbers have at most 64 bits.
         overwrite: whether a checkpoint that is already there is replaced. Nothing else ever is.
 
     Returns:
@@ -37,8 +47,10 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         FileExistsError: there is a checkpoint at `path` already and `overwrite` is False, or there
             is something else.
         ImportError: orbax is missing.
+        OSError: the disk is full; what was there is still there.
         TypeError: `state` holds something else or what is being traced, or is a single array.
-        ValueError: `state` is empty, or an array in it is.
+        ValueError: `state` is empty, or an array in it is; two leaves have one name, "." and "/"
+            being the same; a whole number has more than 64 bits.
 
     Example:
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "step-1"
@@ -49,42 +61,41 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     """
     orbax = _orbax()
     path = _absolute(path)
-    leaves = _leaves(state)
+    leaves = leaves_by_name("state", state)
     if not leaves:
         raise ValueError("`state` must hold at least one array; got none.")
-    if "" in leaves:
+    if leaves.get("") is state:
         raise TypeError(f"`state` must be a tree, such as a dict; got {type(state).__name__}.")
     for name, leaf in leaves.items():
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, bool)):
-            raise TypeError(
-                f"`state` must hold arrays and numbers; got {type(leaf).__name__} at {name}."
-            )
-        if isinstance(leaf, jax.core.Tracer):
-            raise TypeError(f"`state` must hold values; got one being traced at {name}.")
-        if not (_is_key(leaf) or _family(getattr(leaf, "dtype", type(leaf))) in "bifc"):
-            raise TypeError(
-                f"`state` must hold arrays of numbers; got dtype {leaf.dtype} at {name}."
-            )
-        if not np.size(leaf):
-            raise ValueError(
-                f"`state` must not hold empty arrays; got shape {leaf.shape} at {name}."
-            )
+        _check("state", name, leaf)
+    finish(path)
     if path.exists() and not _is_checkpoint(path):
         raise FileExistsError(f"`path` is no checkpoint and is left alone: {path}.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"`path` exists: {path}. Use overwrite=True to replace it.")
     # NumPy's scalars are all that orbax does not take.
     state = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state)
-    replaces = path.exists() and jax.process_count() == 1
-    target = path.with_name(f".{path.name}.incoming") if replaces else path
-    with orbax.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, state, force=overwrite)
-    if replaces:
-        old = path.with_name(f".{path.name}.outgoing")
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-        target.rename(path)
-        shutil.rmtree(old)
+
+    def write(folder: pathlib.Path) -> dict[str, str | None]:
+        with _without_errors_in_the_log(), orbax.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder, state)
+            return {name: _checksum(leaf) for name, leaf in leaves.items()}  # while orbax writes
+
+    if jax.process_index():  # the first process does all that one process can do
+        write(workspace(path, _as_the_first_has_it(0)) / "new")
+        if _as_the_first_has_it(0):
+            raise OSError(f"`path` is not written; the first process says why: {path}.")
+        return path
+    token, written, failed = _as_the_first_has_it(secrets.randbits(32)), False, True
+    try:
+        with replacing(path, overwrite, token) as incoming:
+            sums = write(incoming)
+            written = True
+            (incoming / _CHECKSUMS).write_text(json.dumps(sums))
+        failed = False
+    finally:
+        if written:
+            _as_the_first_has_it(failed)
     return path
 
 
@@ -97,14 +108,16 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
             or what ``jax.eval_shape`` says of it. Arrays are placed as those of `like` are, on
             whatever mesh and by however many processes they were saved; those that are not said to
             lie anywhere, on the first device. Of a number of Python's and an array of no axes,
-            either may stand for the other.
+            either may stand for the other if it can hold the value.
 
     Returns:
-        A tree like `like`.
+        A tree like `like`, with arrays of NumPy where it has them, and where it has shapes of
+        64-bit types without a place and JAX does not hold these.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
         ImportError: orbax is missing.
+        TypeError: `like` holds something else than arrays, shapes and numbers.
         ValueError: the checkpoint is of something else; all that is missing, unknown or of another
             shape or dtype is listed, and nothing is loaded. Or it is damaged.
 
@@ -114,30 +127,31 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         >>> checkpoint.restore(path, like=jax.eval_shape(lambda: state))["step"].item()
         1
     """
-    orbax = _orbax()
     path = _absolute(path)
-    if not _is_checkpoint(path):
-        raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
-    with orbax.StandardCheckpointer() as checkpointer:
-        _compare(_leaves(_saved(checkpointer, path)), _leaves(like), path)
-        restored = checkpointer.restore(path, jax.tree.map(_placed, like))
-    # A checkpoint only says of PRNG keys what they are once they are read.
-    got, want = _leaves(restored), _leaves(like)
-    problems = [
-        f"has {name} as {got[name].dtype} instead of {want[name].dtype}"
-        for name in want
-        if _is_key(got[name]) != _is_key(want[name])
-        or (_is_key(want[name]) and got[name].dtype != want[name].dtype)
-    ]
+    wanted, structure = leaves_by_name("like", like), jax.tree.structure(like)
+    for name, leaf in wanted.items():
+        _check("like", name, leaf)
+
+    def targets(saved: Any) -> Any:
+        leaves = leaves_by_name("path", saved)
+        _compare(leaves, wanted, path)
+        return jax.tree.unflatten(
+            structure, [_target(leaves[name], wanted[name]) for name in wanted]
+        )
+
+    restored = jax.tree.leaves(_load(path, targets))
+    problems, result = [], []
+    for (name, want), got in zip(wanted.items(), restored, strict=True):
+        # A checkpoint only says of PRNG keys what they are once they are read.
+        if (_is_key(got) or _is_key(want)) and got.dtype != want.dtype:
+            problems.append(f"has {name} as {got.dtype} instead of {want.dtype}")
+            continue
+        result.append(_converted(got, want))
+        if result[-1] is None:
+            problems.append(f"has {name} as {got}, which {_kind(want)} can't hold")
     if problems:
         raise ValueError(f"`like` must match the checkpoint at {path}, which {problems[0]}.")
-    return jax.tree.map(
-        lambda wanted, x: (
-            jnp.asarray(x) if isinstance(wanted, jax.ShapeDtypeStruct) and not _is_key(x) else x
-        ),
-        like,
-        restored,
-    )
+    return jax.tree.unflatten(structure, result)
 
 
 def read(path: str | pathlib.Path) -> Any:
@@ -148,7 +162,8 @@ def read(path: str | pathlib.Path) -> Any:
 
     Returns:
         A tree of dicts, lists, arrays on the first device, and numbers. Containers of other kinds,
-        an optimiser's say, come as dicts and lists.
+        an optimiser's say, come as dicts and lists. Arrays of 64-bit types are NumPy's, unless
+        ``jax_enable_x64`` lets JAX hold them.
 
     Raises:
         FileNotFoundError: there is no checkpoint at `path`.
@@ -160,33 +175,146 @@ def read(path: str | pathlib.Path) -> Any:
         >>> checkpoint.read(path)["a"][1]
         3
     """
+    return _load(_absolute(path), lambda saved: jax.tree.map(_target, saved, saved))
+
+
+def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
+    """The tree in a checkpoint, if it is what was saved.
+
+    Args:
+        path: where it is.
+        targets: from what orbax says that is saved, makes a tree of what it is to give.
+    """
     orbax = _orbax()
-    path = _absolute(path)
-    folders = [folder for folder in (path, path / "default") if (folder / "_METADATA").exists()]
-    if not folders:
-        raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
+    while True:
+        finish(path)
+        if not _is_checkpoint(path):
+            raise FileNotFoundError(f"`path` must be a checkpoint; there is none at {path}.")
+        managed = path / "default"
+        folder, found = managed if (managed / "_METADATA").exists() else path, path.stat()
+        try:
+            with orbax.StandardCheckpointer() as checkpointer:
+                with _explained(path):
+                    sums = _saved_checksums(folder)
+                    saved = checkpointer.metadata(folder)
+                    saved = getattr(getattr(saved, "item_metadata", saved), "tree", None)
+                    if saved is None:
+                        raise ValueError("it holds no tree of arrays")
+                target = targets(saved)
+                with _explained(path):
+                    tree = checkpointer.restore(folder, target)
+                    _verify(tree, sums)
+            return tree
+        except ValueError:
+            # Another process may have replaced it meanwhile.
+            if not path.exists() or os.path.samestat(found, path.stat()):
+                raise
 
-    def like(saved: Any) -> Any:
-        if _is_number(saved):
-            return np.dtype(saved.dtype).type(0).item()
-        return _on_first_device(saved)
 
-    with orbax.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(
-            folders[0], jax.tree.map(like, _saved(checkpointer, folders[0]))
-        )
-
-
-def _saved(checkpointer: Any, path: pathlib.Path) -> Any:
-    """What a checkpoint says that it holds: a tree of shapes and dtypes."""
-    saved = checkpointer.metadata(path)
-    tree = getattr(getattr(saved, "item_metadata", saved), "tree", None)
-    if tree is None:
+@contextlib.contextmanager
+def _explained(path: pathlib.Path) -> Iterator[None]:
+    """Say of whatever the readers of other formats stumble over which checkpoint it is in."""
+    try:
+        yield
+    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"`path` holds a checkpoint that can't be read: {path}. It is damaged or was made "
-            f"by something else."
-        )
-    return tree
+            f"`path` holds a checkpoint that can't be read: {path}. It is damaged or was made by "
+            f"something else ({type(error).__name__}: {said})."
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_errors_in_the_log() -> Iterator[None]:
+    """Keep orbax from logging, in hundreds of lines, an error that it raises anyway."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    log = logging.getLogger("absl")
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)
+
+
+def _as_the_first_has_it(value: int) -> int:
+    """A number that all processes take from the first one."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.uint32(value)))
+
+
+def _saved_checksums(folder: pathlib.Path) -> dict[str, str | None]:
+    """Checksums by name of leaf; none if the checkpoint is an old one."""
+    file = folder / _CHECKSUMS
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
+def _checksum(leaf: Any) -> str | None:
+    """What a leaf is, with a checksum of its bytes; None if only several processes hold it all."""
+    kind, data = _kind(leaf), leaf
+    if _is_key(leaf):
+        kind, data = f"{leaf.dtype}{list(leaf.shape)}", jax.random.key_data(leaf)
+    if isinstance(data, jax.Array):
+        if data.is_fully_replicated:
+            data = data.addressable_data(0)
+        elif not data.is_fully_addressable:
+            return None
+    data = np.asarray(data)
+    if data.dtype.byteorder == ">":
+        data = data.astype(data.dtype.newbyteorder("<"))
+    return f"{kind} {zlib.crc32(np.ascontiguousarray(data).reshape(-1).view(np.uint8)):08x}"
+
+
+def _verify(tree: Any, sums: dict[str, str | None]) -> None:
+    """Raise unless all leaves are what they were when they were saved."""
+    leaves = leaves_by_name("path", tree) if sums else {}
+    for name in sums.keys() | leaves.keys():
+        got = _checksum(leaves[name]) if name in leaves else "nothing"
+        want = sums.get(name, "nothing")
+        if None not in (got, want) and got != want:
+            raise ValueError(f"{name} is damaged: its checksum is of {want}, its data are {got}")
+
+
+def _target(saved: Any, wanted: Any) -> Any:
+    """What orbax is asked for: a number, an array of NumPy, or one on a device."""
+    if _is_number(saved):
+        return np.dtype(saved.dtype).type(0).item()
+    on_host = _is_number(wanted) or isinstance(wanted, (np.ndarray, np.generic))
+    if on_host or not _is_held(saved.dtype):
+        return np.broadcast_to(np.zeros((), saved.dtype), saved.shape)
+    if isinstance(wanted, jax.Array):
+        return wanted
+    place = wanted.sharding if isinstance(wanted, jax.ShapeDtypeStruct) else None
+    return jax.ShapeDtypeStruct(wanted.shape, wanted.dtype, sharding=place or _first_device())
+
+
+def _converted(got: Any, wanted: Any) -> Any:
+    """A leaf as `like` has it; None if that can't hold its value."""
+    if isinstance(wanted, np.generic) and not _is_number(got):
+        return got[()]
+    if not (_is_number(got) or _is_number(wanted)):
+        return got
+    value, families = np.asarray(got), (_family(got), _family(wanted))
+    if _is_number(wanted):
+        new = {"b": bool, "i": int, "f": float}[families[1]](value)
+    else:
+        with np.errstate(over="ignore"):
+            new = value.astype(wanted.dtype)
+    whole = "f" not in families or families[0] == "i"
+    if int(new) != int(value) if whole else np.isfinite(new) != np.isfinite(value):
+        return None
+    if isinstance(wanted, np.generic):
+        return new[()]
+    if _is_number(wanted) or isinstance(wanted, np.ndarray) or not _is_held(wanted.dtype):
+        return new
+    return jax.device_put(new, wanted.sharding or _first_device())
 
 
 def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) -> None:
@@ -195,40 +323,75 @@ def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) 
     problems += [f"has unknown {name}" for name in saved if name not in wanted]
     # What a model is shows in its parameters; optimiser and carry only follow them.
     common = [name for name in wanted if name in saved]
-    for name in sorted(common, key=lambda name: "params" not in name.split(".")):
+    for name in sorted(common, key=lambda name: "params" not in name.split("/")):
         got, want = _kind(saved[name]), _kind(wanted[name])
         if got != want and not _same_number(saved[name], wanted[name]):
             problems.append(f"has {name} as {got} instead of {want}")
+        elif getattr(wanted[name], "sharding", None) and not (
+            _is_key(wanted[name]) or _is_held(wanted[name].dtype)
+        ):
+            problems.append(f"has {name} as {got}, which no device holds without jax_enable_x64")
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
         raise ValueError(f"`like` must match the checkpoint at {path}, which {shown}.")
 
 
+def _check(argument: str, name: str, leaf: Any) -> None:
+    """Raise unless a leaf can be saved."""
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float, bool)):
+        raise TypeError(
+            f"`{argument}` must hold arrays and numbers; got {type(leaf).__name__} at {name}."
+        )
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(f"`{argument}` must hold values; got one being traced at {name}.")
+    if isinstance(leaf, int) and not -(2**63) <= leaf < 2**64:
+        raise ValueError(
+            f"`{argument}` must hold whole numbers of at most 64 bits; got {leaf} at {name}."
+        )
+    if not _is_key(leaf) and _family(leaf) not in "bifc":
+        raise TypeError(
+            f"`{argument}` must hold arrays of numbers; got dtype {leaf.dtype} at {name}."
+        )
+    if not np.size(leaf):
+        raise ValueError(
+            f"`{argument}` must not hold empty arrays; got shape {leaf.shape} at {name}."
+        )
+
+
 def _is_number(leaf: Any) -> bool:
     """Whether a leaf is a number of Python's, or was when it was saved."""
-    return isinstance(leaf, (bool, int, float)) or type(leaf).__name__ == "ScalarMetadata"
+    if type(leaf).__name__ == "ScalarMetadata":
+        return True
+    return isinstance(leaf, (bool, int, float)) and not isinstance(leaf, np.generic)
 
 
 def _same_number(saved: Any, wanted: Any) -> bool:
-    """Whether one is a number of Python's for which the other can stand without loss."""
+    """Whether one is a number of Python's for which the other can stand."""
     if not (_is_number(saved) or _is_number(wanted)) or _is_key(wanted):
         return False
     if getattr(saved, "shape", ()) or getattr(wanted, "shape", ()):
         return False
-    got, want = (_family(getattr(leaf, "dtype", type(leaf))) for leaf in (saved, wanted))
+    got, want = _family(saved), _family(wanted)
     return got == want or (got, want) == ("i", "f")
 
 
-def _family(kind: Any) -> str:
+def _family(leaf: Any) -> str:
     """b, i, f or c for truth values, whole numbers, floating point and complex numbers; else ?."""
-    dtype: Any = np.dtype(kind)
+    dtype: Any = np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     kinds: dict[str, Any] = {
         "b": jnp.bool_,
         "i": jnp.integer,
         "f": jnp.floating,
         "c": jnp.complexfloating,
     }
-    return next((letter for letter in kinds if jnp.issubdtype(dtype, kinds[letter])), "?")
+    known = next((letter for letter in kinds if jnp.issubdtype(dtype, kinds[letter])), "?")
+    # Nothing reads the wide numbers of C's long double.
+    return known if dtype.itemsize <= (16 if known == "c" else 8) else "?"
+
+
+def _is_held(dtype: Any) -> bool:
+    """Whether arrays on devices can be of a type; 64 bits take ``jax_enable_x64``."""
+    return jax.dtypes.canonicalize_dtype(dtype) == dtype
 
 
 def _is_key(leaf: Any) -> bool:
@@ -238,30 +401,15 @@ def _is_key(leaf: Any) -> bool:
 
 def _kind(leaf: Any) -> str:
     """Shape and dtype in words."""
-    if isinstance(leaf, (bool, int, float)):
-        return f"a number ({type(leaf).__name__})"
     if _is_number(leaf):
-        return f"a number ({np.dtype(leaf.dtype).name.rstrip('0123456789')})"
+        return f"a number ({ {'b': 'bool', 'i': 'int', 'f': 'float'}[_family(leaf)] })"
     if _is_key(leaf):
         leaf = jax.eval_shape(jax.random.key_data, leaf)
     return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    """Every leaf by its path, in words that do not depend on the containers."""
-    return {".".join(map(key_name, path)): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def _placed(leaf: Any) -> Any:
-    """A leaf that says where it belongs, so that it does not matter where it was."""
-    if not isinstance(leaf, jax.ShapeDtypeStruct) or leaf.sharding is not None:
-        return leaf
-    return _on_first_device(leaf)
-
-
-def _on_first_device(leaf: Any) -> jax.ShapeDtypeStruct:
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+def _first_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _absolute(path: str | pathlib.Path) -> pathlib.Path:
@@ -270,7 +418,8 @@ def _absolute(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def _is_checkpoint(path: pathlib.Path) -> bool:
-    return (path / "_CHECKPOINT_METADATA").exists()
+    """Whether there is one, or what is left of one."""
+    return any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA", _CHECKSUMS))
 
 
 def _orbax() -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tracetorch_jax import _advice
 from tracetorch_jax._checks import check_linen
+from tracetorch_jax._paths import path_name
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.recording import Recording, each_unrolled, record
@@ -246,7 +247,7 @@ class _Sources:
     def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of Flax methods."""
         out = next_fun(*args, **kwargs)
-        module, path = context.module, "/".join(context.module.path)
+        module, path = context.module, path_name(context.module.path)
         if isinstance(module, TraceCell) and context.method_name == "unroll":
             if self._last is not None:
                 self.of[path] = self._last
@@ -309,7 +310,7 @@ def _not_finite(given: _advice.Inputs | None, params: Any) -> tuple[list[str], s
         cause = "the input"
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.isfinite(np.asarray(leaf, np.float64)).all():
-            name = "/".join(str(getattr(key, "key", key)) for key in path)
+            name = path_name(path)
             problems.append(
                 f"`{name}` is not finite. Go back to parameters from before this happened, and "
                 f"train with a lower learning rate or with `optax.clip_by_global_norm(1.0)`."

@@ -238,7 +238,8 @@ def save(
     if not isinstance(program, Exported):
         raise TypeError(f"`program` must be a jax.export.Exported; got {type(program).__name__}.")
     path = free_path(path, overwrite)
-    return write(path, _with_flatbuffers(lambda: sealed(program.serialize(vjp_order=vjp_order))))
+    blob = _with_flatbuffers(lambda: sealed(program.serialize(vjp_order=vjp_order)))
+    return write(path, blob, overwrite)
 
 
 def load(path: str | os.PathLike[str]) -> Exported:

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax._axes import check_count, lengths_of, steps_of, time_first, zero_padding
 from tracetorch_jax._checks import check_linen
+from tracetorch_jax._paths import path_name
 
 __all__ = [
     "Operations",
@@ -201,7 +202,7 @@ def synaptic_operations(
         out = next_fun(*inputs, **options)
         if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
-            calls.setdefault("/".join(layer.path), []).append(call)
+            calls.setdefault(path_name(layer.path), []).append(call)
         return out
 
     with nn.intercept_methods(intercept):

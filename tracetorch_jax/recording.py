@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_linen
+from tracetorch_jax._paths import path_name
 from tracetorch_jax.snn import TraceCell
 
 __all__ = ["Recording", "record"]
@@ -127,7 +128,7 @@ def each_unrolled(
         if not (isinstance(cell, TraceCell) and context.method_name == "unroll"):
             return next_fun(*args, **kwargs)
         carry, ys = next_fun(*args, **kwargs)
-        return carry, watch("/".join(cell.path), cell, jnp.asarray(args[1]), ys)
+        return carry, watch(path_name(cell.path), cell, jnp.asarray(args[1]), ys)
 
     return intercept
 

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tracetorch_jax._paths import path_name
+
 __all__ = ["partition_specs", "shard", "shardings"]
 
 _SHOWN = 10
@@ -173,7 +175,7 @@ def _sizes(mesh: Mesh) -> str:
 
 
 def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/") or "the array"
+    return path_name(path) or "the array"
 
 
 def _raise(rule: str, problems: list[str]) -> None:

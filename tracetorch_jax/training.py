@@ -15,7 +15,7 @@ from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
 from tracetorch_jax._dtypes import countable
 from tracetorch_jax._online import OnlineState, online
-from tracetorch_jax._paths import key_name
+from tracetorch_jax._paths import key_name, path_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
 from tracetorch_jax.functional.placement import place_state
 
@@ -240,8 +240,7 @@ def _kind(path: Any) -> Kind:
     """What a parameter is, by its name."""
     known = kind_of(_leaf_name(path))
     if known is None:
-        where = "/".join(map(key_name, path))
-        raise ValueError(f"`params` must hold parameters of known layers; got {where}.")
+        raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
     return known
 
 

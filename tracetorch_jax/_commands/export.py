@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 HELP = "make a program that runs without the model's code"
 DESCRIPTION = """\
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="PATH",
         help="where in the checkpoint the variables are (params, batch_stats, ...): by default at "
-        "the top; state.model for what is under 'model' of 'state'",
+        "the top; state/model for what is under 'model' of 'state'",
     )
     parser.add_argument("--dtype", default="float32", help="of the input (default: float32)")
     parser.add_argument("--seq-lengths", metavar="SHAPE", help='take lengths as well: "b"')
@@ -108,7 +109,7 @@ def _model(spec: str) -> nn.Module:
 
 def _variables(tree: Any, at: str) -> dict[str, Any]:
     """The collections of a checkpoint that a model can have."""
-    for part in filter(None, at.split(".")):
+    for part in filter(None, at.split("/")):
         if not isinstance(tree, Mapping) or part not in tree:
             raise ValueError(f"--at {at}: the checkpoint has no {part!r} there; {_held(tree)}.")
         tree = tree[part]
@@ -119,7 +120,7 @@ def _variables(tree: Any, at: str) -> dict[str, Any]:
         name: collection
         for name, collection in tree.items()
         if isinstance(collection, Mapping)
-        and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(collection))
+        and all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(collection))
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax._commands._text import table
-from tracetorch_jax._paths import key_name
+from tracetorch_jax._paths import path_name
 from tracetorch_jax._programs import kind_of
 from tracetorch_jax.functional.constraints import DECAY, Constraint, half_life
 
@@ -41,8 +41,7 @@ def _checkpoint(path: pathlib.Path) -> str:
 
     groups: dict[str, dict[str, Any]] = {}
     for keys, leaf in jax.tree.leaves_with_path(checkpoint.read(path)):
-        names = [key_name(key) for key in keys]
-        groups.setdefault(".".join(names[:-1]), {})[names[-1]] = leaf
+        groups.setdefault(path_name(keys[:-1]), {})[path_name(keys[-1:])] = leaf
     leaves = [leaf for group in groups.values() for leaf in group.values()]
     learnt = _parameters(groups)
     count = sum(np.size(leaf) for name in learnt for leaf in groups[name].values())
@@ -70,7 +69,7 @@ def _parameters(groups: dict[str, Any]) -> list[str]:
     depths = {
         folder: parts.index("params")
         for folder in groups
-        if "params" in (parts := folder.split("."))
+        if "params" in (parts := folder.split("/"))
     }
     if not depths:
         return list(groups)
@@ -141,7 +140,6 @@ def _program(path: pathlib.Path) -> str:
 
 def _arrays(tree: Any) -> str:
     rows = [
-        (".".join(map(key_name, keys)) or "ys", kind_of(leaf))
-        for keys, leaf in jax.tree.leaves_with_path(tree)
+        (path_name(keys) or "ys", kind_of(leaf)) for keys, leaf in jax.tree.leaves_with_path(tree)
     ]
     return table(rows, indent=2)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 
-from tracetorch_jax._paths import leaves_by_path
+from tracetorch_jax._paths import leaves_by_path, path_name
 
 _COLLECTIONS: dict[type, str] = {nnx.Param: "params", nnx.BatchStat: "batch_stats"}
 
@@ -73,8 +73,8 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
     """
     wanted = _by_linen_path(model)
     given = leaves_by_path(nn.unbox(dict(variables)))
-    problems = [f"lacks {'/'.join(path)}" for path in wanted if path not in given]
-    problems += [f"has unknown {'/'.join(path)}" for path in given if path not in wanted]
+    problems = [f"lacks {path_name(path)}" for path in wanted if path not in given]
+    problems += [f"has unknown {path_name(path)}" for path in given if path not in wanted]
     for path in wanted:
         if path in given:
             got, want = (
@@ -82,7 +82,7 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
                 for x in (given[path], wanted[path].get_value())
             )
             if got != want:
-                problems.append(f"has {'/'.join(path)} as {got} instead of {want}")
+                problems.append(f"has {path_name(path)} as {got} instead of {want}")
     if problems:
         raise ValueError(
             f"`variables` must match {type(model).__name__}; it {'; '.join(problems)}."
@@ -108,6 +108,6 @@ def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable]:
             else:
                 names.append(str(key))
         if tuple(names) in found:
-            raise ValueError(f"`model` has two variables that are {'/'.join(names)} in linen.")
+            raise ValueError(f"`model` has two variables that are {path_name(names)} in linen.")
         found[tuple(names)] = variable
     return found

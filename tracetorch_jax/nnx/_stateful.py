@@ -11,6 +11,7 @@ from flax import nnx
 
 from tracetorch_jax._cell import Cell
 from tracetorch_jax._checks import check_names
+from tracetorch_jax._paths import path_name
 from tracetorch_jax._stack import Stack
 from tracetorch_jax.nnx._front_end import NNX
 from tracetorch_jax.nnx._unroll import Unroll
@@ -274,7 +275,7 @@ def load_states(model: nnx.Module, states: Mapping[str, Any]) -> None:
 
 def _stateful_layers(model: nnx.Module) -> dict[str, Stateful]:
     found = {
-        "/".join(map(str, path)) or ".": node
+        path_name(path) or ".": node
         for path, node in nnx.iter_graph(model)
         if isinstance(node, Stateful)
     }

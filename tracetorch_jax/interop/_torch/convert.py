@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._paths import leaves_by_path
+from tracetorch_jax._paths import leaves_by_path, path_name
 from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
 from tracetorch_jax.interop._torch.state_dict import SHOWN, StateDict, arrays_of, grouped, without
@@ -177,7 +177,7 @@ def _named(modules: list[Found], names: Mapping[str, str] | None) -> dict[str, F
     check_names(names)
     names = names or {}
     renamed = {path: prefix for prefix, path in names.items()}
-    prefixes = {renamed.get("/".join(m.path), m.name): "/".join(m.path) for m in modules}
+    prefixes = {renamed.get(path_name(m.path), m.name): path_name(m.path) for m in modules}
     return match(prefixes, modules, prefixes | {**names})
 
 
@@ -220,10 +220,10 @@ def _like(key: str, array: np.ndarray, old: np.ndarray) -> np.ndarray:
 def _own_leaves(variables: Any, found: Survey) -> dict[Path, np.ndarray]:
     """A model's variables by path, or an error that lists what is wrong with them."""
     got, wanted = leaves_by_path(variables), leaves_by_path(found.variables)
-    problems = [f"lacks {'/'.join(path)!r}" for path in wanted if path not in got]
-    problems += [f"has unknown {'/'.join(path)!r}" for path in got if path not in wanted]
+    problems = [f"lacks {path_name(path)!r}" for path in wanted if path not in got]
+    problems += [f"has unknown {path_name(path)!r}" for path in got if path not in wanted]
     problems += [
-        f"has {'/'.join(path)!r} as {list(np.shape(got[path]))} instead of {list(leaf.shape)}"
+        f"has {path_name(path)!r} as {list(np.shape(got[path]))} instead of {list(leaf.shape)}"
         for path, leaf in wanted.items()
         if path in got and np.shape(got[path]) != leaf.shape
     ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import numpy as np
 
+from tracetorch_jax._paths import path_name
 from tracetorch_jax.interop._torch.layouts import layout_of
 from tracetorch_jax.interop._torch.survey import Found
 
@@ -52,7 +53,7 @@ def match(
         }
     example = ""
     if prefixes and modules:
-        example = f", such as {{{prefixes[0]!r}: {'/'.join(modules[0].path)!r}, ...}}"
+        example = f", such as {{{prefixes[0]!r}: {path_name(modules[0].path)!r}, ...}}"
     raise ValueError(
         f"`state_dict` and `model` must have the same modules, by the same names or in a stack; "
         f"got {sorted(prefixes, key=_natural)} and {[module.label for module in modules]}. If "
@@ -69,7 +70,7 @@ def check_names(names: Mapping[str, str] | None) -> None:
 def _by_mapping(
     prefixes: list[str], modules: list[Found], names: Mapping[str, str]
 ) -> dict[str, Found]:
-    paths = {"/".join(module.path): module for module in modules}
+    paths = {path_name(module.path): module for module in modules}
     problems = [f"lacks {prefix!r}" for prefix in prefixes if prefix not in names]
     problems += [f"has unknown {prefix!r}" for prefix in names if prefix not in prefixes]
     problems += [f"lacks {module.label}" for p, module in paths.items() if p not in names.values()]

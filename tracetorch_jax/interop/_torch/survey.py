@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_linen
-from tracetorch_jax._paths import leaves_by_path
+from tracetorch_jax._paths import leaves_by_path, path_name
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 _HOLDERS = (list, tuple, Mapping)
@@ -55,7 +55,7 @@ class Found:
     @property
     def label(self) -> str:
         """Type and path in words."""
-        where = f" {'/'.join(self.path)!r}" if self.path else ""
+        where = f" {path_name(self.path)!r}" if self.path else ""
         return f"{type(self.module).__name__}{where}"
 
 
@@ -106,14 +106,14 @@ def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
         owner = tuple(names[:-1])
         while owner not in seen:
             owner = owner[:-1]
-        owned.setdefault(owner, {})[collection, "/".join(names[len(owner) :])] = leaf
+        owned.setdefault(owner, {})[collection, path_name(names[len(owner) :])] = leaf
     modules = [
         Found(path, seen[path], _name(path, seen), owned[path], position, calls.get(path))
         for position, path in enumerate(owned)
         if owned[path] or isinstance(seen[path], TraceCell)
     ]
     gated = [
-        f"{type(module).__name__} {'/'.join(path)!r}"
+        f"{type(module).__name__} {path_name(path)!r}"
         for path, module in seen.items()
         if isinstance(module, _CELLS_OF_FLAX)
     ]
