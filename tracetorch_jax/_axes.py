@@ -21,10 +21,18 @@ def known(x: Any) -> np.ndarray | None:
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def plain(number: Any) -> Any:
-    """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap."""
+def plain(number: Any, dtype: Any = None) -> Any:
+    """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap.
+
+    With the floating `dtype` of what it meets, it is floating: a known number as Python's own, a
+    traced number or an array in that dtype.
+    """
     value = known(number)
-    return number if value is None or value.ndim else value.item()
+    if value is not None and not value.ndim:
+        return value.item() if dtype is None else float(value)
+    if dtype is None:
+        return number
+    return jnp.asarray((number if value is None else value).astype(dtype))
 
 
 def check_values(name: str, x: Any, inside: Any, rule: str) -> None:

@@ -291,7 +291,7 @@ def population(
     if not values.ndim:
         raise ValueError("`values` must have an axis of features; got a scalar.")
     neurons = check_count("num_neurons", num_neurons, 2)
-    low, high = plain(low), plain(high)
+    low, high = plain(low, values.dtype), plain(high, values.dtype)
     if not low < high:
         raise ValueError(f"`low` must be less than `high`; got {low!r} and {high!r}.")
     if width is None:
@@ -326,7 +326,7 @@ def _level(threshold: ArrayLike, steps: jax.Array) -> jax.Array:
         raise ValueError(
             f"`threshold` must broadcast against a step of shape {steps.shape[1:]}; got {shape}."
         )
-    return jnp.broadcast_to(jnp.asarray(threshold, steps.dtype), (1, *steps.shape[1:]))
+    return jnp.broadcast_to(plain(threshold, steps.dtype), (1, *steps.shape[1:]))
 
 
 def _as_given(xs: jax.Array, time_major: bool) -> jax.Array:

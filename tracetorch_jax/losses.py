@@ -501,7 +501,7 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
 
 def _wanted(labels: jax.Array, like: jax.Array, correct: Any, incorrect: Any) -> jax.Array:
     """Rows of `incorrect`, and `correct` for the label; NaN for labels out of range."""
-    correct, incorrect = plain(correct), plain(incorrect)
+    correct, incorrect = (plain(number, like.dtype) for number in (correct, incorrect))
     inside = (labels >= 0) & (labels < like.shape[-1])
     rows = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
     return jnp.where(inside[..., None], rows, jnp.nan) * (correct - incorrect) + incorrect

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from tracetorch_jax._dtypes import asarray
+
 
 def _floating(name: str, value: ArrayLike) -> jax.Array:
-    array = jnp.asarray(value)
+    array = asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"`{name}` must be real; got dtype {array.dtype}.")
     if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -17,6 +17,7 @@ import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax._checks import check_spike
+from tracetorch_jax._dtypes import asarray
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -346,7 +347,7 @@ def step(
     """
     for each in spike if isinstance(spike, tuple) else (spike,):
         check_spike("spike", each)
-    x = jnp.asarray(x)
+    x = asarray(x)
     return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
 
 
