@@ -69,11 +69,18 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """A number greater than 0, or an array of them."""
+def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
+    """A number greater than 0, or an array of them, also in the `dtype` of what it meets."""
     values = _numbers(name, value)
     if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"`{name}` must be finite and greater than 0; got {value!r}.")
+    if values is not None and dtype is not None:
+        info = jnp.finfo(dtype)  # what is below `tiny` may be flushed to 0
+        if not np.all((info.tiny <= values.astype(float)) & (values.astype(float) <= info.max)):
+            raise ValueError(
+                f"`{name}` must be finite and greater than 0, also as {info.dtype}; got {value!r}."
+            )
+    return plain(value, dtype)
 
 
 def real(name: str, x: Any) -> jax.Array:
