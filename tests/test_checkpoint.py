@@ -590,7 +590,7 @@ def distinct(tree):
 
 
 # Saving is slow, so that a few large trees say more than many small ones.
-@settings(max_examples=settings().max_examples // 4, deadline=None)
+@settings(max_examples=settings().max_examples // 4)
 @given(
     tree=st.lists(st.recursive(LEAVES, containers, max_leaves=10), min_size=2, max_size=12).filter(
         distinct
