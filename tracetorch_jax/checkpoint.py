@@ -213,7 +213,7 @@ def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
 
 @contextlib.contextmanager
 def _explained(path: pathlib.Path) -> Iterator[None]:
-    """Say of whatever the readers of other formats stumble over which checkpoint it is in."""
+    """Turn whatever the readers of other formats raise into an error that names the checkpoint."""
     try:
         yield
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
