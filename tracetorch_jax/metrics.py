@@ -94,7 +94,7 @@ def dead(
 
     Returns:
         Booleans of the shape of the axes after batch and time; their mean is the share. False for a
-        neuron of which a spike is NaN: it is neither dead nor saturated, and nobody knows its rate.
+        neuron of which a spike is NaN, which is neither dead nor saturated.
 
     Raises:
         ValueError: `spikes` has fewer than two axes, or `seq_lengths` does not fit.
@@ -124,7 +124,7 @@ def saturated(
 
     Returns:
         Booleans of the shape of the axes after batch and time; their mean is the share. False for a
-        neuron of which a spike is NaN: it is neither dead nor saturated, and nobody knows its rate.
+        neuron of which a spike is NaN, which is neither dead nor saturated.
 
     Raises:
         ValueError: `rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths` that
