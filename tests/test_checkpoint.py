@@ -1,6 +1,7 @@
 """What is saved comes back, bit by bit, or not at all."""
 
 import collections
+import contextlib
 import gc
 import shutil
 
@@ -290,6 +291,52 @@ def test_a_link_to_a_checkpoint_stays_one(tmp_path):
     for name in (link, path):
         assert_same(checkpoint.restore(name, one), two)
     assert {folder.name for folder in tmp_path.iterdir()} == {"step-1", "latest"}
+
+
+def test_folders_of_any_name(tmp_path):
+    """Of which orbax would take some for patterns, others for addresses."""
+    one, two = ({"a": np.full(2, i), "key": jax.random.key(i)} for i in range(2))
+    plain = checkpoint.save(tmp_path / "plain", one)
+    for name in ("run[0],lr=*", "a\\b", "**", "gs:", "?\n é"):
+        path = tmp_path / name / "it[1]"
+        checkpoint.save(path, two)
+        checkpoint.save(path, one, overwrite=True)
+        copied = shutil.copytree(plain, tmp_path / name / "copied")
+        moved = path.rename(tmp_path / "moved")
+        for found in (moved, copied):
+            assert bits(checkpoint.read(found)) == bits(one)
+            assert bits(checkpoint.restore(found, two)) == bits(one)
+        shutil.rmtree(moved)
+    for name in ("a" * 255, "é" * 127):  # file systems allow 255 bytes, in hidden names too
+        path = checkpoint.save(tmp_path / name, one)
+        assert bits(checkpoint.read(path)) == bits(one)
+
+
+@orbax_fails
+def test_what_orbax_would_not_read_is_not_written(tmp_path, monkeypatch):
+    one, two = ({"a": np.full(2, i), "key": jax.random.key(i)} for i in range(2))
+    path = checkpoint.save(tmp_path / "[0]" / "it", one)
+    monkeypatch.setattr(checkpoint, "plainly", contextlib.nullcontext)
+    with pytest.raises(ValueError, match="is not written, as orbax would not find a there: .*/it"):
+        checkpoint.save(path, two, overwrite=True)
+    monkeypatch.undo()
+    assert bits(checkpoint.read(path)) == bits(one)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("act", ["read", "restore", "save"])
+def test_paths_that_lead_nowhere(act, tmp_path):
+    def to(path):
+        state = {"a": np.ones(2)}
+        if act == "save":
+            return checkpoint.save(path, state)
+        return checkpoint.read(path) if act == "read" else checkpoint.restore(path, state)
+
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in ("~there_is_no_such_user/it", loop / "it"):
+        with pytest.raises((OSError, ValueError), match=str(path)):
+            to(path)
 
 
 def bits(tree):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._files import finish, replacing, workspace
+from tracetorch_jax._files import absolute, finish, plainly, replacing, workspace
 from tracetorch_jax._paths import leaves_by_name
 
 __all__ = ["read", "restore", "save"]
@@ -60,7 +60,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         [1.0, 1.0, 1.0]
     """
     orbax = _orbax()
-    path = _absolute(path)
+    path = absolute(path)
     leaves = leaves_by_name("state", state)
     if not leaves:
         raise ValueError("`state` must hold at least one array; got none.")
@@ -77,8 +77,12 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     state = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state)
 
     def write(folder: pathlib.Path) -> dict[str, str | None]:
-        with _without_errors_in_the_log(), orbax.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder, state)
+        with (
+            _without_errors_in_the_log(),
+            plainly(folder.parent) as parent,
+            orbax.StandardCheckpointer() as checkpointer,
+        ):
+            checkpointer.save(parent / folder.name, state)
             return {name: _checksum(leaf) for name, leaf in leaves.items()}  # while orbax writes
 
     if jax.process_index():  # the first process does all that one process can do
@@ -92,6 +96,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
             sums = write(incoming)
             written = True
             (incoming / _CHECKSUMS).write_text(json.dumps(sums))
+            _check_written(incoming, path, leaves)
         failed = False
     finally:
         if written:
@@ -127,7 +132,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         >>> checkpoint.restore(path, like=jax.eval_shape(lambda: state))["step"].item()
         1
     """
-    path = _absolute(path)
+    path = absolute(path)
     wanted, structure = leaves_by_name("like", like), jax.tree.structure(like)
     for name, leaf in wanted.items():
         _check("like", name, leaf)
@@ -175,7 +180,7 @@ def read(path: str | pathlib.Path) -> Any:
         >>> checkpoint.read(path)["a"][1]
         3
     """
-    return _load(_absolute(path), lambda saved: jax.tree.map(_target, saved, saved))
+    return _load(absolute(path), lambda saved: jax.tree.map(_target, saved, saved))
 
 
 def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
@@ -193,22 +198,40 @@ def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
         managed = path / "default"
         folder, found = managed if (managed / "_METADATA").exists() else path, path.stat()
         try:
-            with orbax.StandardCheckpointer() as checkpointer:
+            with plainly(folder) as plain, orbax.StandardCheckpointer() as checkpointer:
                 with _explained(path):
                     sums = _saved_checksums(folder)
-                    saved = checkpointer.metadata(folder)
-                    saved = getattr(getattr(saved, "item_metadata", saved), "tree", None)
-                    if saved is None:
-                        raise ValueError("it holds no tree of arrays")
+                    saved = _saved_tree(checkpointer, plain)
                 target = targets(saved)
                 with _explained(path):
-                    tree = checkpointer.restore(folder, target)
+                    tree = checkpointer.restore(plain, target)
                     _verify(tree, sums)
             return tree
         except ValueError:
             # Another process may have replaced it meanwhile.
             if not path.exists() or os.path.samestat(found, path.stat()):
                 raise
+
+
+def _saved_tree(checkpointer: Any, folder: pathlib.Path) -> Any:
+    """The tree of what orbax says of each leaf that it saved."""
+    saved = checkpointer.metadata(folder)
+    saved = getattr(getattr(saved, "item_metadata", saved), "tree", None)
+    if saved is None:
+        raise ValueError("it holds no tree of arrays")
+    return saved
+
+
+def _check_written(folder: pathlib.Path, path: pathlib.Path, leaves: dict[str, Any]) -> None:
+    """Raise unless orbax finds all leaves in what it wrote for `path`."""
+    try:
+        with plainly(folder) as plain, _orbax().StandardCheckpointer() as checkpointer:
+            found = leaves_by_name("path", _saved_tree(checkpointer, plain))
+        lost = sorted(leaves.keys() - found.keys())
+    except ValueError:
+        lost = sorted(leaves)
+    if lost:
+        raise ValueError(f"`path` is not written, as orbax would not find {lost[0]} there: {path}.")
 
 
 @contextlib.contextmanager
@@ -410,11 +433,6 @@ def _kind(leaf: Any) -> str:
 
 def _first_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _absolute(path: str | pathlib.Path) -> pathlib.Path:
-    """An absolute path without links, of which one to a checkpoint would be replaced by it."""
-    return pathlib.Path(path).expanduser().resolve()
 
 
 def _is_checkpoint(path: pathlib.Path) -> bool:
