@@ -208,6 +208,39 @@ def test_only_checkpoints_are_overwritten(tmp_path):
         with pytest.raises(FileExistsError, match="`path` is no checkpoint and is left alone"):
             checkpoint.save(path, {"a": jnp.zeros(2)}, overwrite=True)
     assert (folder / "precious").read_text() == file.read_text() == "x"
+    (folder / "precious").rename(folder / "_METADATA")
+    with pytest.raises(FileExistsError, match="`path` is no checkpoint and is left alone"):
+        checkpoint.save(folder, {"a": jnp.zeros(2)}, overwrite=True)
+    assert (folder / "_METADATA").read_text() == "x"
+
+
+def test_what_lies_in_a_checkpoint_is_not_lost(tmp_path):
+    """Such as what it was configured by, or another checkpoint; entries of its own may vary."""
+    path = checkpoint.save(tmp_path / "it", {"a": jnp.zeros(2), "key": KEY})
+    checkpoint.save(path, {"step": 1}, overwrite=True)
+    (path / "ocdbt.process_1").mkdir()
+    checkpoint.save(path, {"a": jnp.zeros(2)}, overwrite=True)
+    checkpoint.save(path / "best", {"a": jnp.zeros(2)})
+    (path / "config.yaml").write_text("x")
+    for other in ("best", "config.yaml"):
+        with pytest.raises(FileExistsError, match=f"more than a checkpoint.* {path / other}"):
+            checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+        assert not checkpoint.read(path)["a"].any()
+        (path / other).rename(tmp_path / other)
+    checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert checkpoint.read(path)["a"].all()
+
+
+def test_steps_of_a_manager_are_not_overwritten(tmp_path):
+    import orbax.checkpoint
+
+    state = {"params": {"raw_beta": jnp.arange(3.0)}}
+    with orbax.checkpoint.CheckpointManager(tmp_path) as manager:
+        manager.save(4, args=orbax.checkpoint.args.StandardSave(state))
+    for path in (tmp_path / "4", tmp_path / "4" / "default"):
+        with pytest.raises(FileExistsError, match="left alone"):
+            checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert_same(checkpoint.read(tmp_path / "4"), state)
 
 
 def test_a_failed_overwrite_leaves_what_was_there(tmp_path, monkeypatch):
@@ -265,6 +298,19 @@ def test_a_damaged_checkpoint_is_called_so(tmp_path):
             checkpoint.restore(path, state)
         with pytest.raises((ValueError, FileNotFoundError), match="`path`"):
             checkpoint.read(path)
+
+
+@orbax_fails
+def test_damage_is_not_logged_as_well(tmp_path, caplog):
+    state = {"a": np.ones(2), "b": jnp.ones(300), "key": KEY, "step": 3}
+    path = checkpoint.save(tmp_path / "it", state)
+    for file in (path / "d").iterdir():
+        file.write_bytes(file.read_bytes()[:-30])
+    for _ in range(4):
+        with pytest.raises(ValueError, match="`path` holds a checkpoint that can't be read"):
+            checkpoint.read(path)
+        gc.collect()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_what_is_no_number_leaves_no_trace(tmp_path):
@@ -441,9 +487,19 @@ def test_a_checkpoint_without_checksums(tmp_path):
     old = shutil.copytree(reference.DATA / "checkpoint", tmp_path / "old")
     assert bits(checkpoint.restore(old, state)) == bits(state)
     assert bits(checkpoint.read(old)) == bits(state)
-    new = checkpoint.save(tmp_path / "new", state)
-    (new / "_CHECKSUMS").unlink()
-    assert bits(checkpoint.read(new)) == bits(state)
+
+
+@orbax_fails
+def test_lost_checksums_are_noticed(tmp_path):
+    """A checkpoint that was written with them is not taken for an old one."""
+    state = {"params": jnp.ones(2), "key": jax.random.key(3), "step": 1}
+    path = checkpoint.save(tmp_path / "new", state)
+    sums = path / "_CHECKSUMS"
+    for left in ("{}", "[]", "null", "", None):
+        sums.unlink() if left is None else sums.write_text(left)
+        for act in (checkpoint.read, lambda path: checkpoint.restore(path, state)):
+            with pytest.raises(ValueError, match=f"can't be read: {path}. It is damaged"):
+                act(path)
 
 
 @orbax_fails
