@@ -70,7 +70,8 @@ def array_spec(
         raise TypeError(f"`dtype` must be a type of numbers; got {dtype!r}.") from error
     if spec.dtype != held:
         raise ValueError(
-            f"`dtype` must be one that JAX holds, such as {held}; {spec.dtype} takes jax_enable_x64."
+            f"`dtype` must be one that JAX holds, such as {held}; "
+            f"{spec.dtype} takes jax_enable_x64."
         )
     return spec
 
