@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import secrets
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ _ENTRIES = {
 }
 # Orbax keeps this, by which a checkpoint that has lost its checksums is no old one.
 _MARK = {"checksums": _CHECKSUMS}
+_saving = threading.Lock()  # orbax confuses, or waits for good, where several threads save
 
 
 def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pathlib.Path:
@@ -87,6 +89,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
 
     def write(folder: pathlib.Path) -> dict[str, str | None]:
         with (
+            _saving,
             _without_errors_in_the_log(),
             plainly(folder.parent) as parent,
             orbax.StandardCheckpointer() as checkpointer,
@@ -266,7 +269,7 @@ def _check_replaced(path: pathlib.Path, new: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _explained(path: pathlib.Path) -> Iterator[None]:
-    """Say of whatever the readers of other formats stumble over which checkpoint it is in."""
+    """Turn whatever the readers of other formats raise into an error that names the checkpoint."""
     try:
         yield
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
