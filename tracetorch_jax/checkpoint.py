@@ -295,7 +295,7 @@ def _without_errors_in_the_log() -> Iterator[None]:
     try:
         yield
     except Exception:
-        gc.collect()  # asyncio logs errors of tasks when these are collected
+        gc.collect(1)  # asyncio logs the errors of tasks when these are collected
         raise
     finally:
         for log in logs:
