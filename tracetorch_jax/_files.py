@@ -19,7 +19,7 @@ except ImportError:  # as on Windows
     fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SPECIAL = set("*?[]\\:")
+_SPECIAL = set("*?[]\\:")  # of patterns, and of addresses such as gs://bucket
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def absolute(
             replaced instead.
 
     Raises:
-        ValueError: there is no such user, or links form a circle.
+        ValueError: there is no such user, or links form a loop.
     """
     try:
         path = pathlib.Path(path).expanduser()
