@@ -475,6 +475,11 @@ def test_errors(i):
         act()
 
 
+def test_pythons_own_types_have_the_width_that_jax_gives_them():
+    program = export.step(DENSE, GIVEN, "b, 3", dtype=float)
+    assert program.in_avals[-1].dtype == jnp.float32
+
+
 def test_streams_start_from_an_input_that_fits():
     program = export.step(DENSE, GIVEN, "b, 3")
     with pytest.raises(ValueError, match=r"`x` must have the shape \[b, 3\]; got \(2, 4\)"):

@@ -68,6 +68,9 @@ def array_spec(
         held = jax.dtypes.canonicalize_dtype(spec.dtype)
     except TypeError as error:
         raise TypeError(f"`dtype` must be a type of numbers; got {dtype!r}.") from error
+    # Of Python's own types JAX chooses the width. NumPy's float64 equals float, but is no class.
+    if isinstance(dtype, type) and dtype in (bool, int, float):
+        return jax.ShapeDtypeStruct(sizes, held)
     if spec.dtype != held:
         raise ValueError(
             f"`dtype` must be one that JAX holds, such as {held}; "
