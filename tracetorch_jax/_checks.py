@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import functools
+import itertools
 import os
 import pathlib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -33,11 +35,7 @@ def check_fixed(name: str, function: Any, hint: str = "") -> None:
     object that is equal to itself although its attributes have changed would silently keep the old
     ones.
     """
-    try:
-        hash(function)
-        changeable = _changeable(function)
-    except TypeError:
-        changeable = function
+    changeable = _changeable(function)
     if changeable is not None:
         raise TypeError(
             f"`{name}` must be a function, or an object that is hashable and equal by value, such "
@@ -46,25 +44,44 @@ def check_fixed(name: str, function: Any, hint: str = "") -> None:
         )
 
 
+_FIXED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, enum.Enum)
+
+
 def _changeable(value: Any) -> Any:
-    """The object behind a function that has attributes which equality does not see, or None."""
-    if isinstance(value, types.MethodType):
-        return _changeable(value.__self__)
-    if isinstance(value, functools.partial):
-        parts = map(_changeable, (value.func, *value.args, *value.keywords.values()))
-        return next((part for part in parts if part is not None), None)
-    if isinstance(value, types.FunctionType | type) or hasattr(value, "__wrapped__"):
-        return None  # also what JAX makes of functions, which has attributes
+    """The part of a value that may change while the value stays equal to itself, or None."""
+    try:
+        hash(value)
+    except TypeError:
+        return value
     kind = type(value)
-    judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
-    attributes = set(getattr(value, "__dict__", ()))
-    if judge is object:
-        attributes |= {base for base in kind.__mro__ if vars(base).get("__slots__")}
-    elif judge is not kind and dataclasses.is_dataclass(judge):
-        attributes -= {field.name for field in dataclasses.fields(judge)}
+    parts: Iterable[Any] = ()
+    if issubclass(kind, _FIXED):
+        pass
+    elif issubclass(kind, types.MethodType):
+        parts = value.__func__, value.__self__
+    elif issubclass(kind, functools.partial):
+        parts = value.func, *value.args, *value.keywords.values()
+    elif kind.__module__.partition(".")[0] in ("jax", "jaxlib", "functools"):
+        # What JAX and `lru_cache` make of functions has attributes, but none of the user's.
+        parts = (getattr(value, "__wrapped__", None),)
     else:
-        return None
-    return value if attributes else None
+        judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
+        made = vars(judge).get("__dataclass_params__")
+        if isinstance(judge.__eq__, types.FunctionType) and not (made and made.eq):
+            return None  # an equality written by hand is believed
+        fields = dataclasses.fields(judge) if made and made.eq else ()
+        compared = {field.name for field in fields if field.compare}
+        sealed = judge is kind and kind.__setattr__ is not object.__setattr__
+        names = {field.name for field in fields}
+        if not sealed:
+            slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+            names |= {*getattr(value, "__dict__", ()), *itertools.chain(*slots)} - {"__weakref__"}
+        if names - compared:
+            return value
+        parts = [getattr(value, name, None) for name in compared]
+        if issubclass(kind, tuple | frozenset):
+            parts = value
+    return next((part for part in map(_changeable, parts) if part is not None), None)
 
 
 def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:

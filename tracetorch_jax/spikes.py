@@ -15,8 +15,10 @@ Each one here is a small immutable object, equal and hashable by value, so two m
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
 
 A compiled program keeps the spike function that it was compiled with. An object whose attributes
-can be set is therefore refused: to change the steepness during training, make a layer with a new
-``spikes.atan(alpha)`` for each phase.
+can be set is therefore refused, as is one that holds such an object, a list, a dict or an array: to
+change the steepness during training, make a layer with a new ``spikes.atan(alpha)`` for each phase.
+A plain function is always taken. What it reads from outside, its own attributes included, is read
+once, when the program is compiled.
 
 To add one, subclass `SpikeFunction` as a frozen dataclass and write `derivative`.
 """
