@@ -404,8 +404,8 @@ class TestFixed:
         [Changes(1.0), ChangesToo(1.0), Slotted(1.0), Unhashable(), Changes(1.0).__call__,
          functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0)),
          functools.update_wrapper(Changes(1.0), jnp.sign), Anything(1.0), jax.jit(Changes(1.0)),
-         *(functools.partial(jnp.add, part) for part in ([1], {}, np.ones(2), jnp.ones(2), ([],))),
-         *(Holds(part) for part in ([1], np.ones(2), (1, []), Changes(1.0), Named([]), Hides())),
+         *(functools.partial(jnp.add, part) for part in ([1], {}, np.ones(()), ([],))),
+         *(Holds(part) for part in ([1], np.ones(2), (1, []), Changes(1.0), jnp.ones(2), Hides())),
          Named([1]), Named(Changes(1.0)), Hides(), Grows(), number()],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
@@ -436,6 +436,7 @@ class TestFixed:
         [ByValue(1.0), Stateless(), spikes.atan(1.0), plain(), jnp.sign, jax.nn.relu,
          jax.jit(lambda u: u), jax.checkpoint(lambda u: u), functools.partial(jnp.clip, max=1.0),
          spikes.atan().__call__, Stateless().__call__, Stateless.static, Stateless().of_class,
+         functools.partial(jnp.clip, max=jnp.array(1.0)),
          jax.tree_util.Partial(jnp.clip, max=1.0), Named(1.0)],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip

@@ -179,7 +179,7 @@ def _of_neurons(layer: Layer, after_others: bool) -> Remarks:
     if layer.stuck >= SOME:
         notes.append(
             f"{layer.stuck:.0%} of the neurons fire with one sign at nearly every step: they cost "
-            f"energy and say little. {_penalty('rate')}"
+            f"energy and carry little information. {_penalty('rate')}"
         )
     elif rate > ACTIVE:
         notes.append(
@@ -245,7 +245,7 @@ def _few_dead(layer: Layer) -> str:
     return (
         f"{layer.dead.mean():.0%} of the neurons never fire on this batch. Of half of these the "
         f"membrane reaches {_number(float(np.median(weak)))} thresholds, so that training can "
-        f"wake them. If it does not: {_lower_first(_penalty('silence'))}"
+        f"make them fire. If it does not: {_lower_first(_penalty('silence'))}"
     )
 
 

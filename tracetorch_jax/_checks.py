@@ -49,11 +49,11 @@ _FIXED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type,
 
 def _changeable(value: Any) -> Any:
     """The part of a value that may change while the value stays equal to itself, or None."""
+    kind = type(value)
     try:
         hash(value)
     except TypeError:
-        return value
-    kind = type(value)
+        return None if isinstance(value, jax.Array) else value
     parts: Iterable[Any] = ()
     if issubclass(kind, _FIXED):
         pass
@@ -120,8 +120,8 @@ def _looks_like_carry(value: Any) -> bool:
     return (
         type(value) is tuple
         and len(value) == 2
+        and isinstance(value[0], (Mapping, tuple))
         and hasattr(value[1], "shape")
-        and not hasattr(value[0], "dtype")
     )
 
 

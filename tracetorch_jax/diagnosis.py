@@ -361,12 +361,13 @@ def _layer(
     finite = bool(np.isfinite(membrane).all() and np.isfinite(outputs).all())
     if spec.fires:
         levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
-        up, down = (levels[name or other or ""] for name, other in _with_other(spec.thresholds))
+        positive, negative = spec.thresholds  # where one side has none, the other's is the unit
+        up, down = levels[positive or negative or ""], levels[negative or positive or ""]
         # A neuron that has fired is still on the side on which it has, whatever sign its scale has.
         with np.errstate(invalid="ignore"):
             side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
-        membrane = membrane + up * (side > 0) * bool(spec.thresholds[0])
-        membrane = membrane - down * (side < 0) * bool(spec.thresholds[1])
+        membrane = membrane + up * (side > 0) * bool(positive)
+        membrane = membrane - down * (side < 0) * bool(negative)
         membrane = np.where(membrane > 0, membrane / up, membrane / down)
         thresholds = {name: float(np.median(level)) for name, level in levels.items()}
     half_lives = {}
@@ -386,10 +387,6 @@ def _layer(
         given=given,
         source=source,
     )
-
-
-def _with_other(names: tuple[Any, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    return names, names[::-1]
 
 
 def _report(path: str, layer: _advice.Layer) -> LayerReport:
