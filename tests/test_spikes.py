@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import nnx as fnnx
 from scipy import integrate, special
 
 from tracetorch_jax import functional, nnx, snn, spikes
@@ -276,6 +277,22 @@ def test_spikes_of_another_shape_are_refused():
         layer.apply(variables, None, jnp.ones((2, 3)))
 
 
+@pytest.mark.parametrize(
+    "wrong", [lambda u: [[0.0] * 3] * 2, lambda u: None, lambda u: jax.lax.complex(u, u)]
+)
+def test_spikes_that_are_no_real_numbers_are_refused(wrong):
+    layer, variables = reference.scrambled("LIB", spike=wrong)
+    with pytest.raises(TypeError, match="`spike` must return an array of real numbers; got"):
+        layer.apply(variables, None, jnp.ones((2, 3)))
+
+
+def test_slopes_of_any_size_are_answered():
+    with pytest.raises(ValueError, match="`alpha` must be greater than 0 and finite; got inf"):
+        spikes.atan(10**400)
+    with pytest.raises(ValueError, match="`beta` must be finite; got -inf"):
+        snn.LI(3, beta=-(10**400))
+
+
 class Changes:
     """A spike function as it is written without a thought of compiled programs."""
 
@@ -406,7 +423,7 @@ class TestFixed:
          functools.update_wrapper(Changes(1.0), jnp.sign), Anything(1.0), jax.jit(Changes(1.0)),
          *(functools.partial(jnp.add, part) for part in ([1], {}, np.ones(()), ([],))),
          *(Holds(part) for part in ([1], np.ones(2), (1, []), Changes(1.0), jnp.ones(2), Hides())),
-         Named([1]), Named(Changes(1.0)), Hides(), Grows(), number()],
+         Holds(Named([])), Named([1]), Named(Changes(1.0)), Hides(), Grows(), number()],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
     def test_what_may_change_unseen_is_refused(self, spike):
@@ -436,8 +453,8 @@ class TestFixed:
         [ByValue(1.0), Stateless(), spikes.atan(1.0), plain(), jnp.sign, jax.nn.relu,
          jax.jit(lambda u: u), jax.checkpoint(lambda u: u), functools.partial(jnp.clip, max=1.0),
          spikes.atan().__call__, Stateless().__call__, Stateless.static, Stateless().of_class,
-         functools.partial(jnp.clip, max=jnp.array(1.0)),
-         jax.tree_util.Partial(jnp.clip, max=1.0), Named(1.0)],
+         functools.partial(jnp.clip, max=jnp.array(1.0)), Named(1.0),
+         jax.tree_util.Partial(jnp.clip, max=1.0)],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
     def test_functions_and_values_are_taken(self, spike):
@@ -512,8 +529,13 @@ class TestBernoulli:
 
     def test_no_stream_is_an_error(self):
         layer, variables = self.layer()
-        with pytest.raises(flax.errors.InvalidRngError, match="spike"):
+        with pytest.raises(ValueError, match=r'`rngs` must hold .*rngs={"spike": key}.*got none'):
             layer.apply(variables, None, jnp.ones((2, 3)))
+        with pytest.raises(ValueError, match=r"`rngs` .*nnx.Rngs\(spike=0\); got only .*'params'"):
+            nnx.LIT(3, spike=layer.spike, rngs=fnnx.Rngs(params=0))
+        with pytest.raises(ValueError, match=r"`rngs` .*nnx.Rngs\(params=0\); got only .*'spike'"):
+            nnx.LIB(3, threshold=jax.nn.initializers.ones, rngs=fnnx.Rngs(spike=0))
+        nnx.LIT(3, spike=layer.spike, rngs=fnnx.Rngs(spike=0))
 
     @pytest.mark.parametrize("surrogate", [f for n, (f, _, _) in FUNCTIONS.items()])
     @pytest.mark.parametrize("threshold", [1e-3, 0.2])

@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import inspect
 import itertools
+import math
+import numbers
 import os
 import pathlib
 import types
@@ -142,6 +145,22 @@ def check_spike(name: str, spike: Any) -> None:
     check_fixed(name, spike, hint)
 
 
+def as_float(number: Any) -> float:
+    """A number as Python's float; infinite if it is a whole number that is too large for that."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def check_number(name: str, value: Any, advice: str) -> float:
+    """One known number as a float."""
+    check_known(name, value, advice)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    return as_float(value)
+
+
 def check_known(name: str, value: Any, advice: str) -> None:
     """Raise if `value` is being traced."""
     if isinstance(value, jax.core.Tracer):
@@ -167,10 +186,16 @@ def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> Non
 
 
 def check_front_end(name: str, module: Any, base: type) -> None:
-    """Raise if it is a module of Flax's other front end than that of `base`."""
+    """Raise if it is a module of Flax's other front end than that of `base`, or a class."""
     ours, other = "flax.linen", "flax.nnx"
     if base.__module__.startswith(other):
         ours, other = other, ours
+    if isinstance(module, type) and (_is_of(ours, module) or _is_of(other, module)):
+        first = ", ".join(list(inspect.signature(vars(module)["__init__"]).parameters)[1:2])
+        raise TypeError(
+            f"`{name}` must be a layer; got the class {module.__name__}. Make a layer of it: "
+            f"{module.__name__}({first}, ...)."
+        )
     if not isinstance(module, base) and _is_of(other, module):
         rooms = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
         raise TypeError(
@@ -180,8 +205,8 @@ def check_front_end(name: str, module: Any, base: type) -> None:
 
 
 def _is_of(package: str, module: Any) -> bool:
-    """Whether it is a module of this front end of Flax, found without importing that."""
-    bases = type(module).__mro__
+    """Whether it is a module, or a class of them, of this front end, which is not imported."""
+    bases = (module if isinstance(module, type) else type(module)).__mro__
     return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
 
 

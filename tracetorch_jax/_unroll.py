@@ -32,9 +32,15 @@ class OverTime:
         """Check the arguments of the constructor."""
         check_front_end("cell", self.cell, self.front_end.module)
         if not isinstance(self.cell, self.front_end.cell):
+            got, cure = repr(self.cell), ""
+            if isinstance(self.cell, self.front_end.module):
+                got = f"{type(self.cell).__name__} of {type(self.cell).__module__.split('.')[0]}"
+                cure = " A Sequential of tracetorch_jax takes cells and other modules."
+                if isinstance(self.cell, (OverTime, *self.front_end.over_time)):
+                    cure = " That runs over time by itself: take its cell."
             raise TypeError(
                 f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
-                f"got {self.cell!r}."
+                f"got {got}.{cure}"
             )
         check_choice("engine", self.engine, ENGINES)
 

@@ -28,14 +28,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import numbers
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tracetorch_jax._checks import check_known, check_spike
+from tracetorch_jax._checks import check_number, check_spike
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -83,12 +82,8 @@ class Spike(Protocol):
 
 
 def _positive(name: str, value: Any) -> float:
-    check_known(
-        name, value, "Create the spike function outside of jit, grad and vmap, a new one per value."
-    )
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number; got {value!r}.")
-    value = float(value)
+    advice = "Create the spike function outside of jit, grad and vmap, a new one per value."
+    value = check_number(name, value, advice)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be greater than 0 and finite; got {value!r}.")
     return value

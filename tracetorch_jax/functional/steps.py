@@ -17,7 +17,7 @@ import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax._checks import check_spike
-from tracetorch_jax._dtypes import widen
+from tracetorch_jax._dtypes import is_real, widen
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -282,6 +282,10 @@ def fire(
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
     out = spikes.emit(spike, u, draw if is_stochastic(spike) else None)
+    dtype = getattr(out, "dtype", None)
+    if dtype is None or not is_real(dtype):
+        got = type(out).__name__ if dtype is None else dtype
+        raise TypeError(f"`spike` must return an array of real numbers; got {got} from {spike!r}.")
     if np.shape(out) != np.shape(u):
         raise ValueError(
             f"`spike` must return an array of the shape of its input, {np.shape(u)}; "
