@@ -460,11 +460,11 @@ class LayerStep:
         dtype: what the step computes in, by default the type of the input.
         out_dtype: type of the output, by default the one it is computed in.
 
-    Raises:
-        TypeError: a spike function that may change without a change of its hash.
-
     Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
     the step's PRNG key.
+
+    Raises:
+        TypeError: a spike function that may change without a change of its hash.
 
     Example:
         >>> layer = functional.LayerStep(functional.Spec())
