@@ -66,10 +66,11 @@ class TraceCell(Cell, nn.RNNCellBase):
         try:
             return self.make_rng("spike")
         except flax.errors.InvalidRngError as error:
-            raise ValueError(
-                f"`rngs` must hold a key for the stochastic spikes of {type(self).__name__}: "
-                'model.apply(variables, ..., rngs={"spike": key}); got none.'
-            ) from error
+            error.add_note(
+                f"The stochastic spikes of {type(self).__name__} need a key: "
+                'model.apply(variables, ..., rngs={"spike": key}).'
+            )
+            raise
 
     @property
     def keeps_states(self) -> bool:
