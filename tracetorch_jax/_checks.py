@@ -78,7 +78,7 @@ def _changeable(value: Any) -> Any:
         compared = {field.name for field in fields if field.compare}
         sealed = judge is kind and kind.__setattr__ is not object.__setattr__
         names = {field.name for field in fields}
-        if not sealed:
+        if not sealed:  # attributes can be set that are no fields
             slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
             names |= {*getattr(value, "__dict__", ()), *itertools.chain(*slots)} - {"__weakref__"}
         if names - compared:
