@@ -207,6 +207,11 @@ class TestEvents:
         np.add.at(out, (np.floor((times - start) / 2.0).astype(int), channels), polarities)
         return out
 
+    def test_frames_of_too_many_elements_are_refused(self):
+        words = r"`num_steps` times `num_channels` must be below 2\*\*31; got 65536 \* 32768"
+        with pytest.raises(ValueError, match=words):
+            encode.frames([0.0], [0], num_steps=2**16, num_channels=2**15, step=1.0)
+
     def test_frames_add_up_the_events(self):
         for times, channels, signs in self.recordings():
             want = self.by_hand(times, channels, signs)

@@ -603,3 +603,16 @@ class TestHalfLives:
     def test_bad_ranges_raise(self, bad):
         with pytest.raises(ValueError, match="`low` and `high` must be finite and 0 < low <= high"):
             initializers.half_lives(*bad)
+
+    def test_what_is_no_known_number_is_refused(self):
+        for bad, words in (
+            ("1", "be a number; got '1'"),
+            (jnp.ones(()), "be a number"),
+            (True, "be"),
+        ):
+            with pytest.raises(TypeError, match=f"`low` must {words}"):
+                initializers.half_lives(bad, 2.0)
+        with pytest.raises(TypeError, match="`high` must be known before tracing"):
+            jax.jit(lambda high: initializers.half_lives(1.0, high).low)(2.0)
+        with pytest.raises(ValueError, match="`low` and `high` must be finite"):
+            initializers.half_lives(1, 10**400)

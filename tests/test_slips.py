@@ -60,6 +60,21 @@ class TestWithoutVariables:
             snn.LIB(N).parameters()
         with raises(TypeError, "Unroll holds no parameters", "model.apply(variables, xs)"):
             snn.Unroll(snn.LIB(N))(XS)
+        try:
+            snn.Unroll(snn.LIB(N))(XS)
+        except TypeError as error:
+            assert "carry" not in str(error)  # an Unroll takes none
+
+    def test_variables_are_left_out(self):
+        words = "`variables` must be a dict, as model.init gives it; got", "model.apply(variables, "
+        for model, inputs in (
+            (snn.Unroll(snn.LIB(N)), "xs)"),
+            (snn.LIB(N), "carry, x)"),
+            (snn.Sequential([snn.LIB(N)]), "carry, x)"),
+        ):
+            for run in (model.apply, jax.jit(model.apply)):
+                with raises(TypeError, *words, inputs):
+                    run(XS)
 
     def test_the_carry_is_left_out(self):
         words = "`carry` and `x` are needed; got one", "cell(carry, x), with None for a carry"
@@ -208,6 +223,49 @@ class TestTheOtherFrontEnd:
         ):
             with raises(TypeError, word):
                 make()
+
+
+def test_a_class_for_a_layer():
+    for make, name, made in (
+        (lambda: snn.Sequential([snn.LIB]), "layers[0]", "LIB(num_neurons, ...)"),
+        (lambda: nnx.Sequential([nnx.LI(N), nnx.LIB]), "layers[1]", "LIB(num_neurons, ...)"),
+        (lambda: snn.Residual([nn.Dense]), "layers[0]", "Dense(features, ...)"),
+        (lambda: nnx.Sequential([fnnx.Linear]), "layers[0]", "Linear(in_features, ...)"),
+        (lambda: snn.Unroll(snn.LIB), "cell", "LIB(num_neurons, ...)"),
+    ):
+        with raises(TypeError, f"`{name}` must be a layer; got the class", made):
+            make()
+    snn.Sequential([jnp.float32, snn.LI(N)])  # a class, but a function of one array
+
+
+def test_unroll_of_what_is_no_cell():
+    for make, words in (
+        (lambda: snn.Unroll(snn.Unroll(snn.LIB(N))), "got Unroll of tracetorch_jax. That runs"),
+        (lambda: nnx.Unroll(nnx.Unroll(nnx.LIB(N))), "got Unroll of tracetorch_jax. That runs"),
+        (lambda: snn.Unroll(nn.RNN(snn.LIB(N))), "got RNN of flax. That runs over time by itself"),
+        (lambda: snn.Unroll(nn.Sequential([nn.Dense(N)])), "got Sequential of flax. A Sequential"),
+        (lambda: nnx.Unroll(linear(N, N)), "got Linear of flax. A Sequential of tracetorch_jax"),
+    ):
+        with raises(TypeError, "`cell` must be a cell", words):
+            make()
+
+
+def test_states_in_lists():
+    cell = snn.LI(N)
+    variables = cell.init(KEY, None, X)
+    listed = cell.apply(variables, {"mem": np.ones((2, N)).tolist()}, X)
+    np.testing.assert_array_equal(listed[1], cell.apply(variables, {"mem": X}, X)[1])
+    for wrong, kind in (("a", "str"), (None, "NoneType"), ([[1.0], [1.0, 2.0]], "list")):
+        with raises(TypeError, f"`carry['mem']` must be an array; got {kind}"):
+            cell.apply(variables, {"mem": wrong}, X)
+
+
+def test_no_lengths_of_no_sequences():
+    model = nnx.Unroll(nnx.LI(N))
+    assert model(XS[:0], seq_lengths=[]).shape == (0, 5, N)
+    assert decode.count(XS[:0], seq_lengths=[]).shape == (0, N)
+    with raises(TypeError, "`seq_lengths` must be integers; got dtype float32"):
+        model(XS[:0], seq_lengths=jnp.ones(0))
 
 
 LABELS = jnp.zeros(2, int)

@@ -1,15 +1,20 @@
 """Spike functions: what they emit, and the derivative they train with."""
 
 import dataclasses
+import enum
 import functools
 import gc
+import pathlib
 import weakref
+from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import nnx as fnnx
 from scipy import integrate, special
 
 from tracetorch_jax import functional, nnx, snn, spikes
@@ -277,6 +282,22 @@ def test_spikes_of_another_shape_are_refused():
         layer.apply(variables, None, jnp.ones((2, 3)))
 
 
+@pytest.mark.parametrize(
+    "wrong", [lambda u: [[0.0] * 3] * 2, lambda u: None, lambda u: jax.lax.complex(u, u)]
+)
+def test_spikes_that_are_no_real_numbers_are_refused(wrong):
+    layer, variables = reference.scrambled("LIB", spike=wrong)
+    with pytest.raises(TypeError, match="`spike` must return an array of real numbers; got"):
+        layer.apply(variables, None, jnp.ones((2, 3)))
+
+
+def test_slopes_of_any_size_are_answered():
+    with pytest.raises(ValueError, match="`alpha` must be greater than 0 and finite; got inf"):
+        spikes.atan(10**400)
+    with pytest.raises(ValueError, match="`beta` must be finite; got -inf"):
+        snn.LI(3, beta=-(10**400))
+
+
 class Changes:
     """A spike function as it is written without a thought of compiled programs."""
 
@@ -317,8 +338,84 @@ class ByValue(Changes):
 
 
 class Stateless:
+    __slots__ = ()
+
     def __call__(self, u):
         return spikes.atan()(u)
+
+    @staticmethod
+    def static(u):
+        return spikes.atan()(u)
+
+    @classmethod
+    def of_class(cls, u):
+        return spikes.atan()(u)
+
+
+class Anything(Changes):
+    """Such as a mock: it has every attribute that it is asked for."""
+
+    def __getattr__(self, name):
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Holds:
+    part: Any
+    __call__ = Stateless.__call__
+
+
+@dataclasses.dataclass(frozen=True)
+class Hides:
+    slope: float = dataclasses.field(default=1.0, compare=False)
+    __call__ = Changes.__call__
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Grows:
+    slope: float = 1.0
+    __call__ = Changes.__call__
+
+    def __post_init__(self):
+        self.offset = 0.0
+
+
+class Named(NamedTuple):
+    part: Any
+    other: Any = None
+    __call__ = Stateless.__call__
+
+
+class Number(float):
+    __call__ = Stateless.__call__
+
+
+@flax.struct.dataclass
+class Struct:
+    slope: float = 1.0
+    __call__ = Changes.__call__
+
+
+class Mode(enum.Enum):
+    HARD = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    values: Any
+    __call__ = Stateless.__call__
+
+    def __eq__(self, other):
+        return isinstance(other, Table) and np.array_equal(self.values, other.values)
+
+    def __hash__(self):
+        return hash(self.values.tobytes())
+
+
+def number():
+    grown = Number(1.0)
+    grown.slope = 2.0
+    return grown
 
 
 class TestFixed:
@@ -328,8 +425,10 @@ class TestFixed:
         "spike",
         [Changes(1.0), ChangesToo(1.0), Slotted(1.0), Unhashable(), Changes(1.0).__call__,
          functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0)),
-         functools.partial(lambda slopes, u: slopes[0] * u, [1.0]),
-         functools.partial(lambda slope, u: slope * u, slope=np.ones(()))],
+         functools.update_wrapper(Changes(1.0), jnp.sign), Anything(1.0), jax.jit(Changes(1.0)),
+         *(functools.partial(jnp.add, part) for part in ([1], {}, np.ones(()), ([],))),
+         *(Holds(part) for part in ([1], np.ones(2), (1, []), Changes(1.0), jnp.ones(2), Hides())),
+         Holds(Named([])), Named([1]), Named(Changes(1.0)), Hides(), Grows(), number()],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
     def test_what_may_change_unseen_is_refused(self, spike):
@@ -358,13 +457,26 @@ class TestFixed:
         "spike",
         [ByValue(1.0), Stateless(), spikes.atan(1.0), plain(), jnp.sign, jax.nn.relu,
          jax.jit(lambda u: u), jax.checkpoint(lambda u: u), functools.partial(jnp.clip, max=1.0),
-         functools.partial(jnp.clip, max=jnp.array(1.0)),
-         spikes.atan().__call__, Stateless().__call__],
+         spikes.atan().__call__, Stateless().__call__, Stateless.static, Stateless().of_class,
+         functools.partial(jnp.clip, max=jnp.array(1.0)), Named(1.0),
+         jax.tree_util.Partial(jnp.clip, max=1.0)],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
     def test_functions_and_values_are_taken(self, spike):
         layer, variables = reference.scrambled("LIB", spike=spike)
         snn.Unroll(layer).apply(reference.under(variables), jnp.ones((1, 2, 3)))
+
+    @pytest.mark.parametrize(
+        "spike",
+        [jax.vmap(jnp.abs), jax.custom_jvp(jnp.abs), jax.custom_vjp(jnp.abs), Struct(), Number(1.0),
+         Table(np.ones(2)), functools.update_wrapper(functools.partial(jnp.clip, max=1), jnp.clip),
+         Holds(1.0).__call__, Named(spikes.atan()), snn.LIB(3).apply, functools.lru_cache(jnp.abs),
+         *(Holds(part) for part in (1.0, "a", None, (1, "a"), Mode.HARD, jnp, jnp.sign, jnp.float32,
+            np.float32(1), np.dtype("int8"), spikes.atan(), pathlib.Path("a"), frozenset({1})))],
+        ids=lambda spike: type(spike).__name__,
+    )  # fmt: skip
+    def test_what_is_made_of_values_is_taken(self, spike):
+        functional.LayerStep(functional.Spec(positive="spike"), spike)
 
     def test_programs_of_new_functions_are_let_go(self):
         """Only the last are kept, and none more than once."""
@@ -421,11 +533,15 @@ class TestBernoulli:
         assert not np.array_equal(ys, run(1))
 
     def test_no_stream_is_an_error(self):
-        import flax
-
         layer, variables = self.layer()
-        with pytest.raises(flax.errors.InvalidRngError, match="spike"):
+        with pytest.raises(flax.errors.InvalidRngError, match="spike") as raised:
             layer.apply(variables, None, jnp.ones((2, 3)))
+        assert 'rngs={"spike": key}' in raised.value.__notes__[0]
+        with pytest.raises(ValueError, match=r"`rngs` .*nnx.Rngs\(spike=0\); got only .*'params'"):
+            nnx.LIT(3, spike=layer.spike, rngs=fnnx.Rngs(params=0))
+        with pytest.raises(ValueError, match=r"`rngs` .*nnx.Rngs\(params=0\); got only .*'spike'"):
+            nnx.LIB(3, threshold=jax.nn.initializers.ones, rngs=fnnx.Rngs(spike=0))
+        nnx.LIT(3, spike=layer.spike, rngs=fnnx.Rngs(spike=0))
 
     @pytest.mark.parametrize("surrogate", [f for n, (f, _, _) in FUNCTIONS.items()])
     @pytest.mark.parametrize("threshold", [1e-3, 0.2])

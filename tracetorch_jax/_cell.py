@@ -284,8 +284,8 @@ class Cell:
                 f"got {type(carry).__name__}. {CALL}."
             )
         check_names("carry", carry, self.spec.states, layer)
-        for name in self.spec.states:
-            state = carry[name]
+        carry = {name: as_array(f"carry[{name!r}]", carry[name]) for name in self.spec.states}
+        for name, state in carry.items():
             if np.shape(state) != shape:
                 hint = ""
                 if len(shape) > np.ndim(state):
@@ -294,12 +294,12 @@ class Cell:
                     f"`carry[{name!r}]` must have the shape of one step of the input, {shape}; "
                     f"got {np.shape(state)}.{hint}"
                 )
-            if jnp.result_type(state) != dtype:
+            if state.dtype != dtype:
                 raise ValueError(
                     f"`carry[{name!r}]` must be {dtype}, in which {layer} computes for this input; "
-                    f"got {jnp.result_type(state)}. Set `dtype` or `param_dtype` of the layer."
+                    f"got {state.dtype}. Set `dtype` or `param_dtype` of the layer."
                 )
-        return {name: jnp.asarray(carry[name]) for name in self.spec.states}
+        return carry
 
 
 @dataclasses.dataclass(frozen=True)

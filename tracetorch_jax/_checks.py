@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import functools
+import inspect
+import itertools
+import math
+import numbers
 import os
 import pathlib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -35,11 +40,7 @@ def check_fixed(name: str, function: Any, hint: str = "") -> None:
     object that is equal to itself although its attributes have changed would silently keep the old
     ones.
     """
-    try:
-        hash(function)
-        changeable = _changeable(function)
-    except TypeError:
-        changeable = function
+    changeable = _changeable(function)
     if changeable is not None:
         raise TypeError(
             f"`{name}` must be a function, or an object that is hashable and equal by value, such "
@@ -48,27 +49,44 @@ def check_fixed(name: str, function: Any, hint: str = "") -> None:
         )
 
 
+_FIXED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, enum.Enum)
+
+
 def _changeable(value: Any) -> Any:
-    """The object behind a function that has attributes which equality does not see, or None."""
-    if isinstance(value, types.MethodType):
-        return _changeable(value.__self__)
-    if isinstance(value, functools.partial):
-        parts = map(_changeable, (value.func, *value.args, *value.keywords.values()))
-        return next((part for part in parts if part is not None), None)
-    if isinstance(value, types.FunctionType | type) or hasattr(value, "__wrapped__"):
-        return None  # also what JAX makes of functions, which has attributes
+    """The part of a value that may change while the value stays equal to itself, or None."""
     kind = type(value)
-    if kind.__hash__ is None and not isinstance(value, jax.Array):
-        return value  # a list or an array of NumPy's, say, that a partial function was given
-    judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
-    attributes = set(getattr(value, "__dict__", ()))
-    if judge is object:
-        attributes |= {base for base in kind.__mro__ if vars(base).get("__slots__")}
-    elif judge is not kind and dataclasses.is_dataclass(judge):
-        attributes -= {field.name for field in dataclasses.fields(judge)}
+    try:
+        hash(value)
+    except TypeError:
+        return None if isinstance(value, jax.Array) else value
+    parts: Iterable[Any] = ()
+    if issubclass(kind, _FIXED):
+        pass
+    elif issubclass(kind, types.MethodType):
+        parts = value.__func__, value.__self__
+    elif issubclass(kind, functools.partial):
+        parts = value.func, *value.args, *value.keywords.values()
+    elif kind.__module__.partition(".")[0] in ("jax", "jaxlib", "functools"):
+        # What JAX and `lru_cache` make of functions has attributes, but none of the user's.
+        parts = (getattr(value, "__wrapped__", None),)
     else:
-        return None
-    return value if attributes else None
+        judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
+        made = vars(judge).get("__dataclass_params__")
+        if isinstance(judge.__eq__, types.FunctionType) and not (made and made.eq):
+            return None  # an equality written by hand is believed
+        fields = dataclasses.fields(judge) if made and made.eq else ()
+        compared = {field.name for field in fields if field.compare}
+        sealed = judge is kind and kind.__setattr__ is not object.__setattr__
+        names = {field.name for field in fields}
+        if not sealed:  # attributes can be set that are no fields
+            slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+            names |= {*getattr(value, "__dict__", ()), *itertools.chain(*slots)} - {"__weakref__"}
+        if names - compared:
+            return value
+        parts = [getattr(value, name, None) for name in compared]
+        if issubclass(kind, tuple | frozenset):
+            parts = value
+    return next((part for part in map(_changeable, parts) if part is not None), None)
 
 
 def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:
@@ -129,6 +147,22 @@ def check_spike(name: str, spike: Any) -> None:
     check_fixed(name, spike, hint)
 
 
+def as_float(number: Any) -> float:
+    """A number as Python's float; infinite if it is a whole number that is too large for that."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def check_number(name: str, value: Any, advice: str) -> float:
+    """One known number as a float."""
+    check_known(name, value, advice)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    return as_float(value)
+
+
 def check_known(name: str, value: Any, advice: str) -> None:
     """Raise if `value` is being traced."""
     if isinstance(value, jax.core.Tracer):
@@ -154,10 +188,16 @@ def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> Non
 
 
 def check_front_end(name: str, module: Any, base: type) -> None:
-    """Raise if it is a module of Flax's other front end than that of `base`."""
+    """Raise if it is a module of Flax's other front end than that of `base`, or a class."""
     ours, other = "flax.linen", "flax.nnx"
     if base.__module__.startswith(other):
         ours, other = other, ours
+    if isinstance(module, type) and (_is_of(ours, module) or _is_of(other, module)):
+        first = ", ".join(list(inspect.signature(vars(module)["__init__"]).parameters)[1:2])
+        raise TypeError(
+            f"`{name}` must be a layer; got the class {module.__name__}. Make a layer of it: "
+            f"{module.__name__}({first}, ...)."
+        )
     if not isinstance(module, base) and _is_of(other, module):
         rooms = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
         raise TypeError(
@@ -167,8 +207,8 @@ def check_front_end(name: str, module: Any, base: type) -> None:
 
 
 def _is_of(package: str, module: Any) -> bool:
-    """Whether it is a module of this front end of Flax, found without importing that."""
-    bases = type(module).__mro__
+    """Whether it is a module, or a class of them, of this front end, which is not imported."""
+    bases = (module if isinstance(module, type) else type(module)).__mro__
     return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
 
 

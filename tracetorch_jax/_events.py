@@ -127,9 +127,9 @@ def frames(
         ValueError: shapes that differ, no events, channels or times out of range, times that are
             not ascending, polarities other than those above, `step` not greater than 0, `start`
             not finite, or one of them not a single number; more events in one step and channel than
-            `dtype` can hold. While values are being traced they can't be checked; what lies out of
-            range is then left out, as is a time of NaN, and a sum becomes the nearest that `dtype`
-            can hold.
+            `dtype` can hold; T * N of 2**31 or more. While values are being traced they can't be
+            checked; what lies out of range is then left out, as is a time of NaN, and a sum becomes
+            the nearest that `dtype` can hold.
         TypeError: times that are not real numbers, channels or `num_events` that are not integers,
             a `dtype` of booleans, or an unsigned one with polarities.
 
@@ -149,6 +149,10 @@ def frames(
         (3, 2, 2)
     """
     steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
+    if steps * neurons >= 2**31:
+        raise ValueError(
+            f"`num_steps` times `num_channels` must be below 2**31; got {steps} * {neurons}."
+        )
     check_positive("step", step)
     check_number("start", start)
     for name, value in (("step", step), ("start", start)):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._checks import check_known
+from tracetorch_jax._checks import as_float, check_known
 from tracetorch_jax.functional.constraints import Constraint
 
 Rank = Literal[0, 1]
@@ -92,7 +92,7 @@ def freeze_value(name: str, value: Any) -> float | FrozenArray | Initializer:
     if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
         raise wrong
     if isinstance(value, (numbers.Real, np.generic)) and not isinstance(value, np.complexfloating):
-        return float(value)  # type: ignore[arg-type]
+        return as_float(value)
     if callable(value):
         return value
     try:
@@ -148,13 +148,16 @@ def check_dim(dim: Any) -> int:
 
 
 def check_dtype(name: str, dtype: Any) -> np.dtype:
-    """Return `dtype` in the one form that hashes as it compares, if it is floating-point."""
+    """Return `dtype` in the one form that hashes as it compares, if a layer can compute in it."""
     try:
         given = None if dtype is None else jnp.dtype(dtype)  # to NumPy None is float64
     except TypeError:
         given = None
-    if given is None or not jnp.issubdtype(given, jnp.floating):
-        raise TypeError(f"`{name}` must be a floating-point dtype; got {dtype!r}.")
+    known = "float16", "bfloat16", "float32", "float64"  # JAX promotes no narrower ones
+    if given is None or given.name not in known:
+        raise TypeError(
+            f"`{name}` must be a floating-point dtype, one of {', '.join(known)}; got {dtype!r}."
+        )
     return given
 
 

@@ -30,12 +30,7 @@ class OverTime:
 
     def check_fields(self) -> None:
         """Check the arguments of the constructor."""
-        check_front_end("cell", self.cell, self.front_end.module)
-        if not isinstance(self.cell, self.front_end.cell):
-            raise TypeError(
-                f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
-                f"got {self.cell!r}."
-            )
+        check_cell(self.cell, self.front_end)
         check_choice("engine", self.engine, ENGINES)
 
     def __call__(
@@ -116,6 +111,22 @@ class OverTime:
                 f"got shape {np.shape(seq_lengths)}."
             )
         return check_lengths(seq_lengths, xs.shape[0])
+
+
+def check_cell(cell: Any, front_end: Any) -> None:
+    """Raise unless it is a cell of this front end."""
+    check_front_end("cell", cell, front_end.module)
+    if not isinstance(cell, front_end.cell):
+        got, cure = repr(cell), ""
+        if isinstance(cell, front_end.module):
+            got = f"{type(cell).__name__} of {type(cell).__module__.split('.')[0]}"
+            cure = " A Sequential of tracetorch_jax takes cells and other modules."
+            if isinstance(cell, (OverTime, *front_end.over_time)):
+                cure = " That runs over time by itself: take its cell."
+        raise TypeError(
+            f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
+            f"got {got}.{cure}"
+        )
 
 
 def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import functional
+from tracetorch_jax._checks import check_number
 
 __all__ = ["half_lives"]
 
@@ -54,6 +55,9 @@ class half_lives:
     high: float
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            advice = "Create the initializer outside of jit, grad and vmap."
+            object.__setattr__(self, name, check_number(name, getattr(self, name), advice))
         if not (0 < self.low <= self.high and math.isfinite(self.high)):
             raise ValueError(
                 f"`low` and `high` must be finite and 0 < low <= high; got {self.low!r} and "

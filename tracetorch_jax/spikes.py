@@ -15,8 +15,10 @@ Each one here is a small immutable object, equal and hashable by value, so two m
 spikes, such as a ``jax.custom_vjp`` function of your own, can be used in their place.
 
 A compiled program keeps the spike function that it was compiled with. An object whose attributes
-can be set is therefore refused: to change the steepness during training, make a layer with a new
-``spikes.atan(alpha)`` for each phase.
+can be set is therefore refused, as is one that holds such an object, a list, a dict or an array: to
+change the steepness during training, make a layer with a new ``spikes.atan(alpha)`` for each phase.
+A plain function is always taken. What it reads from outside, its own attributes included, is read
+once, when the program is compiled.
 
 To add one, subclass `SpikeFunction` as a frozen dataclass and write `derivative`.
 """
@@ -26,14 +28,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import numbers
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tracetorch_jax._checks import check_known, check_spike
+from tracetorch_jax._checks import check_number, check_spike
 from tracetorch_jax._dtypes import wider
 
 __all__ = [
@@ -81,12 +82,8 @@ class Spike(Protocol):
 
 
 def _positive(name: str, value: Any) -> float:
-    check_known(
-        name, value, "Create the spike function outside of jit, grad and vmap, a new one per value."
-    )
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number; got {value!r}.")
-    value = float(value)
+    advice = "Create the spike function outside of jit, grad and vmap, a new one per value."
+    value = check_number(name, value, advice)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"`{name}` must be greater than 0 and finite; got {value!r}.")
     return value

@@ -42,7 +42,8 @@ def whole_counts(name: str, counts: Any, least: int, most: int, ends: str) -> ja
         TypeError: not integers.
         ValueError: a known number out of range.
     """
-    counts = counts if isinstance(counts, jax.Array) else np.asarray(counts)
+    if not hasattr(counts, "dtype"):
+        counts = np.asarray(counts) if np.size(counts) else np.asarray(counts, np.int32)
     if not jnp.issubdtype(counts.dtype, jnp.integer):
         raise TypeError(f"`{name}` must be integers; got dtype {counts.dtype}.")
     if not isinstance(counts, jax.core.Tracer):

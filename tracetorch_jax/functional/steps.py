@@ -17,7 +17,7 @@ import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax._checks import check_spike
-from tracetorch_jax._dtypes import asarray, widen
+from tracetorch_jax._dtypes import asarray, is_real, widen
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -252,7 +252,7 @@ def fire(
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
     draws = (None, None) if draw is None else (draw, 1 - draw)
-    functions = spike if isinstance(spike, tuple) else (spike, spike)
+    functions = _sides(spike)
     outs, resets, distances = [], [], []
     sides = zip(
         (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
@@ -282,6 +282,10 @@ def fire(
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
     out = spikes.emit(spike, u, draw if is_stochastic(spike) else None)
+    dtype = getattr(out, "dtype", None)
+    if dtype is None or not is_real(dtype):
+        got = type(out).__name__ if dtype is None else dtype
+        raise TypeError(f"`spike` must return an array of real numbers; got {got} from {spike!r}.")
     if np.shape(out) != np.shape(u):
         raise ValueError(
             f"`spike` must return an array of the shape of its input, {np.shape(u)}; "
@@ -299,9 +303,12 @@ def _signed_sum(terms: list[tuple[int, jax.Array]]) -> jax.Array:
 
 def is_stochastic(spike: Any) -> bool:
     """Whether a spike function, or one of a pair, needs random draws."""
-    if isinstance(spike, tuple):
-        return any(map(is_stochastic, spike))
-    return bool(getattr(spike, "stochastic", False))
+    return any(getattr(side, "stochastic", False) for side in _sides(spike))
+
+
+def _sides(spike: Any) -> tuple[Any, Any]:
+    """A spike function for each side; one that is a NamedTuple is no pair."""
+    return spike if type(spike) is tuple else (spike, spike)
 
 
 def step(
@@ -345,7 +352,7 @@ def step(
         >>> state["mem"].tolist(), out.tolist()
         ([0.5, 0.5], [0.0, 1.0])
     """
-    for each in spike if isinstance(spike, tuple) else (spike,):
+    for each in _sides(spike):
         check_spike("spike", each)
     x = asarray(x)
     return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
@@ -433,7 +440,7 @@ def _add_feedback(
 
 
 def _draw(spike: Any, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    if isinstance(spike, tuple) and not all(map(is_stochastic, spike)):
+    if not all(map(is_stochastic, _sides(spike))):
         raise ValueError(
             "`spike` must be stochastic for both signs or for neither, so that one draw decides "
             f"both; got {spike!r}."
@@ -471,7 +478,7 @@ class LayerStep:
     out_dtype: Any = None
 
     def __post_init__(self) -> None:
-        for spike in self.spike if isinstance(self.spike, tuple) else (self.spike,):
+        for spike in _sides(self.spike):
             check_spike("spike", spike)
         for name in ("dtype", "out_dtype"):
             if getattr(self, name) is not None:  # types that are equal also hash equal then

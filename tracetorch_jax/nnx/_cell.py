@@ -54,12 +54,8 @@ class TraceCell(Cell, nnx.RNNCellBase):
                 setattr(self, parameter.raw_name, _create(parameter, rngs))
         self.rngs = nnx.data(None)
         if is_stochastic(self.spike_function):
-            if rngs is None:
-                raise ValueError(
-                    f"`rngs` is needed for the stochastic spikes of {type(self).__name__}, such as "
-                    f"nnx.Rngs(0); got None."
-                )
-            self.rngs = rngs.spike.fork()
+            spikes = _stream(rngs, "spike", f"the stochastic spikes of {type(self).__name__}")
+            self.rngs = spikes.fork()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if f"{name}_rank" in type(self).__dataclass_fields__:
@@ -120,12 +116,18 @@ def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param:
     """A new variable; what an initializer says of it, such as its sharding, stays with it."""
     if not callable(parameter.value):
         return nnx.Param(parameter.init(jax.random.key(0), parameter.shape, parameter.dtype))
-    if rngs is None:
-        raise ValueError(
-            f"`rngs` is needed for the initializer of `{parameter.label}`, such as nnx.Rngs(0); "
-            f"got None."
-        )
-    value = parameter.value(rngs.params(), parameter.shape, parameter.dtype)
+    key = _stream(rngs, "params", f"the initializer of `{parameter.label}`")()
+    value = parameter.value(key, parameter.shape, parameter.dtype)
     boxed = isinstance(value, nnx.VariableMetadata)
     raw = parameter.raw_of(value.raw_value if boxed else value)
     return nnx.Param(dataclasses.replace(value, raw_value=raw) if boxed else raw)
+
+
+def _stream(rngs: nnx.Rngs | None, name: str, purpose: str) -> Any:
+    """The stream of random numbers of this name, or the default one."""
+    if not hasattr(rngs, name):
+        got = "None" if rngs is None else f"only the streams {list(rngs)}"
+        raise ValueError(
+            f"`rngs` is needed for {purpose}, such as nnx.Rngs(0) or nnx.Rngs({name}=0); got {got}."
+        )
+    return getattr(rngs, name)

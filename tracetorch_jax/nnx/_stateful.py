@@ -14,6 +14,7 @@ from tracetorch_jax._checks import check_names
 from tracetorch_jax._dtypes import asarray
 from tracetorch_jax._paths import path_name
 from tracetorch_jax._stack import Stack
+from tracetorch_jax._unroll import check_cell
 from tracetorch_jax.nnx._front_end import NNX
 from tracetorch_jax.nnx._unroll import Unroll
 
@@ -63,11 +64,7 @@ class Stateful(nnx.Module):
     carry: TraceState | None
 
     def __init__(self, cell: Any, *, input_shape: tuple[int, ...] | None = None) -> None:
-        if not isinstance(cell, nnx.RNNCellBase):
-            raise TypeError(
-                f"`cell` must be a cell: a trace layer, a Sequential or another RNNCellBase; "
-                f"got {cell!r}."
-            )
+        check_cell(cell, NNX)
         self.cell = cell
         self.carry = nnx.data(None)
         self.batch_shape: tuple[int, ...] | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 
 from tracetorch_jax._cell import Carry, Cell, checked_init
-from tracetorch_jax.snn._front_end import bound, check_own
+from tracetorch_jax.snn._front_end import apply, bound, check_own
 
 
 class TraceCell(Cell, nn.RNNCellBase):
@@ -35,6 +36,7 @@ class TraceCell(Cell, nn.RNNCellBase):
     parameters = bound(Cell.parameters)
     __call__ = bound(Cell.__call__)
     unroll = bound(Cell.unroll)
+    apply = apply
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)
@@ -61,7 +63,14 @@ class TraceCell(Cell, nn.RNNCellBase):
 
     def draw_key(self) -> jax.Array:
         """A key of the stream ``"spike"``."""
-        return self.make_rng("spike")
+        try:
+            return self.make_rng("spike")
+        except flax.errors.InvalidRngError as error:
+            error.add_note(
+                f"The stochastic spikes of {type(self).__name__} need a key: "
+                'model.apply(variables, ..., rngs={"spike": key}).'
+            )
+            raise
 
     @property
     def keeps_states(self) -> bool:

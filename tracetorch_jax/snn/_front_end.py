@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,11 +20,13 @@ def bound(method: Method) -> Method:
     @functools.wraps(method)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.scope is None:
-            inputs = "xs" if isinstance(self, OverTime) else "carry, x"
+            over_time = isinstance(self, OverTime)
+            inputs = "xs" if over_time else "carry, x"
+            zeros = "" if over_time else ", with None for a carry of zeros"
             raise TypeError(
                 f"{type(self).__name__} holds no parameters, so it cannot be called by itself: "
-                f"variables = model.init(key, {inputs}), then model.apply(variables, {inputs}), "
-                f"with None for a carry of zeros. Inside a module of flax.linen it is called as is."
+                f"variables = model.init(key, {inputs}), then model.apply(variables, {inputs})"
+                f"{zeros}. Inside a module of flax.linen it is called as is."
             )
         if isinstance(self, Stack):
             check_own(
@@ -45,6 +47,22 @@ def bound(method: Method) -> Method:
         return method(self, *args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+@nn.nowrap
+@functools.wraps(nn.Module.apply)
+def _apply(self: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
+    """Flax's own, which does not say what is missing where the variables are left out."""
+    if not isinstance(variables, Mapping):
+        inputs = "xs" if isinstance(self, OverTime) else "carry, x"
+        raise TypeError(
+            f"`variables` must be a dict, as model.init gives it; got {type(variables).__name__}. "
+            f"A model is run as model.apply(variables, {inputs})."
+        )
+    return nn.Module.apply(self, variables, *args, **kwargs)
+
+
+apply: Any = _apply  # mypy does not know that such a function is a method
 
 
 def check_own(cell: nn.Module, names: list[str]) -> None:
