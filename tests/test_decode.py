@@ -106,3 +106,5 @@ def test_the_greatest_of_what_is_masked_out():
 
 def test_first_spikes_of_either_sign_and_any_size_count():
     assert decode.first_spike(jnp.array([[0.0, 0.0], [-0.3, 2.5]])).tolist() == [1, 1]
+    assert decode.first_spike(jnp.array([[0.0, 0.0], [-jnp.inf, jnp.inf]])).tolist() == [1, 1]
+    assert np.isnan(decode.first_spike(jnp.array([[0.0], [jnp.nan]]))).all()

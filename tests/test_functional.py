@@ -63,6 +63,29 @@ class TestConstraints:
             snn.LI(2, beta=0.9999, param_dtype=jnp.bfloat16)
         snn.LI(2, beta=0.9999)
 
+    @pytest.mark.parametrize("argument", ["dtype", "param_dtype"])
+    @pytest.mark.parametrize("learnable", [True, False])
+    def test_neither_type_may_round_a_value_to_the_end(self, argument, learnable):
+        rule = "lie strictly between 0 and 1" if learnable else "lie between 0 and 1"
+        half = {argument: jnp.bfloat16}
+        for value in (0.9999, np.array([0.5, 0.9999, 0.5])):
+            message = f"`beta` must {rule}, also as bfloat16; got 0.9999.*wider `{argument}`"
+            for family in (snn, tt_nnx):
+                keys = {} if family is snn else {"rngs": nnx.Rngs(0)}
+                with pytest.raises(ValueError, match=message):
+                    family.LI(3, beta=value, beta_learnable=learnable, **half, **keys)
+            with pytest.raises(ValueError, match=message.replace("beta", "pos_beta")):
+                decay = flex.Decay(value, learnable=learnable)
+                flex.LeakyIntegrator(3, pos_beta=decay, **half)
+        for value in (1e-9, 70000.0):
+            with pytest.raises(ValueError, match=f"also as float16.*wider `{argument}`"):
+                snn.LIB(3, threshold=value, threshold_learnable=learnable,
+                        **{argument: jnp.float16})  # fmt: skip
+        if not learnable:
+            for end in (0, 1):
+                snn.LI(3, beta=end, beta_learnable=False, **half)
+        snn.LI(3, beta=0.996, beta_learnable=learnable, **half)
+
 
 class TestInitialValues:
     """What an initializer returns is kept to what can be stored."""
@@ -114,6 +137,30 @@ class TestInitialValues:
         assert all(np.isfinite(np.asarray(p, float)).all() for p in jax.tree.leaves(eager))
         decays = layer.apply(eager, method="parameters")["beta"]
         assert ((decays > 0) & (decays < 1)).all()
+
+    @pytest.mark.parametrize("param_dtype", ["float16", "bfloat16", "float32"])
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_what_is_computed_with_is_off_the_ends(self, dtype, param_dtype):
+        values = np.array([1e-30, 1e-6, 0.5, 0.9999, 1 - 1e-7])
+        big = values * 1e38
+        options = {"beta": values, "pos_threshold": values, "neg_threshold": big, "pos_scale": -big,
+                   "neg_scale": big}  # fmt: skip
+        options = {name: lambda *_, v=v: v for name, v in options.items()}
+        layer = snn.LITS(5, **options, dtype=dtype, param_dtype=param_dtype)
+        x = jnp.ones((1, 5), param_dtype)
+        for init in (layer.init, jax.jit(layer.init)):
+            variables = init(jax.random.key(0), None, x)
+            for name, value in layer.apply(variables, method="parameters").items():
+                value = value.astype(dtype).astype(float)
+                low = -np.inf if "scale" in name else 0
+                high = 1 if name == "beta" else np.inf
+                assert ((low < value) & (value < high)).all(), name
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_slow_averages_in_narrow_types_move(self, dtype):
+        model = snn.Unroll(snn.LI(3, beta=initializers.half_lives(5000.0, 20000.0), dtype=dtype))
+        ys = model.init_with_output(jax.random.key(0), jnp.ones((1, 20, 3)))[0]
+        assert (ys[0, -1] > 0).all()
 
     def test_a_normal_draw_under_jit(self):
         layer = snn.LIB(3, beta=nn.initializers.normal(1.0))

@@ -111,6 +111,8 @@ class TestNotANumber:
             for draw in (draws, 1 - draws, jnp.zeros(3), draws.astype(jnp.bfloat16)):
                 out = spikes.bernoulli(function)(u, draw)
                 assert np.isnan(out[0]) and not np.isnan(out[1:]).any()
+        assert np.isnan(spikes.bernoulli()(1.0, jnp.nan))
+        assert np.isnan(spikes.bernoulli().forward(1.0, np.nan))
         derivative = jax.grad(lambda u: spikes.bernoulli()(u, jnp.array(0.5)))(jnp.nan)
         assert np.isnan(derivative)
 
@@ -206,6 +208,9 @@ def test_probability_is_the_scaled_integral_of_the_derivative(name, x64):
         assert float(function.probability(u)) == pytest.approx(below / total, abs=1e-5)
     assert 0 <= float(function.probability(-50.0)) < 0.01
     assert 0.99 < float(function.probability(50.0)) <= 1
+    for u in (jnp.inf, jnp.finfo(jnp.float32).max):
+        ends = function.probability(jnp.array([-u, u, jnp.nan], jnp.float32))
+        np.testing.assert_allclose(ends, [0, 1, jnp.nan], atol=1e-7)
 
 
 @SINGLE

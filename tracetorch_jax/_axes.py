@@ -21,10 +21,18 @@ def known(x: Any) -> np.ndarray | None:
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def plain(number: Any) -> Any:
-    """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap."""
+def plain(number: Any, dtype: Any = None) -> Any:
+    """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap.
+
+    With the floating `dtype` of what it meets, it is floating: a known number as Python's own, a
+    traced number or an array in that dtype.
+    """
     value = known(number)
-    return number if value is None or value.ndim else value.item()
+    if value is not None and not value.ndim:
+        return value.item() if dtype is None else float(value)
+    if dtype is None:
+        return number
+    return jnp.asarray((number if value is None else value).astype(dtype))
 
 
 def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
@@ -61,11 +69,18 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """A number greater than 0, or an array of them."""
+def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
+    """A number greater than 0, or an array of them, also in the `dtype` of what it meets."""
     values = _numbers(name, value)
     if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"`{name}` must be finite and greater than 0; got {value!r}.")
+    if values is not None and dtype is not None:
+        info = jnp.finfo(dtype)  # what is below `tiny` may be flushed to 0
+        if not np.all((info.tiny <= values.astype(float)) & (values.astype(float) <= info.max)):
+            raise ValueError(
+                f"`{name}` must be finite and greater than 0, also as {info.dtype}; got {value!r}."
+            )
+    return plain(value, dtype)
 
 
 def real(name: str, x: Any) -> jax.Array:

@@ -108,6 +108,7 @@ class Cell:
                     learnable=learnable,
                     num_neurons=self.num_neurons,
                     dtype=self.param_dtype,
+                    compute=self.dtype,
                 )
             )
         return tuple(described)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 
+from tracetorch_jax._dtypes import asarray
 from tracetorch_jax._files import absolute
 
 CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
@@ -101,7 +101,7 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], ow
 
 
 def as_array(
-    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = jnp.asarray
+    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = asarray
 ) -> jax.Array:
     """An array of numbers, or what can be made one.
 

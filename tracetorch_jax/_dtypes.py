@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
@@ -12,6 +13,17 @@ import numpy as np
 def dtype_of(x: Any) -> Any:
     """The dtype of what an argument is as an array: NumPy's own, which JAX may cut to 32 bits."""
     return x.dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+
+
+def asarray(x: Any) -> jax.Array:
+    """`jnp.asarray`, but known whole numbers that JAX would cut to 32 bits become floating."""
+    if not (isinstance(x, jax.Array) or hasattr(x, "__jax_array__")):
+        with contextlib.suppress(TypeError, ValueError):  # traced numbers in a list, or no array
+            numbers = np.asarray(x)
+            if numbers.dtype.kind in "iu":
+                kept = numbers.astype(jnp.result_type(numbers))
+                x = x if np.array_equal(kept, numbers) else numbers.astype(float)
+    return jnp.asarray(x)
 
 
 def is_real(dtype: Any) -> bool:

@@ -128,8 +128,8 @@ def frames(
             not ascending, polarities other than those above, `step` not greater than 0, `start`
             not finite, or one of them not a single number; more events in one step and channel than
             `dtype` can hold; T * N of 2**31 or more. While values are being traced they can't be
-            checked; what lies out of range is then left out, and a sum becomes the nearest that
-            `dtype` can hold.
+            checked; what lies out of range is then left out, as is a time of NaN, and a sum becomes
+            the nearest that `dtype` can hold.
         TypeError: times that are not real numbers, channels or `num_events` that are not integers,
             a `dtype` of booleans, or an unsigned one with polarities.
 

@@ -20,7 +20,9 @@ num_neurons: size of axis `dim`, at least 1.
 dim: axis of one step's tensor that holds the neurons, counted from the end: -1 for ``[B, N]``, -3
     for ``[B, C, H, W]``.
 dtype: what is computed in and given out; by default computation takes the wider of the dtypes of
-    input and parameters, and the output that of the input.
+    input and parameters, and the output that of the input. Values of parameters must survive the
+    rounding to it: bfloat16 rounds a decay above 0.998 to 1, which raises; an initializer's value
+    becomes the nearest that it can hold. What training makes of them is not checked.
 param_dtype: what parameters are stored as.
 """
 
@@ -28,7 +30,8 @@ _VALUES = """
 Each parameter can be a float, an array or tuple of constrained values whose own rank then counts,
 or an initializer ``(key, shape, dtype) -> constrained values``. A value outside the domain raises;
 under `jax.jit`, where nothing can raise, an initializer's value outside the domain becomes the
-nearest that `param_dtype` can hold. Learnable ones are stored under ``raw_<name>``{where}.
+nearest that `param_dtype` and `dtype` can hold. Learnable ones are stored under
+``raw_<name>``{where}.
 """
 
 _RAISES = """

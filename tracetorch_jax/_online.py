@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._checks import check_linen, check_names
-from tracetorch_jax._dtypes import wider
+from tracetorch_jax._dtypes import asarray, wider
 from tracetorch_jax.functional.placement import common_placement
 
 
@@ -90,7 +90,7 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def step(
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
-        x = jnp.asarray(x)
+        x = asarray(x)
         for leaf in jax.tree.leaves(state):
             if jnp.shape(leaf) != x.shape:
                 raise ValueError(

@@ -174,6 +174,7 @@ class Parameter:
         learnable: False makes it a constant.
         num_neurons: length of a vector.
         dtype: what it is stored as.
+        compute: what is computed with, if the layer says so.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Parameter:
     learnable: bool
     num_neurons: int
     dtype: Any
+    compute: Any
 
     @property
     def raw_name(self) -> str:
@@ -211,7 +213,7 @@ class Parameter:
             )
         if not callable(self.value):
             value = np.asarray(self.value, np.float64)
-            self.constraint.check(self.label, value, self.dtype, self.learnable)
+            self.constraint.check(self.label, value, self.dtype, self.learnable, self.compute)
         elif not self.learnable:
             raise TypeError(
                 f"`{self.label}` must be a number or an array if it is not learnable, since a "
@@ -226,7 +228,7 @@ class Parameter:
         return jax.tree.map(self.raw_of, self.value(key, shape, dtype))
 
     def raw_of(self, value: Any) -> jax.Array:
-        """The raw parameter of what an initializer returned, clipped to what `dtype` can hold.
+        """The raw parameter of what an initializer returned, clipped to what its dtypes can hold.
 
         Raises:
             ValueError: the wrong shape, or a known value outside the domain.
@@ -240,7 +242,7 @@ class Parameter:
             self.constraint.check_inside(self.label, np.asarray(value, np.float64))
         with np.errstate(over="ignore"):  # of NumPy's values in a narrower type
             value = jnp.asarray(value, self.dtype)
-        return self.constraint.invert(self.constraint.clip(value)).astype(self.dtype)
+        return self.constraint.invert(self.constraint.clip(value, self.compute)).astype(self.dtype)
 
     def constant(self) -> jax.Array:
         """The value of a parameter that is not learnable."""

@@ -166,6 +166,7 @@ def first_spike(
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
     size = jnp.abs(countable(zero_padding(xs, valid)))
+    size = jnp.minimum(size, float(jnp.finfo(size.dtype).max))  # no difference of infinities
     # Exactly 0 or 1, whatever the size, with the gradient of the size.
     spikes = (size > 0).astype(size.dtype) + (size - jax.lax.stop_gradient(size))
     silent = jnp.cumprod(1 - spikes, axis=0)

@@ -3,9 +3,10 @@
 Encoders of samples take ``[B, ...]`` and give ``[B, T, ...]``, or ``[T, B, ...]`` with
 `time_major`; a vector ``[N]`` has no batch axis and gives ``[T, N]``. Encoders of sequences take
 and give ``[B, T, ...]`` likewise. All run under `jax.jit` and `jax.vmap`. What an argument's values
-must satisfy is checked where they are known, that is, not while they are being traced. What is
-given has the dtype of the values if that is floating, else float32; all is computed in float32 at
-least, and `level_crossing` gives its counts so, since bfloat16 and float16 can't hold large ones.
+must satisfy is checked where they are known, that is, not while they are being traced; traced NaN
+gives NaN. What is given has the dtype of the values if that is floating, else float32; all is
+computed in float32 at least, and `level_crossing` gives its counts so, since bfloat16 and float16
+can't hold large ones.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tracetorch_jax._axes import (
 from tracetorch_jax._checks import check_choice
 from tracetorch_jax._dtypes import countable
 from tracetorch_jax._events import Events, frames, pad_events
+from tracetorch_jax.spikes import keep_nan
 
 __all__ = [
     "Events",
@@ -107,7 +109,7 @@ def rate(
     values = jnp.broadcast_to(jnp.expand_dims(values, axis), shape)
     likely = countable(jnp.abs(values))  # half precision would round small probabilities
     fires = jax.random.uniform(key, shape, likely.dtype) < likely
-    return jnp.where(fires, jnp.sign(values), jnp.zeros_like(values))
+    return keep_nan(jnp.where(fires, jnp.sign(values), jnp.zeros_like(values)), values)
 
 
 def latency(
@@ -155,16 +157,18 @@ def latency(
         raise ValueError(f"`threshold` must lie strictly between 0 and 1; got {threshold!r}.")
     steps = check_count("num_steps", num_steps)
     dtype = values.dtype
+    threshold = check_positive("threshold", threshold, dtype)
     values = countable(values)
     inside = jnp.clip(values, threshold, 1)
     if scale == "linear":
         delay = (1 - inside) / (1 - threshold)
     else:
-        delay = jnp.log(inside) / np.log(threshold)
+        delay = jnp.log(inside) / plain(np.log(threshold), values.dtype)
     fires = values >= jnp.asarray(threshold, dtype).astype(values.dtype)
     when = jnp.where(fires, jnp.round((steps - 1) * delay), -1).astype(jnp.int32)
     axis = add_time(values, time_major)
-    return jax.nn.one_hot(when, steps, dtype=dtype, axis=axis)
+    out = jax.nn.one_hot(when, steps, dtype=dtype, axis=axis)
+    return keep_nan(out, jnp.expand_dims(values, axis))
 
 
 def delta(
@@ -201,7 +205,7 @@ def delta(
     change = steps - before
     level = jnp.broadcast_to(level, change.shape)
     up, down = (change >= level).astype(dtype), (change <= -level).astype(dtype)
-    return _as_given(up - down if signed else up, time_major)
+    return _as_given(keep_nan(up - down if signed else up, change, level), time_major)
 
 
 def level_crossing(
@@ -296,8 +300,9 @@ def population(
         raise ValueError(f"`low` must be less than `high`; got {low!r} and {high!r}.")
     if width is None:
         width = (high - low) / (neurons - 1)
-    check_positive("width", width)
     wide = countable(values)
+    width = check_positive("width", width, wide.dtype)
+    low, high = plain(low, wide.dtype), plain(high, wide.dtype)
     centres = jnp.linspace(low, high, neurons, dtype=wide.dtype)
     distance = (wide[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
     activity = jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
@@ -316,7 +321,7 @@ def _signal(xs: ArrayLike, time_major: bool) -> tuple[jax.Array, Any]:
 
 def _level(threshold: ArrayLike, steps: jax.Array) -> jax.Array:
     """A threshold for each element of a step, ``[1, B, ...]``."""
-    check_positive("threshold", threshold)
+    threshold = check_positive("threshold", threshold, steps.dtype)
     shape = np.shape(threshold)
     try:
         fits = np.broadcast_shapes(shape, steps.shape[1:]) == steps.shape[1:]

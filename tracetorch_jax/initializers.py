@@ -29,8 +29,8 @@ class half_lives:
     A layer of many time scales sees a sequence at all of them, and need not learn its decays from
     one value. Two initializers of the same range are equal, so that layers made with them are.
 
-    A decay that the parameter's dtype would round to 1 (a half-life above 177 steps in bfloat16,
-    700 in float16, 5 million in float32) or to 0 becomes the nearest one that can be stored.
+    A decay that the layer's `param_dtype` or `dtype` would round to 1 (a half-life above 177 steps
+    in bfloat16, 700 in float16, 5 million in float32) or to 0 becomes the nearest that both hold.
 
     Args:
         low: shortest half-life in steps, greater than 0.

@@ -315,10 +315,10 @@ def first_spike_cross_entropy(
         >>> losses.first_spike_cross_entropy(spikes, jnp.array([1])).round(3).tolist()
         [0.0]
     """
-    check_positive("temperature", temperature)
     times = _decode.first_spike(
         _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
+    temperature = check_positive("temperature", temperature, times.dtype)
     return _label_loss(-times / temperature, _labels(labels, times), 0.0)
 
 
@@ -390,7 +390,7 @@ def rate_penalty(
     if not 0 <= max_rate < 1:
         raise ValueError(f"`max_rate` must lie in [0, 1); got {max_rate!r}.")
     rates = _rates(spikes, seq_lengths, time_major)
-    return jnp.square(jnp.maximum(rates - max_rate, 0)).mean()
+    return jnp.square(jnp.maximum(rates - plain(max_rate, rates.dtype), 0)).mean()
 
 
 def silence_penalty(
@@ -427,7 +427,7 @@ def silence_penalty(
     if not 0 < min_rate <= 1:
         raise ValueError(f"`min_rate` must lie in (0, 1]; got {min_rate!r}.")
     rates = _rates(spikes, seq_lengths, time_major)
-    return jnp.square(jnp.maximum(min_rate - rates, 0)).mean()
+    return jnp.square(jnp.maximum(plain(min_rate, rates.dtype) - rates, 0)).mean()
 
 
 def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
@@ -492,7 +492,7 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
     inside = (labels >= 0) & (labels < classes)
     labels = jnp.where(inside, labels, 0)
     if label_smoothing:
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, classes), label_smoothing)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, classes), plain(label_smoothing))
         loss = optax.softmax_cross_entropy(logits, targets.astype(logits.dtype))
     else:
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -501,7 +501,7 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
 
 def _wanted(labels: jax.Array, like: jax.Array, correct: Any, incorrect: Any) -> jax.Array:
     """Rows of `incorrect`, and `correct` for the label; NaN for labels out of range."""
-    correct, incorrect = plain(correct), plain(incorrect)
+    correct, incorrect = (plain(number, like.dtype) for number in (correct, incorrect))
     inside = (labels >= 0) & (labels < like.shape[-1])
     rows = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
     return jnp.where(inside[..., None], rows, jnp.nan) * (correct - incorrect) + incorrect

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count, lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._axes import check_count, lengths_of, plain, steps_of, time_first, zero_padding
 from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import path_name
 
@@ -93,7 +93,8 @@ def dead(
         time_major: whether `spikes` is ``[T, B, ...]``.
 
     Returns:
-        Booleans of the shape of the axes after batch and time; their mean is the share.
+        Booleans of the shape of the axes after batch and time; their mean is the share. False for a
+        neuron of which a spike is NaN, which is neither dead nor saturated.
 
     Raises:
         ValueError: `spikes` has fewer than two axes, or `seq_lengths` does not fit.
@@ -122,7 +123,8 @@ def saturated(
         time_major: whether `spikes` is ``[T, B, ...]``.
 
     Returns:
-        Booleans of the shape of the axes after batch and time; their mean is the share.
+        Booleans of the shape of the axes after batch and time; their mean is the share. False for a
+        neuron of which a spike is NaN, which is neither dead nor saturated.
 
     Raises:
         ValueError: `rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths` that
@@ -135,7 +137,7 @@ def saturated(
     """
     if not 0 < rate <= 1:
         raise ValueError(f"`rate` must lie in (0, 1]; got {rate!r}.")
-    return spike_rate(spikes, seq_lengths=seq_lengths, time_major=time_major).total >= rate
+    return spike_rate(spikes, seq_lengths=seq_lengths, time_major=time_major).total >= plain(rate)
 
 
 class Operations(NamedTuple):

@@ -324,6 +324,8 @@ class fast_sigmoid(SpikeFunction):
 
     def probability(self, u: ArrayLike) -> jax.Array:
         u = self.slope * _real(u)
+        greatest = float(jnp.finfo(u.dtype).max)
+        u = jnp.clip(u, -greatest, greatest)  # the quotient of two infinities is NaN
         return 0.5 + 0.5 * u / (1 + jnp.abs(u))
 
 
@@ -514,7 +516,7 @@ class bernoulli:
         return self.surrogate.probability(u.astype(wider(u.dtype, jnp.float32)))
 
     def forward(self, u: ArrayLike, draw: ArrayLike) -> jax.Array:
-        """What is emitted: 1 where ``draw < probability(u)``, 0 where not, NaN where ``u`` is NaN.
+        """What is emitted: 1 where ``draw < probability(u)``, 0 where not, NaN where either is NaN.
 
         Args:
             u: distance of the membrane above the threshold, floating-point, any shape.
@@ -526,8 +528,8 @@ class bernoulli:
         Raises:
             TypeError: `u` is not floating-point.
         """
-        u = _real(u)
-        return keep_nan(_sample(self, u, jnp.asarray(draw)), u)
+        u, draw = _real(u), jnp.asarray(draw)
+        return keep_nan(_sample(self, u, draw), u, draw)
 
     def derivative(self, u: ArrayLike) -> jax.Array:
         """The surrogate's derivative.
@@ -560,4 +562,4 @@ class bernoulli:
         u, draw = _real(u), jnp.asarray(draw)
         if u.shape != draw.shape:
             raise ValueError(f"`draw` must have the shape of `u`, {u.shape}; got {draw.shape}.")
-        return keep_nan(_sample(self, u, draw), u)
+        return keep_nan(_sample(self, u, draw), u, draw)

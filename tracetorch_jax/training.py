@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax import functional
 from tracetorch_jax._axes import check_count
-from tracetorch_jax._dtypes import countable
+from tracetorch_jax._dtypes import asarray, countable
 from tracetorch_jax._online import OnlineState, online
 from tracetorch_jax._paths import key_name, path_name
 from tracetorch_jax.functional import DECAY, THRESHOLD
@@ -173,6 +173,7 @@ def piecewise_value_and_grad(
             )
         if carry is None:
             raise TypeError("`carry` must be what `initialize_carry` gives; got None.")
+        batch = jax.tree.map(asarray, batch)
         number = steps // length or 1  # no steps are one piece of none
         carry = place_state(once, (params, batch), carry, jnp.arange(number))
         if truncate:

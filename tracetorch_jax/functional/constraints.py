@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from tracetorch_jax._dtypes import asarray
+
 
 def _floating(name: str, value: ArrayLike) -> jax.Array:
-    array = jnp.asarray(value)
+    array = asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"`{name}` must be real; got dtype {array.dtype}.")
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -116,17 +118,18 @@ class Constraint:
     invert: Callable[[jax.Array], jax.Array] = dataclasses.field(repr=False)
     _numpy: _Numpy = dataclasses.field(repr=False)
 
-    def clip(self, value: jax.Array) -> jax.Array:
+    def clip(self, value: jax.Array, compute: Any = None) -> jax.Array:
         """The nearest values that can be stored as raw ones: what initial values go through.
 
         Args:
             value: floating-point, any shape, traced or not.
+            compute: another dtype in which the values must survive as well.
 
         Returns:
             An array of the same shape and dtype. A value that lies outside the domain, or so close
-            to its end that the raw value would be infinite or the dtype would round the value to
-            the end, becomes the nearest that can be stored in the dtype. Other values, and NaN,
-            stay as they are.
+            to its end that the raw value would be infinite or a dtype would round the value to the
+            end, becomes the nearest that the dtypes can hold. Other values, and NaN, stay as they
+            are.
 
         Raises:
             TypeError: `value` is not floating-point.
@@ -139,7 +142,7 @@ class Constraint:
         value = jnp.asarray(value)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(f"`value` must be floating-point; got dtype {value.dtype}.")
-        return jnp.clip(value, *_ends(self, value.dtype))
+        return jnp.clip(value, *_ends(self, value.dtype, jnp.dtype(compute or value.dtype)))
 
     def check_inside(self, name: str, value: np.ndarray, learnable: bool = True) -> None:
         """Check that a value is legal as it is, before rounding to any type.
@@ -160,28 +163,39 @@ class Constraint:
         if bad.size:
             raise ValueError(f"`{name}` must {rule}; got {float(bad[0])!r}.")
 
-    def check(self, name: str, value: np.ndarray, dtype: Any, learnable: bool = True) -> None:
-        """Check that a value is legal, also after rounding to `dtype`.
+    def check(
+        self,
+        name: str,
+        value: np.ndarray,
+        dtype: Any,
+        learnable: bool = True,
+        compute: Any = None,
+    ) -> None:
+        """Check that a value is legal, also after rounding to `dtype` and to `compute`.
 
         Args:
             name: what to call the value in the error.
             value: float64, any shape.
             dtype: what the parameter will be stored as. 1 - 1e-9 is a decay, but float32 rounds
                 it to 1, so it can't be kept in float32.
-            learnable: whether the value must survive the way to its raw parameter and back.
+            learnable: whether the value must survive the way to its raw parameter and back. A
+                constant at the very end of its range stays legal.
+            compute: what the parameter will be computed with; by default `dtype`.
 
         Raises:
             ValueError: it breaks the `rule` (`constant_rule` if it is not learnable), is not
                 finite, or is rounded to the end of its range.
         """
         self.check_inside(name, value, learnable)
-        bad = value[~self._survives(value, dtype, learnable)]
-        if bad.size:
-            _, rule = self._domain(learnable)
-            raise ValueError(
-                f"`{name}` must {rule}, also as {jnp.dtype(dtype).name}; got {float(bad[0])!r}, "
-                f"which that type rounds to the end of its range. Use a wider `param_dtype`."
-            )
+        for argument, used in (("param_dtype", dtype), ("dtype", compute or dtype)):
+            bad = value[~self._survives(value, dtype, used, learnable)]
+            if bad.size:
+                _, rule = self._domain(learnable)
+                raise ValueError(
+                    f"`{name}` must {rule}, also as {jnp.dtype(used).name}; got "
+                    f"{float(bad[0])!r}, which that type rounds to the end of its range. Use a "
+                    f"wider `{argument}`."
+                )
 
     def _domain(self, learnable: bool) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
         """Whether a value is legal, and the rule in words."""
@@ -189,16 +203,21 @@ class Constraint:
             return self._numpy.inside, self.rule
         return self._numpy.inside_constant, self.constant_rule
 
-    def _survives(self, value: np.ndarray, dtype: Any, learnable: bool = True) -> np.ndarray:
-        """Whether a legal float64 value is still legal when it is stored as `dtype`."""
+    def _survives(
+        self, value: np.ndarray, dtype: Any, compute: Any, learnable: bool = True
+    ) -> np.ndarray:
+        """Whether a legal float64 value is off the ends when stored as `dtype`, used as `compute`.
+
+        A constant may be exactly at an end, but must not be rounded to it.
+        """
         with np.errstate(all="ignore"):
             stored = value.astype(dtype)
             if learnable:
                 raw = self._numpy.invert(value).astype(dtype)
                 stored = self._numpy.constrain(raw).astype(dtype)
-            stored = stored.astype(np.float64)
-        inside, _ = self._domain(learnable)
-        return inside(stored) & np.isfinite(stored)
+            stored = stored.astype(compute).astype(np.float64)
+        inside = self._numpy.inside
+        return (inside(stored) | ~inside(value)) & np.isfinite(stored)
 
     def raw(self, value: np.ndarray) -> np.ndarray:
         """Raw values of legal NumPy `value`, computed in float64."""
@@ -218,11 +237,20 @@ class Constraint:
 
 
 @functools.cache
-def _ends(constraint: Constraint, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest value that survive as raw ones of `dtype`."""
-    least, greatest = (np.asarray(v, dtype) for v in constraint._numpy.ends(jnp.finfo(dtype)))
-    if not constraint._survives(greatest.astype(np.float64), dtype):
-        greatest = np.nextafter(greatest, np.zeros_like(greatest))
+def _ends(constraint: Constraint, dtype: Any, compute: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest value that survive as raw ones of `dtype`, used as `compute`."""
+    ends = [constraint._numpy.ends(jnp.finfo(each)) for each in (dtype, compute)]
+    with np.errstate(over="ignore"):
+        least = np.asarray(max(float(low) for low, _ in ends), dtype)
+        greatest = np.asarray(min(float(high) for _, high in ends), dtype)
+
+    def survives(end: np.ndarray) -> np.ndarray:
+        return constraint._survives(end.astype(np.float64), dtype, compute)
+
+    if not survives(least):
+        least = np.nextafter(least, greatest)
+    if not survives(greatest):
+        greatest = np.nextafter(greatest, least)
     return least, greatest
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_choice, check_fixed
+from tracetorch_jax._dtypes import asarray
 from tracetorch_jax.functional.adjoint import check_new_state, scan_elementwise
 from tracetorch_jax.functional.linear import scan_parallel
 from tracetorch_jax.functional.placement import place_elementwise, place_state
@@ -128,7 +129,7 @@ def unroll(
 
     state = jax.tree.map(jnp.asarray, state)
     params = jax.tree.map(jnp.asarray, params)
-    xs = jax.tree.map(jnp.asarray, xs)
+    xs = jax.tree.map(asarray, xs)
     if elementwise:
         _check_elementwise(params, state)
     valid = None

@@ -17,7 +17,7 @@ import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax._checks import check_spike
-from tracetorch_jax._dtypes import is_real, widen
+from tracetorch_jax._dtypes import asarray, is_real, widen
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -354,7 +354,7 @@ def step(
     """
     for each in _sides(spike):
         check_spike("spike", each)
-    x = jnp.asarray(x)
+    x = asarray(x)
     return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from tracetorch_jax._cell import Cell
 from tracetorch_jax._checks import check_names
+from tracetorch_jax._dtypes import asarray
 from tracetorch_jax._paths import path_name
 from tracetorch_jax._stack import Stack
 from tracetorch_jax._unroll import check_cell
@@ -85,7 +86,7 @@ class Stateful(nnx.Module):
             ValueError: another batch than the states were made for, or as the cell does.
             TypeError: as the cell does.
         """
-        x = jnp.asarray(x)
+        x = asarray(x)
         batch_shape = self._check_batch(x.shape)
         carry = self._current()
         if carry is None and not isinstance(self.cell, (Cell, Stack)):
@@ -116,7 +117,7 @@ class Stateful(nnx.Module):
             >>> layer.unroll(jnp.ones((1, 2, 1)))[0, :, 0].tolist(), layer(jnp.ones((1, 1))).item()
             ([0.5, 0.75], 0.875)
         """
-        xs = jnp.asarray(xs)
+        xs = asarray(xs)
         model = Unroll(self.cell, return_carry=True, **options)
         axes = self.cell.num_feature_axes
         time_axis = 0 if model.time_major or xs.ndim <= axes + 1 else 1
