@@ -23,6 +23,7 @@ SATURATED = 0.9  # spikes per step of a neuron that fires at nearly every step
 MOST = 0.5  # share of neurons from which on it is a problem that they never or always fire
 SOME = 0.1  # share from which on a note says so
 REACH = 0.3  # thresholds that the membrane of a silent neuron comes near enough to be trained
+SLOPE = 1e-3  # derivative of the spike that is enough to train a silent neuron
 FAR = 10.0  # thresholds at which little is left of the surrogate gradient
 GREAT, SMALL = 1e3, 1e-2  # values of a layer that does not fire
 ACTIVE = 0.4  # spikes per step of the whole layer
@@ -76,8 +77,10 @@ class Layer:
         inputs: ``[steps, neurons]``, of all sequences and places.
         membrane: the same before the reset, in thresholds where the layer fires.
         spikes: the same.
+        slopes: the same of the derivative of what is emitted with respect to the membrane.
+        graded: whether what is emitted takes other values than those of a step.
         finite: whether membranes and outputs are.
-        thresholds: median of each by name.
+        levels: thresholds by name, of each neuron or one for all.
         half_lives: least, median and greatest in steps, by the name of the decay.
         gradients: norms of those of the output and of the layer's own parameters.
         given: the network's input if this is the first layer, and nothing before normalises.
@@ -88,8 +91,10 @@ class Layer:
     inputs: np.ndarray
     membrane: np.ndarray
     spikes: np.ndarray
+    slopes: np.ndarray
+    graded: bool
     finite: bool
-    thresholds: dict[str, float]
+    levels: dict[str, np.ndarray]
     half_lives: dict[str, tuple[float, float, float]]
     gradients: tuple[float, float]
     given: Inputs | None
@@ -103,6 +108,16 @@ class Layer:
     def steps(self) -> int:
         """Of a sequence."""
         return self.recording.inputs.shape[1]
+
+    @property
+    def fires(self) -> bool:
+        """Whether there are spikes to count."""
+        return self.spec.fires and not self.graded
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Median of each by name."""
+        return {name: float(np.median(level)) for name, level in self.levels.items()}
 
     @functools.cached_property
     def rates(self) -> np.ndarray:
@@ -152,26 +167,45 @@ def of_numbers(layer: Layer, cause: str | None) -> Remarks:
 # Of neurons: the dead, those that fire always, and the others.
 
 
-def of_layer(layer: Layer, after_others: bool) -> Remarks:
-    """At most one problem, and notes that do not contradict it.
-
-    A trace that averages over too much makes values small, so that this is said alone.
+def of_no_input(layer: Layer, before: str | None = None) -> Remarks | None:
+    """Of a layer that is silent because of what it receives; None of another layer.
 
     Args:
         layer: what is known of it.
-        after_others: whether layers ran before.
+        before: what has a problem before it.
+    """
+    silent = float(layer.dead.mean()) if layer.fires else 0.0
+    if silent <= MOST or np.ptp(layer.inputs, axis=0).any():
+        return None
+    source, zero = layer.source, not layer.inputs.any()
+    said = f"{silent:.0%} of the neurons never fire, since"
+    if source and not source.value.any():
+        initial = "lecun_normal()" if source.name == "kernel" else "ones"
+        way = f"Start with `{source.name}_init=nn.initializers.{initial}`."
+        return [f"{said} the weights of {source.path} are 0. {way}"], []
+    said += f" the input of the layer is {'0' if zero else 'the same'} at every step"
+    if before:
+        return [f"{said} of all sequences. First follow the advice for {before}."], []
+    return ([f"{said} of all sequences. Look at what is before it."], []) if zero else None
+
+
+def of_layer(layer: Layer) -> Remarks:
+    """At most one problem, and notes that do not contradict it.
+
+    A trace that averages over too much makes values small, so that this is said alone.
     """
     slow, fast = _averages(layer), _no_memory(layer)
     if slow:
         return slow, []
-    problems, notes = _of_neurons(layer, after_others) if layer.spec.fires else _of_values(layer)
+    problems, notes = _of_neurons(layer) if layer.spec.fires else _of_values(layer)
     return problems, notes + fast
 
 
-def _of_neurons(layer: Layer, after_others: bool) -> Remarks:
-    problem = _distance(layer) or _stuck(layer) or _silence(layer, after_others)
-    if problem:
-        return [problem], []
+def _of_neurons(layer: Layer) -> Remarks:
+    counts = (_stuck, _flat, _silence) if layer.fires else (_flat,)
+    problem = next(filter(None, (rule(layer) for rule in (_distance, *counts))), None)
+    if problem or not layer.fires:
+        return [problem] if problem else [], []
     notes = []
     if layer.dead.mean() >= SOME:
         notes.append(_few_dead(layer))
@@ -195,11 +229,24 @@ def _distance(layer: Layer) -> str | None:
     # The surrogate gradient is about as wide as a threshold of 1, also where thresholds are less.
     if distance * min(1.0, 2 * min(layer.thresholds.values())) <= FAR:
         return None
+    shares = (
+        f"{layer.dead.mean():.0%} of the neurons never fire, {layer.saturated.mean():.0%} fire at "
+        f"nearly every step. "
+    )
     return (
         f"Half of the membrane values are more than {_number(distance)} thresholds away from 0, "
-        f"where the surrogate gradient is nearly 0. {layer.dead.mean():.0%} of the neurons never "
-        f"fire, {layer.saturated.mean():.0%} fire at nearly every step. "
+        f"where the surrogate gradient is nearly 0. {shares if layer.fires else ''}"
         f"{_rescaled(layer, 1 / distance)}"
+    )
+
+
+def _flat(layer: Layer) -> str | None:
+    """Of spikes that no gradient passes."""
+    if layer.slopes.any() or not layer.spikes.any():
+        return None
+    return (
+        "The layer fires, but no gradient passes its spikes: the derivative of its spike function "
+        "is 0 at all values of its membrane. Set `spike=spikes.atan(2.0)`."
     )
 
 
@@ -214,22 +261,17 @@ def _stuck(layer: Layer) -> str | None:
     return f"{said} {_rescaled(layer, min(0.5, 1 / level))}"
 
 
-def _silence(layer: Layer, after_others: bool) -> str | None:
+def _silence(layer: Layer) -> str | None:
     """Of a layer in which most neurons never fire."""
     share = float(layer.dead.mean())
     if share <= MOST:
         return None
-    if after_others and not np.ptp(layer.inputs, axis=0).any():
-        return (
-            f"{share:.0%} of the neurons never fire, since the input of the layer is the same at "
-            f"every step of all sequences. First follow the advice for the layers before."
-        )
-    below, weak = _dead(layer)
+    below, weak, slope = _dead(layer)
     if len(below) > len(weak):
         return _negative(layer, below)
     peak, (of_output, of_own) = float(np.median(weak)), layer.gradients
     trained = any(p.learnable for p in layer.recording.layer.describe())
-    if peak >= REACH and (of_own > REACHED * of_output or not trained):
+    if _reached(weak, slope) and (of_own > REACHED * of_output or not trained):
         return None
     return (
         f"{share:.0%} of the neurons never fire. Of half of these the membrane reaches at most "
@@ -239,26 +281,49 @@ def _silence(layer: Layer, after_others: bool) -> str | None:
 
 def _few_dead(layer: Layer) -> str:
     """Of neurons that never fire, where the others do, or where all nearly do."""
-    below, weak = _dead(layer)
+    below, weak, slope = _dead(layer)
     if len(below) > len(weak):
         return _negative(layer, below)
-    return (
+    said = (
         f"{layer.dead.mean():.0%} of the neurons never fire on this batch. Of half of these the "
-        f"membrane reaches {_number(float(np.median(weak)))} thresholds, so that training can "
-        f"wake them. If it does not: {_lower_first(_penalty('silence'))}"
+        f"membrane reaches {_number(float(np.median(weak)))} thresholds"
+    )
+    penalty = _penalty("silence")
+    if _reached(weak, slope):
+        return f"{said}, so that training can wake them. If it does not: {_lower_first(penalty)}"
+    high = {
+        name: 1.0
+        for name, level in layer.levels.items()
+        if np.median(np.broadcast_to(level, layer.dead.shape)[layer.dead]) > 1
+    }
+    if high:
+        way = f"Set {_thresholds(layer, high)}."
+    else:
+        way = penalty if np.median(slope) >= SLOPE else "Set `spike=spikes.atan(2.0)`."
+    return (
+        f"{said}, where the derivative of the spike is {_number(float(np.median(slope)))}: "
+        f"training alone may not wake them. {way}"
     )
 
 
-def _dead(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Of dead neurons, the medians of those driven away from the threshold, and others' peaks."""
-    membrane = layer.membrane[:, layer.dead]
+def _reached(weak: np.ndarray, slope: np.ndarray) -> bool:
+    """Whether training can wake neurons whose membranes and derivatives reach this."""
+    return bool(np.median(weak) >= REACH and np.median(slope) >= SLOPE)
+
+
+def _dead(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of dead neurons, the medians of those driven away from the threshold, and others' peaks.
+
+    The last are the greatest derivatives of these others.
+    """
+    membrane, slope = layer.membrane[:, layer.dead], layer.slopes[:, layer.dead].max(axis=0)
     up, down = layer.spec.thresholds
     if up and down:
-        return np.zeros(0), np.abs(membrane).max(axis=0)
+        return np.zeros(0), np.abs(membrane).max(axis=0), slope
     towards = membrane if up else -membrane
     median, peak = np.median(towards, axis=0), towards.max(axis=0)
     away = median < -np.maximum(peak, SMALL)
-    return median[away], peak[~away]
+    return median[away], peak[~away], slope[~away]
 
 
 def _negative(layer: Layer, below: np.ndarray) -> str:
@@ -427,7 +492,10 @@ def of_gradient(gradient: float, last: float, earlier: list[float], after: str |
         way = " Look in `loss` for a root or a logarithm of 0."
         return [f"Its gradient is not finite.{first or way}"], []
     if gradient == 0:
-        way = " The loss does not depend on it, or a spike function after it has no derivative."
+        way = (
+            " The loss does not depend on it, or weights after it or the derivative of a spike "
+            "function after it are 0."
+        )
         return [f"No gradient reaches it.{first or way}"], []
     if gradient < VANISHED * last and not any(0 < g < VANISHED * last for g in earlier):
         way = " Set `spike=spikes.atan(1.0)` in the layers after it."
