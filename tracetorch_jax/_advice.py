@@ -115,6 +115,11 @@ class Layer:
         return self.spec.fires and not self.graded
 
     @property
+    def constant(self) -> bool:
+        """Whether the input is the same at every step of all sequences."""
+        return not np.ptp(self.inputs, axis=0).any()
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """Median of each by name."""
         return {name: float(np.median(level)) for name, level in self.levels.items()}
@@ -168,25 +173,21 @@ def of_numbers(layer: Layer, cause: str | None) -> Remarks:
 
 
 def of_no_input(layer: Layer, before: str | None = None) -> Remarks | None:
-    """Of a layer that is silent because of what it receives; None of another layer.
+    """Of a layer that is silent because of what is before it; None of another layer.
 
     Args:
         layer: what is known of it.
         before: what has a problem before it.
     """
     silent = float(layer.dead.mean()) if layer.fires else 0.0
-    if silent <= MOST or np.ptp(layer.inputs, axis=0).any():
+    zero = not layer.inputs.any()
+    if silent <= MOST or not layer.constant or _no_weights(layer) or not (before or zero):
         return None
-    source, zero = layer.source, not layer.inputs.any()
-    said = f"{silent:.0%} of the neurons never fire, since"
-    if source and not source.value.any():
-        initial = "lecun_normal()" if source.name == "kernel" else "ones"
-        way = f"Start with `{source.name}_init=nn.initializers.{initial}`."
-        return [f"{said} the weights of {source.path} are 0. {way}"], []
-    said += f" the input of the layer is {'0' if zero else 'the same'} at every step"
-    if before:
-        return [f"{said} of all sequences. First follow the advice for {before}."], []
-    return ([f"{said} of all sequences. Look at what is before it."], []) if zero else None
+    way = f"First follow the advice for {before}." if before else "Look at what is before it."
+    return [
+        f"{silent:.0%} of the neurons never fire, since the input of the layer is "
+        f"{'0' if zero else 'the same'} at every step of all sequences. {way}"
+    ], []
 
 
 def of_layer(layer: Layer) -> Remarks:
@@ -202,10 +203,12 @@ def of_layer(layer: Layer) -> Remarks:
 
 
 def _of_neurons(layer: Layer) -> Remarks:
-    counts = (_stuck, _flat, _silence) if layer.fires else (_flat,)
-    problem = next(filter(None, (rule(layer) for rule in (_distance, *counts))), None)
-    if problem or not layer.fires:
-        return [problem] if problem else [], []
+    counted = [_stuck, _flat, _silence] if layer.fires else [_flat]
+    for rule in [_no_weights, _distance, *counted]:
+        if problem := rule(layer):
+            return [problem], []
+    if not layer.fires:
+        return [], []
     notes = []
     if layer.dead.mean() >= SOME:
         notes.append(_few_dead(layer))
@@ -221,6 +224,18 @@ def _of_neurons(layer: Layer) -> Remarks:
             f"{_penalty('rate')}"
         )
     return [], notes
+
+
+def _no_weights(layer: Layer) -> str | None:
+    """Of a layer that gets nothing but a constant, whatever is before."""
+    source = layer.source
+    if source is None or source.value.any() or not layer.constant:
+        return None
+    initial = "lecun_normal()" if source.name == "kernel" else "ones"
+    return (
+        f"The weights of {source.path} are 0, so that nothing passes them, and no gradient. Start "
+        f"with `{source.name}_init=nn.initializers.{initial}`."
+    )
 
 
 def _distance(layer: Layer) -> str | None:
@@ -344,6 +359,8 @@ def _negative(layer: Layer, below: np.ndarray) -> str:
 
 def _of_values(layer: Layer) -> Remarks:
     """Of a layer that does not fire: its values, in their own unit."""
+    if said := _no_weights(layer):
+        return [], [said]  # a readout's learn nevertheless
     level = float(np.percentile(np.abs(layer.membrane), 95))
     given = layer.given
     if level > GREAT:

@@ -462,7 +462,7 @@ def _emitted(
             u = jnp.asarray(np.moveaxis(each, -1, cell.dim), jnp.float32)
             draw = jnp.full_like(u, 0.5) if is_stochastic(function) else None
             out, pull = jax.vjp(lambda u, f=function, draw=draw: emit(f, u, draw), u)
-            graded |= not np.isin(out, (0, 1))[np.isfinite(u)].all()
+            graded |= bool((~np.isin(out, (0, 1)) & np.isfinite(u)).any())
             slopes += np.moveaxis(np.asarray(pull(jnp.ones_like(out))[0], np.float64), cell.dim, -1)
         elif kind:
             slopes += 1
