@@ -18,9 +18,9 @@ test: $(VENV)/.installed
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -n 2 --dist worksteal
 
-# Random trials, many and drawn anew at each run.
+# Random trials, many and drawn anew at each run; every layer where `test` has a few of them.
 test-long: $(VENV)/.installed
-	$(RUN) -m pytest -m 'hypothesis or random' --long -n 2 --dist worksteal
+	$(RUN) -m pytest -m 'hypothesis or random or long' --long -n 2 --dist worksteal
 
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed

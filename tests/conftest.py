@@ -18,7 +18,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--long", action="store_true", help="many random trials, drawn anew, rather than a few"
+        "--long",
+        action="store_true",
+        help="many random trials, drawn anew, rather than a few; and the tests marked long",
     )
 
 
@@ -37,6 +39,13 @@ def pytest_configure(config):
     settings.register_profile("daily", derandomize=True, max_examples=20, **common)
     settings.register_profile("long", max_examples=500, print_blob=True, **common)
     settings.load_profile("long" if config.getoption("--long") else "daily")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only `--long` is for."""
+    if not config.getoption("--long"):
+        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tracetorch_jax import snn, spikes
 
@@ -17,6 +18,11 @@ DATA = pathlib.Path(__file__).parent / "data"
 LAYERS = tuple(snn.ALL_LAYERS)
 DUAL = tuple(name for name in LAYERS if name.startswith("D"))
 FIRING = tuple(name for name in LAYERS if not name.endswith("LI"))
+
+# Every two features are together in one of these. What knows steps rather than names is tested with
+# them, and with all layers if pytest gets --long.
+COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")
+EACH = [n if n in COVER else pytest.param(n, marks=pytest.mark.long) for n in LAYERS]
 
 # Greatest error relative to max(1, greatest magnitude), for values and for gradients.
 TOLERANCE = {"float64": (1e-10, 1e-10), "float32": (2e-5, 1e-4)}

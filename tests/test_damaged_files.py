@@ -92,9 +92,6 @@ def attempt(reader, path):
 
 
 EVERY = pytest.mark.parametrize("reader", READERS)
-TRIALS = hypothesis.settings(
-    deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
-)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +100,6 @@ def no_torch(monkeypatch):
 
 
 @EVERY
-@TRIALS
 @hypothesis.given(blob=st.binary(max_size=300))
 def test_random_bytes(reader, whole, tmp_path, blob):
     path = tmp_path / f"it{READERS[reader][1]}"
@@ -113,7 +109,6 @@ def test_random_bytes(reader, whole, tmp_path, blob):
 
 
 @EVERY
-@TRIALS
 @hypothesis.given(data=st.data())
 def test_random_damage(reader, whole, tmp_path, data):
     path, blob = tmp_path / f"it{READERS[reader][1]}", bytearray(whole[reader])
@@ -206,7 +201,6 @@ def full_disk():
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_full_disk(overwrite, tmp_path, full_disk):
-    pytest.importorskip("tracetorch_jax._files")
     path = tmp_path / "it"
     if overwrite:
         path.write_bytes(b"the old one")

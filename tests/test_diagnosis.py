@@ -223,7 +223,7 @@ def weighted(penalty):
     ("layer", "scale", "words"),
     [
         (snn.LIB, 6.0, "of the steps. This costs energy"),
-        (snn.LIB, 0.1, "training can wake them"),
+        (snn.LIB, 0.1, "training can make them fire"),
     ],
     ids=["firing much", "firing nearly never"],
 )
@@ -377,11 +377,11 @@ def test_spikes_that_no_gradient_passes(spike):
     assert after.healthy and after.layers[0].parameter_gradient > 0
 
 
-def test_what_training_cannot_wake():
+def test_what_training_cannot_make_fire():
     (said,) = alone(snn.LIB(3, threshold=(100.0, 1.0, 1.0)), XS[..., :3]).layers[0].notes
-    assert "may not wake" in said and "`threshold=1`" in said
+    assert "may not make them fire" in said and "`threshold=1`" in said
     (said,) = alone(snn.LIB(3), XS[..., :3] * np.float32([0.01, 1, 1])).layers[0].notes
-    assert "may not wake" in said and "silence_penalty" in said
+    assert "may not make them fire" in said and "silence_penalty" in said
     assert not alone(snn.LIB(3), XS[..., :3] * np.float32(0.01)).healthy
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 
-from tracetorch_jax import snn
+from tracetorch_jax import functional, snn
 
 EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
 KEY = jax.random.key(0)
@@ -84,6 +84,22 @@ def test_a_stream_and_a_sequence_of_bfloat16_agree_with_and_without_jit():
     for t in range(20):
         carry, y = step({"params": variables["params"]["cell"]}, carry, xs[:, t])
         np.testing.assert_array_equal(y, want[:, t])
+
+
+@pytest.mark.parametrize("engine", ["scan", "parallel"])
+def test_a_step_of_bfloat16_agrees_with_and_without_jit(engine):
+    """Without the cell, which casts a whole sequence on a CPU alone."""
+    layer, variables = reference.scrambled("SLI", 64)
+    params = layer.apply(variables, method="parameters")
+    step = functional.LayerStep(layer.spec, dtype=jnp.float32)
+
+    def run(xs):
+        xs = 3 * xs + 1  # which XLA fuses with the cast
+        zeros = layer.initialize_carry(None, xs.shape[1:])
+        return functional.unroll(step, params, zeros, xs, elementwise=True, engine=engine)[1]
+
+    xs = reference.inputs(20, 2, 64).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(jax.jit(run)(xs), run(xs))
 
 
 def test_a_slow_average_of_bfloat16_moves():

@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tracetorch_jax import encode
-
-pytest.importorskip("hypothesis")
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 WHOLE = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATING = ["float16", "bfloat16", "float32", "float64"]
@@ -68,7 +66,6 @@ def calls(draw):
     }  # fmt: skip
 
 
-@settings(deadline=None)
 @given(calls())
 def test_frames_are_the_sums_of_the_events(call):
     events, options = call

@@ -333,7 +333,7 @@ class Drifting(nn.RNNCellBase):
 
 
 ERRORS = [
-    (lambda: export.sequence(jnp.tanh, {}, "b"), TypeError, "`model` must be a Flax module; got "),
+    (lambda: export.sequence(jnp.tanh, {}, "b"), TypeError, "`model` must be a Flax linen module"),
     (
         lambda: export.sequence(DENSE, None, "b, t, 3"),
         TypeError,
@@ -433,7 +433,7 @@ ERRORS = [
     (
         lambda: export.step(DENSE.cell, GIVEN, "b, 3"),
         ValueError,
-        "`variables` must be those of `model`",
+        "`variables` must be those of the cell Sequential",
     ),
     (
         lambda: export.step(Drifting(), {}, "b, 3"),

@@ -37,7 +37,6 @@ RAISES_NOTHING = {
     *RESULTS,
     "functional.Constraint",
     "functional.Constraint.value",
-    "functional.LayerStep",
     "functional.ema",
     "functional.leak",
     "initializers.half_lives.__call__",

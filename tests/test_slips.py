@@ -13,6 +13,7 @@ from flax import nnx as fnnx
 import tracetorch_jax as tt
 from tracetorch_jax import (
     decode,
+    encode,
     export,
     functional,
     interop,
@@ -239,6 +240,11 @@ def test_no_array(name):
         take(({"mem": X}, XS))
     with pytest.raises(ValueError, match=r"`\w+` must be .*got shape \(3,\)"):
         take(jnp.ones(3))
+
+
+def test_pairs_of_numbers_are_arrays():
+    for pair in ((0.5, np.float32(0.2)), ([0.5, 1.0], np.ones(2))):
+        assert encode.constant(pair, 3).shape == (*np.shape(pair)[:-1], 3, 2)
 
 
 def test_no_labels_and_no_input():

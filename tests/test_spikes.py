@@ -322,7 +322,9 @@ class TestFixed:
     @pytest.mark.parametrize(
         "spike",
         [Changes(1.0), ChangesToo(1.0), Slotted(1.0), Unhashable(), Changes(1.0).__call__,
-         functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0))],
+         functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0)),
+         functools.partial(lambda slopes, u: slopes[0] * u, [1.0]),
+         functools.partial(lambda slope, u: slope * u, slope=np.ones(()))],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip
     def test_what_may_change_unseen_is_refused(self, spike):
@@ -351,6 +353,7 @@ class TestFixed:
         "spike",
         [ByValue(1.0), Stateless(), spikes.atan(1.0), plain(), jnp.sign, jax.nn.relu,
          jax.jit(lambda u: u), jax.checkpoint(lambda u: u), functools.partial(jnp.clip, max=1.0),
+         functools.partial(jnp.clip, max=jnp.array(1.0)),
          spikes.atan().__call__, Stateless().__call__],
         ids=lambda spike: type(spike).__name__,
     )  # fmt: skip

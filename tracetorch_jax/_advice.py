@@ -216,7 +216,7 @@ def _of_neurons(layer: Layer) -> Remarks:
     if layer.stuck >= SOME:
         notes.append(
             f"{layer.stuck:.0%} of the neurons fire with one sign at nearly every step: they cost "
-            f"energy and say little. {_penalty('rate')}"
+            f"energy and carry little information. {_penalty('rate')}"
         )
     elif rate > ACTIVE:
         notes.append(
@@ -305,7 +305,8 @@ def _few_dead(layer: Layer) -> str:
     )
     penalty = _penalty("silence")
     if _reached(weak, slope):
-        return f"{said}, so that training can wake them. If it does not: {_lower_first(penalty)}"
+        way = _lower_first(penalty)
+        return f"{said}, so that training can make them fire. If it does not: {way}"
     high = {
         name: 1.0
         for name, level in layer.levels.items()
@@ -317,12 +318,12 @@ def _few_dead(layer: Layer) -> str:
         way = penalty if np.median(slope) >= SLOPE else "Set `spike=spikes.atan(2.0)`."
     return (
         f"{said}, where the derivative of the spike is {_number(float(np.median(slope)))}: "
-        f"training alone may not wake them. {way}"
+        f"training alone may not make them fire. {way}"
     )
 
 
 def _reached(weak: np.ndarray, slope: np.ndarray) -> bool:
-    """Whether training can wake neurons whose membranes and derivatives reach this."""
+    """Whether training can make neurons fire whose membranes and derivatives reach this."""
     return bool(np.median(weak) >= REACH and np.median(slope) >= SLOPE)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracetorch_jax import functional
 from tracetorch_jax._checks import CALL, as_array, cell_call, check_names
-from tracetorch_jax._dtypes import widen, wider
+from tracetorch_jax._dtypes import is_real, widen, wider
 from tracetorch_jax._parameters import Parameter, check_dim, check_dtype, check_num_neurons
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import is_stochastic
@@ -245,9 +245,7 @@ class Cell:
     def _prepare(self, name: str, x: Any, leading: int = 0) -> tuple[jax.Array, Any, Any]:
         """Check an input; return it with the dtypes of computation and of output."""
         x = as_array(name, x, f"{CALL}.")
-        if jnp.issubdtype(x.dtype, jnp.complexfloating) or not (
-            jnp.issubdtype(x.dtype, jnp.number) or x.dtype == jnp.bool_
-        ):
+        if not is_real(x.dtype):
             raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
         self._check_shape(name, x.shape[leading:], "steps of shape" if leading else "shape")
         floating = jnp.issubdtype(x.dtype, jnp.floating)

@@ -56,6 +56,8 @@ def _changeable(value: Any) -> Any:
     if isinstance(value, types.FunctionType | type) or hasattr(value, "__wrapped__"):
         return None  # also what JAX makes of functions, which has attributes
     kind = type(value)
+    if kind.__hash__ is None and not isinstance(value, jax.Array):
+        return value  # a list or an array of NumPy's, say, that a partial function was given
     judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
     attributes = set(getattr(value, "__dict__", ()))
     if judge is object:
@@ -103,8 +105,8 @@ def _looks_like_carry(value: Any) -> bool:
     return (
         type(value) is tuple
         and len(value) == 2
+        and isinstance(value[0], (Mapping, tuple))
         and hasattr(value[1], "shape")
-        and not hasattr(value[0], "dtype")
     )
 
 

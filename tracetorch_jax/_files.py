@@ -147,7 +147,7 @@ def _workspaces(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _make(folder: pathlib.Path) -> int | None:
-    """Make a folder and lock it, so that others see that its writer lives."""
+    """Make a folder and lock it, so that others see that its writer is still running."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         lock = None
@@ -176,7 +176,7 @@ def _lock(folder: pathlib.Path, wait: bool = True) -> int | None:
 
 
 def _remove_if_left(folder: pathlib.Path) -> None:
-    """Remove a folder whose writer no longer lives."""
+    """Remove a folder whose writer is no longer running."""
     with contextlib.suppress(OSError):
         lock = _lock(folder, wait=False)
         if lock is not None:

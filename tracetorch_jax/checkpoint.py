@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import secrets
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from tracetorch_jax._paths import leaves_by_name
 __all__ = ["read", "restore", "save"]
 
 _CHECKSUMS = "_CHECKSUMS"
+_saving = threading.Lock()  # orbax confuses, or waits for good, where several threads save
 
 
 def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pathlib.Path:
@@ -77,7 +79,11 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     state = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, state)
 
     def write(folder: pathlib.Path) -> dict[str, str | None]:
-        with _without_errors_in_the_log(), orbax.StandardCheckpointer() as checkpointer:
+        with (
+            _saving,
+            _without_errors_in_the_log(),
+            orbax.StandardCheckpointer() as checkpointer,
+        ):
             checkpointer.save(folder, state)
             return {name: _checksum(leaf) for name, leaf in leaves.items()}  # while orbax writes
 
@@ -213,7 +219,7 @@ def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
 
 @contextlib.contextmanager
 def _explained(path: pathlib.Path) -> Iterator[None]:
-    """Say of whatever the readers of other formats stumble over which checkpoint it is in."""
+    """Turn whatever the readers of other formats raise into an error that names the checkpoint."""
     try:
         yield
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):

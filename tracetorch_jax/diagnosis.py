@@ -417,15 +417,16 @@ def _layer(
     levels, graded = {}, False
     if spec.fires:
         levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
-        up, down = (levels[name or other or ""] for name, other in _with_other(spec.thresholds))
+        positive, negative = spec.thresholds  # where one side has none, the other's is the unit
+        up, down = levels[positive or negative or ""], levels[negative or positive or ""]
         graded = _emitted(recording.layer, membrane, up, down)[0]
         with np.errstate(invalid="ignore"):
             if not graded:
                 # A neuron that has fired is still on the side on which it has, whatever sign its
                 # scale has.
                 side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
-                membrane = membrane + up * (side > 0) * bool(spec.thresholds[0])
-                membrane = membrane - down * (side < 0) * bool(spec.thresholds[1])
+                membrane = membrane + up * (side > 0) * bool(positive)
+                membrane = membrane - down * (side < 0) * bool(negative)
             slopes = _emitted(recording.layer, membrane, up, down)[1]
             membrane = np.where(membrane > 0, membrane / up, membrane / down)
     half_lives = {}
@@ -467,10 +468,6 @@ def _emitted(
         elif kind:
             slopes += 1
     return graded, slopes
-
-
-def _with_other(names: tuple[Any, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    return names, names[::-1]
 
 
 def _report(path: str, layer: _advice.Layer) -> LayerReport:

@@ -193,7 +193,7 @@ def spike_train(
 
 
 def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 30) -> Any:
-    """Distribution of decays as half-lives, on a logarithmic axis; beside it that before training.
+    """Distribution of decays as half-lives on a logarithmic axis, and of those before training.
 
     Args:
         decays: an array of any shape, in (0, 1); a layer's parameters by name, as its `parameters`

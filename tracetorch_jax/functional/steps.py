@@ -17,6 +17,7 @@ import numpy as np
 
 from tracetorch_jax import spikes
 from tracetorch_jax._checks import check_spike
+from tracetorch_jax._dtypes import widen
 from tracetorch_jax.functional.linear import linear_recurrence
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
@@ -452,11 +453,11 @@ class LayerStep:
         dtype: what the step computes in, by default the type of the input.
         out_dtype: type of the output, by default the one it is computed in.
 
-    Raises:
-        TypeError: a spike function that may change without a change of its hash.
-
     Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
     the step's PRNG key.
+
+    Raises:
+        TypeError: a spike function that may change without a change of its hash.
 
     Example:
         >>> layer = functional.LayerStep(functional.Spec())
@@ -518,7 +519,7 @@ class LayerStep:
         Raises:
             ValueError: no trace depends on the input alone.
         """
-        x, key = self._split(xs)
+        x, key = self._split(xs, rounded=True)
         spec = self.spec
         if not spec.fires and not spec.recurrence:
             traces = _integrate(spec, params, state, x, _all_steps)
@@ -545,10 +546,13 @@ class LayerStep:
         new, out = _emit(self.spec, params, state, self.spike, self._split(x)[1])
         return new, self._cast(out)
 
-    def _split(self, x: Any) -> tuple[jax.Array, jax.Array | None]:
+    def _split(self, x: Any, rounded: bool = False) -> tuple[jax.Array, jax.Array | None]:
         x, key = x if is_stochastic(self.spike) else (x, None)
         x = jnp.asarray(x)
-        return (x if self.dtype is None else x.astype(self.dtype)), key
+        if self.dtype is not None:
+            # A step of a loop or a kernel reads what was rounded when it was stored.
+            x = widen(x, self.dtype) if rounded else x.astype(self.dtype)
+        return x, key
 
     def _cast(self, out: jax.Array) -> jax.Array:
         return out if self.out_dtype is None else out.astype(self.out_dtype)

@@ -22,7 +22,7 @@ def bound(method: Method) -> Method:
         if self.scope is None:
             inputs = "xs" if isinstance(self, OverTime) else "carry, x"
             raise TypeError(
-                f"{type(self).__name__} holds no parameters, so it can not be called by itself: "
+                f"{type(self).__name__} holds no parameters, so it cannot be called by itself: "
                 f"variables = model.init(key, {inputs}), then model.apply(variables, {inputs}), "
                 f"with None for a carry of zeros. Inside a module of flax.linen it is called as is."
             )

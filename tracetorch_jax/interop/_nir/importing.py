@@ -74,6 +74,7 @@ def from_nir(
         True
     """
     check_choice("reset", reset, ("v_reset", "subtract"))
+    dt = dt if dt is None else check_dt(dt)
     with of_file(graph):
         plain = read(graph)
         if metadata and KEY in plain.metadata:

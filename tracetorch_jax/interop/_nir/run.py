@@ -56,20 +56,22 @@ def run_nir(
         [0.0, 1.0, 0.0, 1.0]
     """
     check_choice("reset", reset, ("v_reset", "subtract"))
+    dt = dt if dt is None else check_dt(dt)
     with of_file(graph):
         plain = read(graph)
         dt = find_dt(plain, dt)
-        xs = np.asarray(xs)
-        shape = plain.input_shape
-        batched = xs.ndim == len(shape) + 2
-        if xs.ndim - len(shape) not in (1, 2) or xs.shape[xs.ndim - len(shape) :] != shape:
-            raise ValueError(
-                f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the "
-                f"input of `graph` has; got shape {xs.shape}."
-            )
-        xs = xs.astype(np.result_type(xs.dtype, np.float32))
+    xs = np.asarray(xs)
+    shape = plain.input_shape
+    batched = xs.ndim == len(shape) + 2
+    if xs.ndim - len(shape) not in (1, 2) or xs.shape[xs.ndim - len(shape) :] != shape:
+        raise ValueError(
+            f"`xs` must be [B, T, ...] or [T, ...] with steps of the shape {shape}, which the "
+            f"input of `graph` has; got shape {xs.shape}."
+        )
+    xs = xs.astype(np.result_type(xs.dtype, np.float32))
+    with of_file(graph):
         outputs = simulate(plain, xs if batched else xs[None], dt, reset)[plain.output]
-        return outputs if batched else outputs[0]
+    return outputs if batched else outputs[0]
 
 
 def find_dt(graph: Graph, dt: float | None) -> float:
