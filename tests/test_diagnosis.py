@@ -360,8 +360,16 @@ def test_weights_of_zero_are_the_cause():
     assert "The weights of cell/layers_2 are 0" in second.problems[0]
     _, after = examine(follow(second.advice, layers, 3, XS)[0], XS)
     assert after.healthy, after
-    readout = examine(stack(at_4={"kernel_init": nn.initializers.zeros}), XS)[1].layers[2]
-    assert "The weights of cell/layers_4 are 0" in readout.notes[0] and not readout.problems
+    *_, hidden, readout = examine(stack(at_4={"kernel_init": nn.initializers.zeros}), XS)[1].layers
+    assert "First follow the advice for cell/layers_5." in hidden.advice
+    assert "The weights of cell/layers_4 are 0" in readout.problems[0]
+
+
+def test_what_is_normalised_is_not_to_be_normalised_again():
+    model = snn.Unroll(snn.Sequential([nn.LayerNorm(), snn.LIB(8)]))
+    xs = jnp.broadcast_to(jnp.linspace(-1.0, 1.0, 8), (2, 20, 8)) + 0.01 * XS[:2]
+    (said,) = tt.diagnose(model, model.init(KEY, xs), xs).layers[0].problems
+    assert "layers_0 normalises the input already" in said and "`" not in said
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,6 @@ REACHED = 1e-4  # gradient of a layer's parameters relative to that of its outpu
 NARROW = 0.3  # steps, the half-life of next to no memory
 PARTIAL = 0.05  # share of a constant input that an average reaches within a sequence
 
-NORMALISE = "Put `nn.LayerNorm()` before the layer."
-
 
 class Inputs:
     """What the input of the network looks like.
@@ -190,15 +188,19 @@ def of_no_input(layer: Layer, before: str | None = None) -> Remarks | None:
     ], []
 
 
-def of_layer(layer: Layer) -> Remarks:
+def of_layer(layer: Layer, after_others: bool) -> Remarks:
     """At most one problem, and notes that do not contradict it.
 
     A trace that averages over too much makes values small, so that this is said alone.
+
+    Args:
+        layer: what is known of it.
+        after_others: whether layers ran before.
     """
     slow, fast = _averages(layer), _no_memory(layer)
     if slow:
         return slow, []
-    problems, notes = _of_neurons(layer) if layer.spec.fires else _of_values(layer)
+    problems, notes = _of_neurons(layer) if layer.spec.fires else _of_values(layer, after_others)
     return problems, notes + fast
 
 
@@ -350,7 +352,7 @@ def _negative(layer: Layer, below: np.ndarray) -> str:
             f"`xs = xs - xs.mean({given.axes})`."
         )
     else:
-        way = NORMALISE
+        way = _normalised(layer)
     return (
         f"{layer.dead.mean():.0%} of the neurons never fire. The membrane of most of these is on "
         f"the other side of 0 than the threshold, half of the time by more than "
@@ -358,10 +360,11 @@ def _negative(layer: Layer, below: np.ndarray) -> str:
     )
 
 
-def _of_values(layer: Layer) -> Remarks:
+def _of_values(layer: Layer, after_others: bool) -> Remarks:
     """Of a layer that does not fire: its values, in their own unit."""
     if said := _no_weights(layer):
-        return [], [said]  # a readout's learn nevertheless
+        # They are trained nevertheless, but layers before them not until then.
+        return ([said], []) if after_others else ([], [said])
     level = float(np.percentile(np.abs(layer.membrane), 95))
     given = layer.given
     if level > GREAT:
@@ -391,7 +394,7 @@ def _rescaled(layer: Layer, factor: float) -> str:
     if factor < 1 and (weights := _feedback(layer)):
         return weights
     if factor < 1 and _offset(layer.inputs) > MOST and not (given and given.constant):
-        return NORMALISE
+        return _normalised(layer)
     levels = {name: level / factor for name, level in layer.thresholds.items()}
     moved = [level > 1 if factor > 1 else level < 1 for level in layer.thresholds.values()]
     if moved and all(moved) and (factor > 1 or max(levels.values()) < 3):
@@ -428,6 +431,15 @@ def _feedback(layer: Layer) -> str | None:
 def _offset(values: np.ndarray) -> float:
     """Share of the mean square of ``[steps, features]`` that is due to each feature's mean."""
     return float(np.square(values.mean(axis=0)).mean() / max(np.square(values).mean(), 1e-300))
+
+
+def _normalised(layer: Layer) -> str:
+    if layer.source and layer.source.name == "scale":
+        return (
+            f"{layer.source.path} normalises the input already, but cannot take away what hardly "
+            f"changes from step to step: look at what is before it."
+        )
+    return "Put `nn.LayerNorm()` before the layer."
 
 
 def _standardised(given: Inputs) -> str:

@@ -235,7 +235,7 @@ def diagnose(
             before = [each for each in remarks if remarks[each][0]]
             before = before[-1:] or ["the network"] * silent
             lacking = _advice.of_no_input(layer, *before)
-            remarks[path] = lacking or _advice.of_layer(layer)
+            remarks[path] = lacking or _advice.of_layer(layer, after_others=len(reports) > 1)
             if lacking and before:
                 starved.add(path)
         else:
