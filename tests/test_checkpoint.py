@@ -1,7 +1,9 @@
 """What is saved comes back, bit by bit, or not at all."""
 
 import collections
+import contextlib
 import gc
+import logging
 import shutil
 import threading
 
@@ -208,6 +210,39 @@ def test_only_checkpoints_are_overwritten(tmp_path):
         with pytest.raises(FileExistsError, match="`path` is no checkpoint and is left alone"):
             checkpoint.save(path, {"a": jnp.zeros(2)}, overwrite=True)
     assert (folder / "precious").read_text() == file.read_text() == "x"
+    (folder / "precious").rename(folder / "_METADATA")
+    with pytest.raises(FileExistsError, match="`path` is no checkpoint and is left alone"):
+        checkpoint.save(folder, {"a": jnp.zeros(2)}, overwrite=True)
+    assert (folder / "_METADATA").read_text() == "x"
+
+
+def test_what_lies_in_a_checkpoint_is_not_lost(tmp_path):
+    """Such as what it was configured by, or another checkpoint; entries of its own may vary."""
+    path = checkpoint.save(tmp_path / "it", {"a": jnp.zeros(2), "key": KEY})
+    checkpoint.save(path, {"step": 1}, overwrite=True)
+    (path / "ocdbt.process_1").mkdir()
+    checkpoint.save(path, {"a": jnp.zeros(2)}, overwrite=True)
+    checkpoint.save(path / "best", {"a": jnp.zeros(2)})
+    (path / "config.yaml").write_text("x")
+    for other in ("best", "config.yaml"):
+        with pytest.raises(FileExistsError, match=f"more than a checkpoint.* {path / other}"):
+            checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+        assert not checkpoint.read(path)["a"].any()
+        (path / other).rename(tmp_path / other)
+    checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert checkpoint.read(path)["a"].all()
+
+
+def test_steps_of_a_manager_are_not_overwritten(tmp_path):
+    import orbax.checkpoint
+
+    state = {"params": {"raw_beta": jnp.arange(3.0)}}
+    with orbax.checkpoint.CheckpointManager(tmp_path) as manager:
+        manager.save(4, args=orbax.checkpoint.args.StandardSave(state))
+    for path in (tmp_path / "4", tmp_path / "4" / "default"):
+        with pytest.raises(FileExistsError, match="left alone"):
+            checkpoint.save(path, {"a": jnp.ones(2)}, overwrite=True)
+    assert_same(checkpoint.read(tmp_path / "4"), state)
 
 
 def test_a_failed_overwrite_leaves_what_was_there(tmp_path, monkeypatch):
@@ -267,6 +302,30 @@ def test_a_damaged_checkpoint_is_called_so(tmp_path):
             checkpoint.read(path)
 
 
+def test_damage_is_not_logged_as_well(tmp_path, caplog, monkeypatch):
+    """Nor by tasks that orbax leaves behind, which asyncio speaks of when they are collected."""
+    import orbax.checkpoint
+
+    class Task:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            logging.getLogger("asyncio").error("Task exception was never retrieved")
+
+    def fail(*args):
+        Task()
+        logging.getLogger("absl").error("damaged")
+        raise ValueError("damaged")
+
+    path = checkpoint.save(tmp_path / "it", {"a": jnp.ones(2)})
+    monkeypatch.setattr(orbax.checkpoint.StandardCheckpointer, "metadata", fail)
+    with pytest.raises(ValueError, match="`path` holds a checkpoint that can't be read"):
+        checkpoint.read(path)
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_what_is_no_number_leaves_no_trace(tmp_path):
     for bad, kind in (
         (np.array(["x"]), "<U1"),
@@ -291,6 +350,52 @@ def test_a_link_to_a_checkpoint_stays_one(tmp_path):
     for name in (link, path):
         assert_same(checkpoint.restore(name, one), two)
     assert {folder.name for folder in tmp_path.iterdir()} == {"step-1", "latest"}
+
+
+def test_folders_of_any_name(tmp_path):
+    """Of which orbax would take some for patterns, others for addresses."""
+    one, two = ({"a": np.full(2, i), "key": jax.random.key(i)} for i in range(2))
+    plain = checkpoint.save(tmp_path / "plain", one)
+    for name in ("run[0],lr=*", "a\\b", "**", "gs:", "?\n é"):
+        path = tmp_path / name / "it[1]"
+        checkpoint.save(path, two)
+        checkpoint.save(path, one, overwrite=True)
+        copied = shutil.copytree(plain, tmp_path / name / "copied")
+        moved = path.rename(tmp_path / "moved")
+        for found in (moved, copied):
+            assert bits(checkpoint.read(found)) == bits(one)
+            assert bits(checkpoint.restore(found, two)) == bits(one)
+        shutil.rmtree(moved)
+    for name in ("a" * 255, "é" * 127):  # file systems allow 255 bytes, in hidden names too
+        path = checkpoint.save(tmp_path / name, one)
+        assert bits(checkpoint.read(path)) == bits(one)
+
+
+@orbax_fails
+def test_what_orbax_would_not_read_is_not_written(tmp_path, monkeypatch):
+    one, two = ({"a": np.full(2, i), "key": jax.random.key(i)} for i in range(2))
+    path = checkpoint.save(tmp_path / "[0]" / "it", one)
+    monkeypatch.setattr(checkpoint, "plainly", contextlib.nullcontext)
+    with pytest.raises(ValueError, match="is not written, as orbax would not find a there: .*/it"):
+        checkpoint.save(path, two, overwrite=True)
+    monkeypatch.undo()
+    assert bits(checkpoint.read(path)) == bits(one)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("act", ["read", "restore", "save"])
+def test_paths_that_lead_nowhere(act, tmp_path):
+    def to(path):
+        state = {"a": np.ones(2)}
+        if act == "save":
+            return checkpoint.save(path, state)
+        return checkpoint.read(path) if act == "read" else checkpoint.restore(path, state)
+
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for start in ("~there_is_no_such_user", loop):
+        with pytest.raises((OSError, ValueError), match=str(start)):
+            to(f"{start}/it")
 
 
 def bits(tree):
@@ -395,9 +500,19 @@ def test_a_checkpoint_without_checksums(tmp_path):
     old = shutil.copytree(reference.DATA / "checkpoint", tmp_path / "old")
     assert bits(checkpoint.restore(old, state)) == bits(state)
     assert bits(checkpoint.read(old)) == bits(state)
-    new = checkpoint.save(tmp_path / "new", state)
-    (new / "_CHECKSUMS").unlink()
-    assert bits(checkpoint.read(new)) == bits(state)
+
+
+@orbax_fails
+def test_lost_checksums_are_noticed(tmp_path):
+    """A checkpoint that was written with them is not taken for an old one."""
+    state = {"params": jnp.ones(2), "key": jax.random.key(3), "step": 1}
+    path = checkpoint.save(tmp_path / "new", state)
+    sums = path / "_CHECKSUMS"
+    for left in ("{}", "[]", "null", "", None):
+        sums.unlink() if left is None else sums.write_text(left)
+        for act in (checkpoint.read, lambda path: checkpoint.restore(path, state)):
+            with pytest.raises(ValueError, match=f"can't be read: {path}. It is damaged"):
+                act(path)
 
 
 @orbax_fails

@@ -376,6 +376,16 @@ ERRORS = [
         "`dtype` must be a type of numbers; got 'number'",
     ),
     (
+        lambda: export.sequence(DENSE, GIVEN, "b, t, 3", dtype="float64"),
+        ValueError,
+        "`dtype` must be one that JAX holds, such as float32; float64 takes jax_enable_x64",
+    ),
+    (
+        lambda: export.step(DENSE, GIVEN, "b, 3", dtype=jnp.float64),
+        ValueError,
+        "`dtype` must be one that JAX holds",
+    ),
+    (
         lambda: export.sequence(DENSE, GIVEN, "b, t, 3", seq_lengths="t"),
         ValueError,
         r"`seq_lengths` must have one length per sequence, shape \(b,\)",
@@ -465,6 +475,11 @@ def test_errors(i):
         act()
 
 
+def test_pythons_own_types_have_the_width_that_jax_gives_them():
+    program = export.step(DENSE, GIVEN, "b, 3", dtype=float)
+    assert program.in_avals[-1].dtype == jnp.float32
+
+
 def test_streams_start_from_an_input_that_fits():
     program = export.step(DENSE, GIVEN, "b, 3")
     with pytest.raises(ValueError, match=r"`x` must have the shape \[b, 3\]; got \(2, 4\)"):
@@ -494,6 +509,19 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     with pytest.raises(FileExistsError, match="It is no file"):
         export.save(tmp_path / "folder", program, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "it"]
+
+
+def test_a_link_to_a_file_stays_one(tmp_path):
+    program = export.step(DENSE, GIVEN, "b, 3", platforms=["cpu"])
+    path, link = tmp_path / "step-1", tmp_path / "latest"
+    link.symlink_to(path)
+    assert export.save(link, program) == path
+    old = path.read_bytes()
+    export.save(link, program, vjp_order=1, overwrite=True)
+    assert link.is_symlink() and path.read_bytes() != old
+    for act in (lambda path: export.save(path, program), export.load):
+        with pytest.raises(ValueError, match="`path` must lead somewhere; got ~no_such_user/it"):
+            act("~no_such_user/it")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._files import absolute
+
 CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -208,8 +210,9 @@ def readable(argument: str, path: str | os.PathLike[str]) -> pathlib.Path:
         FileNotFoundError: there is nothing at `path`, or no ordinary file.
         IsADirectoryError: there is a folder.
         PermissionError: the file must not be read.
+        ValueError: the path begins with the name of a user that there is not.
     """
-    path = pathlib.Path(path).expanduser()
+    path = absolute(path, argument, links=True)
     if path.is_dir():
         raise IsADirectoryError(f"`{argument}` must be a file; {path} is a folder.")
     if not path.is_file():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import pathlib
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 try:
@@ -17,6 +19,7 @@ except ImportError:  # as on Windows
     fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPECIAL = set("*?[]\\:")  # of patterns, and of addresses such as gs://bucket
 
 
 @contextlib.contextmanager
@@ -69,7 +72,57 @@ def replacing(
 
 def workspace(path: pathlib.Path, token: int) -> pathlib.Path:
     """The hidden folder of the writer that has the token."""
-    return path.with_name(f".{path.name}.incoming-{token:08x}")
+    return path.with_name(f"{_hidden(path)}{token:08x}")
+
+
+def _hidden(path: pathlib.Path) -> str:
+    """What the names of a path's hidden folders begin with, which may be shorter than its own."""
+    own = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return f".{path.name[:32]}-{own}.incoming-"
+
+
+@contextlib.contextmanager
+def plainly(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The folder, by a link if orbax would take its path for a pattern or an address.
+
+    Args:
+        folder: an absolute path; nothing need be there yet.
+
+    Example:
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run[0]"
+        >>> with plainly(folder) as link:
+        ...     folder.mkdir()
+        ...     link.name, link.samefile(folder)
+        ('folder', True)
+    """
+    if not _SPECIAL & set(str(folder.relative_to(folder.anchor))):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = pathlib.Path(place) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def absolute(
+    path: str | os.PathLike[str], argument: str = "path", *, links: bool = False
+) -> pathlib.Path:
+    """An absolute path.
+
+    Args:
+        path: any path; ``~`` is the home folder, ``~name`` that of a user.
+        argument: what it is called in the error.
+        links: whether links stay in it. A link to what is replaced must not, for it would be
+            replaced instead.
+
+    Raises:
+        ValueError: there is no such user, or links form a loop.
+    """
+    try:
+        path = pathlib.Path(path).expanduser()
+        return path.absolute() if links else path.resolve()
+    except RuntimeError as error:
+        raise ValueError(f"`{argument}` must lead somewhere; got {path}: {error}") from error
 
 
 def finish(path: pathlib.Path) -> None:
@@ -143,7 +196,7 @@ def _exists(path: pathlib.Path) -> FileExistsError:
 
 
 def _workspaces(path: pathlib.Path) -> list[pathlib.Path]:
-    return list(path.parent.glob(f".{glob.escape(path.name)}.incoming-*"))
+    return list(path.parent.glob(f"{glob.escape(_hidden(path))}*"))
 
 
 def _make(folder: pathlib.Path) -> int | None:

@@ -15,7 +15,7 @@ import jax.export
 import jax.numpy as jnp
 
 from tracetorch_jax._checks import check_choice, check_linen
-from tracetorch_jax._files import replacing
+from tracetorch_jax._files import absolute, replacing
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 Shape = str | Sequence[int | str]
@@ -64,9 +64,19 @@ def array_spec(
     if any(isinstance(size, int) and size < 1 for size in sizes):
         raise wrong
     try:
-        return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+        spec = jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
+        held = jax.dtypes.canonicalize_dtype(spec.dtype)
     except TypeError as error:
         raise TypeError(f"`dtype` must be a type of numbers; got {dtype!r}.") from error
+    # Of Python's own types JAX chooses the width. NumPy's float64 equals float, but is no class.
+    if isinstance(dtype, type) and dtype in (bool, int, float):
+        return jax.ShapeDtypeStruct(sizes, held)
+    if spec.dtype != held:
+        raise ValueError(
+            f"`dtype` must be one that JAX holds, such as {held}; "
+            f"{spec.dtype} takes jax_enable_x64."
+        )
+    return spec
 
 
 def key_specs(rngs: Sequence[str]) -> dict[str, Any]:
@@ -162,7 +172,7 @@ def kind_of(array: Any) -> str:
 
 def free_path(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     """The absolute path of a file that may be written."""
-    path = pathlib.Path(path).expanduser().absolute()
+    path = absolute(path)
     if path.exists() and not (overwrite and path.is_file()):
         hint = "Use overwrite=True to replace it" if path.is_file() else "It is no file"
         raise FileExistsError(f"`path` exists: {path}. {hint}.")

@@ -6,6 +6,7 @@ For a series of checkpoints, of which the oldest are deleted, use orbax's own ``
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -13,19 +14,26 @@ import pathlib
 import secrets
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._files import finish, replacing, workspace
+from tracetorch_jax._files import absolute, finish, plainly, replacing, workspace
 from tracetorch_jax._paths import leaves_by_name
 
 __all__ = ["read", "restore", "save"]
 
 _CHECKSUMS = "_CHECKSUMS"
+# What a checkpoint may hold, besides what each process wrote. What else is there is someone's own.
+_ENTRIES = {
+    *("_CHECKPOINT_METADATA", "_METADATA", _CHECKSUMS, "_sharding", "array_metadatas"),
+    *("commit_success.txt", "d", "manifest.ocdbt"),
+}
+# Orbax keeps this, by which a checkpoint that has lost its checksums is no old one.
+_MARK = {"checksums": _CHECKSUMS}
 _saving = threading.Lock()  # orbax confuses, or waits for good, where several threads save
 
 
@@ -40,19 +48,20 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         path: the folder to create.
         state: any tree of arrays and numbers, such as ``{"params": params, "optimiser": state,
             "carry": carry, "key": key, "step": 1000}``. Whole numbers have at most 64 bits.
-        overwrite: whether a checkpoint that is already there is replaced. Nothing else ever is.
+        overwrite: whether a checkpoint that is already there is replaced. Nothing else ever is: no
+            other folder, and no checkpoint with something else in it.
 
     Returns:
         The folder's absolute path.
 
     Raises:
         FileExistsError: there is a checkpoint at `path` already and `overwrite` is False, or there
-            is something else.
+            is something else, in it too.
         ImportError: orbax is missing.
         OSError: the disk is full; what was there is still there.
         TypeError: `state` holds something else or what is being traced, or is a single array.
         ValueError: `state` is empty, or an array in it is; two leaves have one name, "." and "/"
-            being the same; a whole number has more than 64 bits.
+            being the same; a whole number has more than 64 bits. Or `path` leads nowhere.
 
     Example:
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "step-1"
@@ -62,7 +71,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         [1.0, 1.0, 1.0]
     """
     orbax = _orbax()
-    path = _absolute(path)
+    path = absolute(path)
     leaves = leaves_by_name("state", state)
     if not leaves:
         raise ValueError("`state` must hold at least one array; got none.")
@@ -71,7 +80,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
     for name, leaf in leaves.items():
         _check("state", name, leaf)
     finish(path)
-    if path.exists() and not _is_checkpoint(path):
+    if path.exists() and not _is_checkpoint(path, ("_CHECKPOINT_METADATA", _CHECKSUMS)):
         raise FileExistsError(f"`path` is no checkpoint and is left alone: {path}.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"`path` exists: {path}. Use overwrite=True to replace it.")
@@ -82,9 +91,10 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
         with (
             _saving,
             _without_errors_in_the_log(),
+            plainly(folder.parent) as parent,
             orbax.StandardCheckpointer() as checkpointer,
         ):
-            checkpointer.save(folder, state)
+            checkpointer.save(parent / folder.name, state, custom_metadata=_MARK)
             return {name: _checksum(leaf) for name, leaf in leaves.items()}  # while orbax writes
 
     if jax.process_index():  # the first process does all that one process can do
@@ -98,6 +108,8 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
             sums = write(incoming)
             written = True
             (incoming / _CHECKSUMS).write_text(json.dumps(sums))
+            _check_written(incoming, path, leaves)
+            _check_replaced(path, incoming)
         failed = False
     finally:
         if written:
@@ -133,7 +145,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
         >>> checkpoint.restore(path, like=jax.eval_shape(lambda: state))["step"].item()
         1
     """
-    path = _absolute(path)
+    path = absolute(path)
     wanted, structure = leaves_by_name("like", like), jax.tree.structure(like)
     for name, leaf in wanted.items():
         _check("like", name, leaf)
@@ -181,7 +193,7 @@ def read(path: str | pathlib.Path) -> Any:
         >>> checkpoint.read(path)["a"][1]
         3
     """
-    return _load(_absolute(path), lambda saved: jax.tree.map(_target, saved, saved))
+    return _load(absolute(path), lambda saved: jax.tree.map(_target, saved, saved))
 
 
 def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
@@ -199,22 +211,60 @@ def _load(path: pathlib.Path, targets: Callable[[Any], Any]) -> Any:
         managed = path / "default"
         folder, found = managed if (managed / "_METADATA").exists() else path, path.stat()
         try:
-            with orbax.StandardCheckpointer() as checkpointer:
+            with (
+                _without_errors_in_the_log(),
+                plainly(folder) as plain,
+                orbax.StandardCheckpointer() as checkpointer,
+            ):
                 with _explained(path):
-                    sums = _saved_checksums(folder)
-                    saved = checkpointer.metadata(folder)
-                    saved = getattr(getattr(saved, "item_metadata", saved), "tree", None)
-                    if saved is None:
-                        raise ValueError("it holds no tree of arrays")
+                    saved, sums = _saved_tree(checkpointer, plain)
                 target = targets(saved)
                 with _explained(path):
-                    tree = checkpointer.restore(folder, target)
+                    tree = checkpointer.restore(plain, target)
                     _verify(tree, sums)
             return tree
         except ValueError:
             # Another process may have replaced it meanwhile.
             if not path.exists() or os.path.samestat(found, path.stat()):
                 raise
+
+
+def _saved_tree(checkpointer: Any, folder: pathlib.Path) -> tuple[Any, dict[str, Any] | None]:
+    """The tree of what orbax says of each leaf, and its checksums; None if it is an old one."""
+    saved = checkpointer.metadata(folder)
+    tree = getattr(getattr(saved, "item_metadata", saved), "tree", None)
+    if tree is None:
+        raise ValueError("it holds no tree of arrays")
+    file = folder / _CHECKSUMS
+    if not file.exists() and getattr(saved, "custom_metadata", None) != _MARK:
+        return tree, None
+    return tree, dict(json.loads(file.read_text()))
+
+
+def _check_written(folder: pathlib.Path, path: pathlib.Path, leaves: dict[str, Any]) -> None:
+    """Raise unless orbax finds all leaves in what it wrote for `path`."""
+    try:
+        with plainly(folder) as plain, _orbax().StandardCheckpointer() as checkpointer:
+            found = leaves_by_name("path", _saved_tree(checkpointer, plain)[0])
+        lost = sorted(leaves.keys() - found.keys())
+    except ValueError:
+        lost = sorted(leaves)
+    if lost:
+        raise ValueError(f"`path` is not written, as orbax would not find {lost[0]} there: {path}.")
+
+
+def _check_replaced(path: pathlib.Path, new: pathlib.Path) -> None:
+    """Raise if more than a checkpoint is at `path`, as far as this orbax's own new one tells."""
+    try:
+        found = set(os.listdir(path))
+    except FileNotFoundError:
+        return
+    others = sorted(found - _ENTRIES - set(os.listdir(new)))
+    others = [name for name in others if not name.startswith("ocdbt.process_")]
+    if others:
+        raise FileExistsError(
+            f"`path` holds more than a checkpoint and is left alone: {path / others[0]}."
+        )
 
 
 @contextlib.contextmanager
@@ -239,12 +289,17 @@ def _without_errors_in_the_log() -> Iterator[None]:
     def keep(record: logging.LogRecord) -> bool:
         return record.levelno < logging.ERROR
 
-    log = logging.getLogger("absl")
-    log.addFilter(keep)
+    logs = logging.getLogger("absl"), logging.getLogger("asyncio")
+    for log in logs:
+        log.addFilter(keep)
     try:
         yield
+    except Exception:
+        gc.collect(1)  # asyncio logs the errors of tasks when these are collected
+        raise
     finally:
-        log.removeFilter(keep)
+        for log in logs:
+            log.removeFilter(keep)
 
 
 def _as_the_first_has_it(value: int) -> int:
@@ -254,12 +309,6 @@ def _as_the_first_has_it(value: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.uint32(value)))
-
-
-def _saved_checksums(folder: pathlib.Path) -> dict[str, str | None]:
-    """Checksums by name of leaf; none if the checkpoint is an old one."""
-    file = folder / _CHECKSUMS
-    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _checksum(leaf: Any) -> str | None:
@@ -278,9 +327,11 @@ def _checksum(leaf: Any) -> str | None:
     return f"{kind} {zlib.crc32(np.ascontiguousarray(data).reshape(-1).view(np.uint8)):08x}"
 
 
-def _verify(tree: Any, sums: dict[str, str | None]) -> None:
+def _verify(tree: Any, sums: dict[str, Any] | None) -> None:
     """Raise unless all leaves are what they were when they were saved."""
-    leaves = leaves_by_name("path", tree) if sums else {}
+    if sums is None:
+        return
+    leaves = leaves_by_name("path", tree)
     for name in sums.keys() | leaves.keys():
         got = _checksum(leaves[name]) if name in leaves else "nothing"
         want = sums.get(name, "nothing")
@@ -418,14 +469,11 @@ def _first_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
-def _absolute(path: str | pathlib.Path) -> pathlib.Path:
-    """An absolute path without links, of which one to a checkpoint would be replaced by it."""
-    return pathlib.Path(path).expanduser().resolve()
-
-
-def _is_checkpoint(path: pathlib.Path) -> bool:
+def _is_checkpoint(
+    path: pathlib.Path, signs: Sequence[str] = ("_CHECKPOINT_METADATA", "_METADATA", _CHECKSUMS)
+) -> bool:
     """Whether there is one, or what is left of one."""
-    return any((path / name).exists() for name in ("_CHECKPOINT_METADATA", "_METADATA", _CHECKSUMS))
+    return any((path / name).exists() for name in signs)
 
 
 def _orbax() -> Any:

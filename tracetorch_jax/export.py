@@ -74,8 +74,9 @@ def sequence(
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: `variables` that are not the model's, a shape that does not fit it, an unknown
-            platform, `rngs` that are missing, a model in training mode.
+        ValueError: `variables` that are not the model's, a shape that does not fit it, a dtype of
+            64 bits without ``jax_enable_x64``, an unknown platform, `rngs` that are missing, a
+            model in training mode.
 
     Example:
         >>> model = snn.Unroll(snn.LIB(3))
@@ -213,7 +214,7 @@ def save(
     The file holds a checksum, by which `load` notices damage.
 
     Args:
-        path: the file.
+        path: the file. A link stays, and what it leads to is written.
         program: what `sequence` or `step` gave.
         vjp_order: 1 to be able to differentiate what is loaded, 2 to do so twice; 0 writes the
             least.
