@@ -327,3 +327,137 @@ class TestNotFinite:
             bare(self.LAYERS), variables, jnp.asarray(XS), loss=lambda ys: jnp.log(ys - ys).sum()
         )
         assert "look in `loss`" in infinite.problems[0] and not infinite.healthy
+
+
+def alone(layer, xs):
+    """The report of one layer without weights before it."""
+    model, xs = snn.Unroll(layer), jnp.asarray(xs)
+    return tt.diagnose(model, model.init(KEY, xs), xs)
+
+
+def test_an_input_of_zeros():
+    diagnosis = examine(stack(), 0 * XS)[1]
+    assert diagnosis.problems[0].startswith("The input is 0 at every step")
+    first, second, _ = (" ".join(report.problems) for report in diagnosis.layers)
+    assert "First follow the advice for the network." in first
+    assert "First follow the advice for cell/layers_1." in second
+    assert not re.search("Multiply|Set `", str(diagnosis))
+
+
+def test_spikes_that_are_no_steps():
+    report = alone(snn.LITS(8, spike=spikes.smooth()), XS).layers[0]
+    assert report.rate is report.dead is report.saturated is None and not report.groups
+    assert report.advice == "nothing remarkable."
+    (said,) = alone(snn.LIB(8, spike=spikes.smooth()), 100 * XS).layers[0].problems
+    assert "thresholds away from 0" in said and "fire" not in said
+
+
+def test_weights_of_zero_are_the_cause():
+    layers = stack(at_2={"kernel_init": nn.initializers.zeros})
+    diagnosis = examine(layers, XS)[1]
+    first, second, _ = diagnosis.layers
+    assert "First follow the advice for cell/layers_3." in first.advice
+    assert "The weights of cell/layers_2 are 0" in second.problems[0]
+    _, after = examine(follow(second.advice, layers, 3, XS)[0], XS)
+    assert after.healthy, after
+    *_, hidden, readout = examine(stack(at_4={"kernel_init": nn.initializers.zeros}), XS)[1].layers
+    assert "First follow the advice for cell/layers_5." in hidden.advice
+    assert "The weights of cell/layers_4 are 0" in readout.problems[0]
+
+
+def test_what_is_normalised_is_not_to_be_normalised_again():
+    model = snn.Unroll(snn.Sequential([nn.LayerNorm(), snn.LIB(8)]))
+    xs = jnp.broadcast_to(jnp.linspace(-1.0, 1.0, 8), (2, 20, 8)) + 0.01 * XS[:2]
+    (said,) = tt.diagnose(model, model.init(KEY, xs), xs).layers[0].problems
+    assert "layers_0 normalises the input already" in said and "`" not in said
+
+
+@pytest.mark.parametrize(
+    "spike", [lambda u: (u > 0).astype(u.dtype), spikes.straight_through(1e-6)], ids=["own", "box"]
+)
+def test_spikes_that_no_gradient_passes(spike):
+    layers = stack(at_1={"spike": spike})
+    diagnosis = examine(layers, XS)[1]
+    assert sum(diagnosis.layers[0].rate) > 0 == diagnosis.layers[0].parameter_gradient
+    (said,) = diagnosis.layers[0].problems
+    assert "no gradient passes its spikes" in said
+    _, after = examine(follow(said, layers, 1, XS)[0], XS)
+    assert after.healthy and after.layers[0].parameter_gradient > 0
+
+
+def test_what_training_cannot_make_fire():
+    (said,) = alone(snn.LIB(3, threshold=(100.0, 1.0, 1.0)), XS[..., :3]).layers[0].notes
+    assert "may not make them fire" in said and "`threshold=1`" in said
+    (said,) = alone(snn.LIB(3), XS[..., :3] * np.float32([0.01, 1, 1])).layers[0].notes
+    assert "may not make them fire" in said and "silence_penalty" in said
+    assert not alone(snn.LIB(3), XS[..., :3] * np.float32(0.01)).healthy
+
+
+def test_what_is_not_finite_is_not_counted():
+    variables, _ = examine(stack(), XS)
+    diagnosis = examine(stack(), np.nan * XS, variables)[1]
+    first = diagnosis.layers[0]
+    assert np.isnan([*first.rate, first.dead, first.saturated]).all() and not first.groups
+    assert "0.00" not in str(diagnosis).splitlines()[2]
+
+
+def leads(problems):
+    """Which layers each layer's problems tell to go to first."""
+    found = re.compile(r"First follow the advice for (.+?)\.(?: |$)")
+    return {path: set(found.findall(said)) for path, said in problems.items()}
+
+
+def contradictions(diagnosis, values):
+    """Arguments moved both ways, and advice that leads nowhere or in a circle."""
+    for report in diagnosis.layers:
+        moved = {}
+        for name, value in re.findall(r"`(\w+)=([\d.e+-]+)`", report.advice):
+            higher = float(value) > values[report.path, name.split("_")[-1]]
+            moved.setdefault(name, set()).add(higher)
+        yield from (f"{report.path}: {name}" for name, ways in moved.items() if len(ways) > 1)
+        if len(set(re.findall("Multiply|Subtract|Set `.*?threshold|LayerNorm", report.advice))) > 1:
+            yield f"{report.path}: several remedies"
+    problems = {each.path: " ".join(each.problems) for each in diagnosis.layers}
+    problems["the network"] = " ".join(diagnosis.problems)
+    onwards = leads(problems)
+    for path in onwards:
+        seen, ahead = set(), {path}
+        while ahead:
+            seen, ahead = seen | ahead, set().union(*(onwards[each] for each in ahead))
+            if seen & ahead or not all(problems[each] for each in ahead):
+                yield f"{path} leads to {ahead}"
+                break
+
+
+RAW = {  # inverses of the constraints
+    "threshold": lambda value: np.log(np.expm1(value)),
+    "beta": lambda value: np.log(value / (1 - value)),
+    "alpha": lambda value: np.log(value / (1 - value)),
+}
+
+
+@pytest.mark.parametrize("layer", [snn.LIB, snn.RLITS, snn.DSLIT])
+def test_no_advice_contradicts_another(layer):
+    """Of random networks, which all run one program."""
+    draw = np.random.default_rng(1)
+    model = model_of(stack(layer, layer, snn.LI))
+    start = model.init(KEY, jnp.asarray(XS[:6]))
+
+    def changed(path, value):
+        module, name = path[-2].key, path[-1].key
+        kind = name.split("_")[-1]
+        if name == "kernel":
+            return value * np.float32(draw.choice([0, 1e-4, 1, 1, 1, 30, 1e4]))
+        if kind not in RAW:
+            return value
+        if (f"cell/{module}", kind) not in values:
+            levels = [1e-3, 1, 1, 1, 100] if kind == "threshold" else [1e-3, 0.5, 0.9, 0.9999]
+            values[f"cell/{module}", kind] = draw.choice(levels)
+        return jnp.full_like(value, RAW[kind](values[f"cell/{module}", kind]))
+
+    for _ in range(25):
+        values = {}
+        variables = jax.tree_util.tree_map_with_path(changed, start)
+        xs = draw.choice([0, 0.01, 1, 1, 100]) * (XS[:6] + draw.choice([-3, 0, 3]))
+        diagnosis = tt.diagnose(model, variables, jnp.asarray(xs, jnp.float32))
+        assert not list(contradictions(diagnosis, values)), f"{diagnosis}\n{values}"

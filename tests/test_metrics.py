@@ -334,8 +334,8 @@ class TestDiagnose:
         np.testing.assert_allclose(reports[0].membrane, reports[1].membrane, rtol=0.2, atol=0.05)
 
     def test_vanishing_gradients(self):
-        narrow = [snn.LIB(16, threshold=8.0, spike=spikes.gaussian(0.5)) for _ in range(3)]
-        diagnosis = self.diagnose(*narrow, snn.LI(3))
+        narrow = snn.LIB(16, threshold=20.0, spike=spikes.gaussian(0.5))
+        diagnosis = self.diagnose(snn.LIB(16), snn.LIB(16), narrow, snn.LI(3))
         first, *_, last = diagnosis.layers
         assert "No gradient reaches it. First follow the advice for" in first.advice
         assert not last.problems

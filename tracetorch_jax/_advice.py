@@ -23,6 +23,7 @@ SATURATED = 0.9  # spikes per step of a neuron that fires at nearly every step
 MOST = 0.5  # share of neurons from which on it is a problem that they never or always fire
 SOME = 0.1  # share from which on a note says so
 REACH = 0.3  # thresholds that the membrane of a silent neuron comes near enough to be trained
+SLOPE = 1e-3  # derivative of the spike that is enough to train a silent neuron
 FAR = 10.0  # thresholds at which little is left of the surrogate gradient
 GREAT, SMALL = 1e3, 1e-2  # values of a layer that does not fire
 ACTIVE = 0.4  # spikes per step of the whole layer
@@ -30,8 +31,6 @@ VANISHED, EXPLODED = 1e-6, 1e6  # gradient relative to that of the last layer
 REACHED = 1e-4  # gradient of a layer's parameters relative to that of its output
 NARROW = 0.3  # steps, the half-life of next to no memory
 PARTIAL = 0.05  # share of a constant input that an average reaches within a sequence
-
-NORMALISE = "Put `nn.LayerNorm()` before the layer."
 
 
 class Inputs:
@@ -76,8 +75,10 @@ class Layer:
         inputs: ``[steps, neurons]``, of all sequences and places.
         membrane: the same before the reset, in thresholds where the layer fires.
         spikes: the same.
+        slopes: the same of the derivative of what is emitted with respect to the membrane.
+        graded: whether what is emitted takes other values than those of a step.
         finite: whether membranes and outputs are.
-        thresholds: median of each by name.
+        levels: thresholds by name, of each neuron or one for all.
         half_lives: least, median and greatest in steps, by the name of the decay.
         gradients: norms of those of the output and of the layer's own parameters.
         given: the network's input if this is the first layer, and nothing before normalises.
@@ -88,8 +89,10 @@ class Layer:
     inputs: np.ndarray
     membrane: np.ndarray
     spikes: np.ndarray
+    slopes: np.ndarray
+    graded: bool
     finite: bool
-    thresholds: dict[str, float]
+    levels: dict[str, np.ndarray]
     half_lives: dict[str, tuple[float, float, float]]
     gradients: tuple[float, float]
     given: Inputs | None
@@ -103,6 +106,21 @@ class Layer:
     def steps(self) -> int:
         """Of a sequence."""
         return self.recording.inputs.shape[1]
+
+    @property
+    def fires(self) -> bool:
+        """Whether there are spikes to count."""
+        return self.spec.fires and not self.graded
+
+    @property
+    def constant(self) -> bool:
+        """Whether the input is the same at every step of all sequences."""
+        return not np.ptp(self.inputs, axis=0).any()
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Median of each by name."""
+        return {name: float(np.median(level)) for name, level in self.levels.items()}
 
     @functools.cached_property
     def rates(self) -> np.ndarray:
@@ -152,6 +170,24 @@ def of_numbers(layer: Layer, cause: str | None) -> Remarks:
 # Of neurons: the dead, those that fire always, and the others.
 
 
+def of_no_input(layer: Layer, before: str | None = None) -> Remarks | None:
+    """Of a layer that is silent because of what is before it; None of another layer.
+
+    Args:
+        layer: what is known of it.
+        before: what has a problem before it.
+    """
+    silent = float(layer.dead.mean()) if layer.fires else 0.0
+    zero = not layer.inputs.any()
+    if silent <= MOST or not layer.constant or _no_weights(layer) or not (before or zero):
+        return None
+    way = f"First follow the advice for {before}." if before else "Look at what is before it."
+    return [
+        f"{silent:.0%} of the neurons never fire, since the input of the layer is "
+        f"{'0' if zero else 'the same'} at every step of all sequences. {way}"
+    ], []
+
+
 def of_layer(layer: Layer, after_others: bool) -> Remarks:
     """At most one problem, and notes that do not contradict it.
 
@@ -164,14 +200,17 @@ def of_layer(layer: Layer, after_others: bool) -> Remarks:
     slow, fast = _averages(layer), _no_memory(layer)
     if slow:
         return slow, []
-    problems, notes = _of_neurons(layer, after_others) if layer.spec.fires else _of_values(layer)
+    problems, notes = _of_neurons(layer) if layer.spec.fires else _of_values(layer, after_others)
     return problems, notes + fast
 
 
-def _of_neurons(layer: Layer, after_others: bool) -> Remarks:
-    problem = _distance(layer) or _stuck(layer) or _silence(layer, after_others)
-    if problem:
-        return [problem], []
+def _of_neurons(layer: Layer) -> Remarks:
+    counted = [_stuck, _flat, _silence] if layer.fires else [_flat]
+    for rule in [_no_weights, _distance, *counted]:
+        if problem := rule(layer):
+            return [problem], []
+    if not layer.fires:
+        return [], []
     notes = []
     if layer.dead.mean() >= SOME:
         notes.append(_few_dead(layer))
@@ -189,17 +228,42 @@ def _of_neurons(layer: Layer, after_others: bool) -> Remarks:
     return [], notes
 
 
+def _no_weights(layer: Layer) -> str | None:
+    """Of a layer that gets nothing but a constant, whatever is before."""
+    source = layer.source
+    if source is None or source.value.any() or not layer.constant:
+        return None
+    initial = "lecun_normal()" if source.name == "kernel" else "ones"
+    return (
+        f"The weights of {source.path} are 0, so that nothing passes them, and no gradient. Start "
+        f"with `{source.name}_init=nn.initializers.{initial}`."
+    )
+
+
 def _distance(layer: Layer) -> str | None:
     """Of membranes far from the thresholds, on either side."""
     distance = float(np.median(np.abs(layer.membrane)))
     # The surrogate gradient is about as wide as a threshold of 1, also where thresholds are less.
     if distance * min(1.0, 2 * min(layer.thresholds.values())) <= FAR:
         return None
+    shares = (
+        f"{layer.dead.mean():.0%} of the neurons never fire, {layer.saturated.mean():.0%} fire at "
+        f"nearly every step. "
+    )
     return (
         f"Half of the membrane values are more than {_number(distance)} thresholds away from 0, "
-        f"where the surrogate gradient is nearly 0. {layer.dead.mean():.0%} of the neurons never "
-        f"fire, {layer.saturated.mean():.0%} fire at nearly every step. "
+        f"where the surrogate gradient is nearly 0. {shares if layer.fires else ''}"
         f"{_rescaled(layer, 1 / distance)}"
+    )
+
+
+def _flat(layer: Layer) -> str | None:
+    """Of spikes that no gradient passes."""
+    if layer.slopes.any() or not layer.spikes.any():
+        return None
+    return (
+        "The layer fires, but no gradient passes its spikes: the derivative of its spike function "
+        "is 0 at all values of its membrane. Set `spike=spikes.atan(2.0)`."
     )
 
 
@@ -214,22 +278,17 @@ def _stuck(layer: Layer) -> str | None:
     return f"{said} {_rescaled(layer, min(0.5, 1 / level))}"
 
 
-def _silence(layer: Layer, after_others: bool) -> str | None:
+def _silence(layer: Layer) -> str | None:
     """Of a layer in which most neurons never fire."""
     share = float(layer.dead.mean())
     if share <= MOST:
         return None
-    if after_others and not np.ptp(layer.inputs, axis=0).any():
-        return (
-            f"{share:.0%} of the neurons never fire, since the input of the layer is the same at "
-            f"every step of all sequences. First follow the advice for the layers before."
-        )
-    below, weak = _dead(layer)
+    below, weak, slope = _dead(layer)
     if len(below) > len(weak):
         return _negative(layer, below)
     peak, (of_output, of_own) = float(np.median(weak)), layer.gradients
     trained = any(p.learnable for p in layer.recording.layer.describe())
-    if peak >= REACH and (of_own > REACHED * of_output or not trained):
+    if _reached(weak, slope) and (of_own > REACHED * of_output or not trained):
         return None
     return (
         f"{share:.0%} of the neurons never fire. Of half of these the membrane reaches at most "
@@ -239,26 +298,50 @@ def _silence(layer: Layer, after_others: bool) -> str | None:
 
 def _few_dead(layer: Layer) -> str:
     """Of neurons that never fire, where the others do, or where all nearly do."""
-    below, weak = _dead(layer)
+    below, weak, slope = _dead(layer)
     if len(below) > len(weak):
         return _negative(layer, below)
-    return (
+    said = (
         f"{layer.dead.mean():.0%} of the neurons never fire on this batch. Of half of these the "
-        f"membrane reaches {_number(float(np.median(weak)))} thresholds, so that training can "
-        f"make them fire. If it does not: {_lower_first(_penalty('silence'))}"
+        f"membrane reaches {_number(float(np.median(weak)))} thresholds"
+    )
+    penalty = _penalty("silence")
+    if _reached(weak, slope):
+        way = _lower_first(penalty)
+        return f"{said}, so that training can make them fire. If it does not: {way}"
+    high = {
+        name: 1.0
+        for name, level in layer.levels.items()
+        if np.median(np.broadcast_to(level, layer.dead.shape)[layer.dead]) > 1
+    }
+    if high:
+        way = f"Set {_thresholds(layer, high)}."
+    else:
+        way = penalty if np.median(slope) >= SLOPE else "Set `spike=spikes.atan(2.0)`."
+    return (
+        f"{said}, where the derivative of the spike is {_number(float(np.median(slope)))}: "
+        f"training alone may not make them fire. {way}"
     )
 
 
-def _dead(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Of dead neurons, the medians of those driven away from the threshold, and others' peaks."""
-    membrane = layer.membrane[:, layer.dead]
+def _reached(weak: np.ndarray, slope: np.ndarray) -> bool:
+    """Whether training can make neurons fire whose membranes and derivatives reach this."""
+    return bool(np.median(weak) >= REACH and np.median(slope) >= SLOPE)
+
+
+def _dead(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of dead neurons, the medians of those driven away from the threshold, and others' peaks.
+
+    The last are the greatest derivatives of these others.
+    """
+    membrane, slope = layer.membrane[:, layer.dead], layer.slopes[:, layer.dead].max(axis=0)
     up, down = layer.spec.thresholds
     if up and down:
-        return np.zeros(0), np.abs(membrane).max(axis=0)
+        return np.zeros(0), np.abs(membrane).max(axis=0), slope
     towards = membrane if up else -membrane
     median, peak = np.median(towards, axis=0), towards.max(axis=0)
     away = median < -np.maximum(peak, SMALL)
-    return median[away], peak[~away]
+    return median[away], peak[~away], slope[~away]
 
 
 def _negative(layer: Layer, below: np.ndarray) -> str:
@@ -269,7 +352,7 @@ def _negative(layer: Layer, below: np.ndarray) -> str:
             f"`xs = xs - xs.mean({given.axes})`."
         )
     else:
-        way = NORMALISE
+        way = _normalised(layer)
     return (
         f"{layer.dead.mean():.0%} of the neurons never fire. The membrane of most of these is on "
         f"the other side of 0 than the threshold, half of the time by more than "
@@ -277,8 +360,11 @@ def _negative(layer: Layer, below: np.ndarray) -> str:
     )
 
 
-def _of_values(layer: Layer) -> Remarks:
+def _of_values(layer: Layer, after_others: bool) -> Remarks:
     """Of a layer that does not fire: its values, in their own unit."""
+    if said := _no_weights(layer):
+        # They are trained nevertheless, but layers before them not until then.
+        return ([said], []) if after_others else ([], [said])
     level = float(np.percentile(np.abs(layer.membrane), 95))
     given = layer.given
     if level > GREAT:
@@ -308,7 +394,7 @@ def _rescaled(layer: Layer, factor: float) -> str:
     if factor < 1 and (weights := _feedback(layer)):
         return weights
     if factor < 1 and _offset(layer.inputs) > MOST and not (given and given.constant):
-        return NORMALISE
+        return _normalised(layer)
     levels = {name: level / factor for name, level in layer.thresholds.items()}
     moved = [level > 1 if factor > 1 else level < 1 for level in layer.thresholds.values()]
     if moved and all(moved) and (factor > 1 or max(levels.values()) < 3):
@@ -345,6 +431,15 @@ def _feedback(layer: Layer) -> str | None:
 def _offset(values: np.ndarray) -> float:
     """Share of the mean square of ``[steps, features]`` that is due to each feature's mean."""
     return float(np.square(values.mean(axis=0)).mean() / max(np.square(values).mean(), 1e-300))
+
+
+def _normalised(layer: Layer) -> str:
+    if layer.source and layer.source.name == "scale":
+        return (
+            f"{layer.source.path} normalises the input already, but cannot take away what hardly "
+            f"changes from step to step: look at what is before it."
+        )
+    return "Put `nn.LayerNorm()` before the layer."
 
 
 def _standardised(given: Inputs) -> str:
@@ -427,7 +522,10 @@ def of_gradient(gradient: float, last: float, earlier: list[float], after: str |
         way = " Look in `loss` for a root or a logarithm of 0."
         return [f"Its gradient is not finite.{first or way}"], []
     if gradient == 0:
-        way = " The loss does not depend on it, or a spike function after it has no derivative."
+        way = (
+            " The loss does not depend on it, or weights after it or the derivative of a spike "
+            "function after it are 0."
+        )
         return [f"No gradient reaches it.{first or way}"], []
     if gradient < VANISHED * last and not any(0 < g < VANISHED * last for g in earlier):
         way = " Set `spike=spikes.atan(1.0)` in the layers after it."

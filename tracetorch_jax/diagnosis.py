@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import textwrap
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from tracetorch_jax._checks import check_linen
 from tracetorch_jax._paths import path_name
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
+from tracetorch_jax.functional.steps import is_stochastic
 from tracetorch_jax.recording import Recording, each_unrolled, record
 from tracetorch_jax.snn import TraceCell, Unroll
+from tracetorch_jax.spikes import emit
 
 __all__ = ["Diagnosis", "LayerReport", "NeuronGroup", "diagnose"]
 
@@ -47,11 +50,13 @@ class LayerReport:
     Attributes:
         path: where the layer is in the model.
         layer: its name, such as ``SLIB``.
-        rate: spikes per step and neuron, positive and negative; None where the layer has no spikes.
-        dead: share of neurons that never fired, in [0, 1]; None without spikes.
-        saturated: share of neurons that fired in at least 9 of 10 steps; None without spikes.
+        rate: spikes per step and neuron, positive and negative; None where the layer has no spikes,
+            or those of a spike function that gives other values than 0 and 1 (`spikes.smooth`).
+        dead: share of neurons that never fired, in [0, 1]; None where `rate` is.
+        saturated: share of neurons that fired in at least 9 of 10 steps; None where `rate` is.
         membrane: 5th, 50th and 95th percentile of the membrane before what it fired was taken from
-            it, as a fraction of the threshold of its sign; in its own unit without spikes.
+            it (after, where `rate` is None), as a fraction of the threshold of its sign; in its own
+            unit where the layer has no spikes.
         half_lives: for each decay its least, median and greatest half-life in steps.
         gradient: norm of the loss's gradient with respect to the layer's output.
         parameter_gradient: norm of the gradient with respect to the layer's own parameters.
@@ -60,6 +65,9 @@ class LayerReport:
         notes: what costs energy or time, or may be meant so.
         groups: a `NeuronGroup` for each of ``"dead"`` (never fired), ``"saturated"`` (fired in at
             least 9 of 10 steps) and ``"active"`` (the others) that has neurons.
+
+    `rate`, `dead`, `saturated` and `membrane` are NaN where the membrane or the output is not
+    finite.
     """
 
     path: str
@@ -145,6 +153,9 @@ def diagnose(
 ) -> Diagnosis:
     """Run a model on a batch, forward and backward, and say of each trace layer how it does.
 
+    Nothing is said of dead or saturated neurons where a spike function gives other values than 0
+    and 1, such as `spikes.smooth`.
+
     Args:
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
         variables: its variables, with a collection ``params``.
@@ -174,24 +185,24 @@ def diagnose(
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")
-    outputs, recordings = record(model, variables, xs, *args, **kwargs)
+    sources, params = _Sources(), variables.get("params", {})
+    with nn.intercept_methods(sources.watch):
+        outputs, recordings = record(model, variables, xs, *args, **kwargs)
     measure = _probe if loss is None else loss
     _check_loss(measure(outputs))
+    value, pull = jax.vjp(lambda out: jnp.asarray(measure(out)), outputs)
+    of_model = _floating(pull(jnp.ones_like(value))[0])
     # A zero added to each layer's output: the gradient with respect to it is that of the output.
     taps = {path: jnp.zeros_like(_time_first(each)) for path, each in recordings.items()}
-    sources, params = _Sources(), variables.get("params", {})
-
-    def run(params: Any, taps: dict[str, jax.Array], rest: Any, xs: Any) -> jax.Array:
-        with (
-            nn.intercept_methods(sources.watch),
-            nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])),
-        ):
-            out = model.apply({**rest, "params": params}, xs, *args, **kwargs)
-        return measure(out[0] if kwargs.get("mutable") else out)
-
-    value, (of_params, of_outputs) = jax.jit(jax.value_and_grad(run, argnums=(0, 1)))(
-        params, taps, variables, xs
-    )
+    # Arrays are arguments of the program, all else is part of it. 1 is not to be taken for True.
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
+    rest = tuple((type(x), None if i in arrays else x) for i, x in enumerate(leaves))
+    try:
+        program = _program(model, rest, tree)
+    except TypeError:  # not hashable
+        program = _program.__wrapped__(model, rest, tree)
+    of_params, of_outputs = program(params, taps, variables, xs, arrays, of_model)
     lengths = kwargs.get("seq_lengths")
     if isinstance(model, Unroll) and len(args) > 1:
         lengths = args[1]
@@ -199,6 +210,13 @@ def diagnose(
     last = gradients[list(recordings)[-1]]
     given = _given(xs, lengths, _axes(model, kwargs, next(iter(recordings.values()))))
     problems, cause = _not_finite(given, params)
+    silent = given is not None and not given.values.any()
+    if silent:
+        problems.append(
+            "The input is 0 at every step of all sequences, and nothing can be learnt from it. "
+            "Look at how it is loaded or encoded."
+        )
+    starved: set[str] = set()  # layers that are silent because of what is before them
     reports: list[LayerReport] = []
     remarks: dict[str, _advice.Remarks] = {}
     for path, recording in recordings.items():
@@ -214,7 +232,12 @@ def diagnose(
         )
         reports.append(_report(path, layer))
         if layer.finite:
-            remarks[path] = _advice.of_layer(layer, after_others=len(reports) > 1)
+            before = [each for each in remarks if remarks[each][0]]
+            before = before[-1:] or ["the network"] * silent
+            lacking = _advice.of_no_input(layer, *before)
+            remarks[path] = lacking or _advice.of_layer(layer, after_others=len(reports) > 1)
+            if lacking and before:
+                starved.add(path)
         else:
             remarks[path] = _advice.of_numbers(layer, cause)
             cause = cause or path
@@ -226,6 +249,8 @@ def diagnose(
         cause = "the loss"
     after = None
     for i, path in reversed(list(enumerate(recordings))):
+        if path in starved:  # what this does to the gradient ends with it
+            break
         if not cause:
             norms = list(gradients.values())
             found = _advice.of_gradient(gradients[path], last, norms[:i], after)
@@ -233,6 +258,34 @@ def diagnose(
         after = path if remarks[path][0] else after
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
     return Diagnosis(advised, float(value), tuple(problems))
+
+
+@functools.lru_cache(maxsize=8)
+def _program(model: nn.Module, rest: tuple[Any, ...], tree: Any) -> Any:
+    """The compiled backward pass, kept for further calls with the same model.
+
+    It takes the loss's gradient with respect to the output, as a loss may refer to what changes.
+    """
+
+    @jax.jit
+    def backward(
+        params: Any, taps: Any, variables: Any, xs: Any, arrays: dict[int, Any], of_model: Any
+    ) -> Any:
+        leaves = [arrays.get(i, leaf) for i, (_, leaf) in enumerate(rest)]
+        args, kwargs = jax.tree.unflatten(tree, leaves)
+
+        def run(params: Any, taps: dict[str, jax.Array]) -> list[jax.Array]:
+            with nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])):
+                out = model.apply({**variables, "params": params}, xs, *args, **kwargs)
+            return _floating(out[0] if kwargs.get("mutable") else out)
+
+        return jax.vjp(run, params, taps)[1](of_model)
+
+    return backward
+
+
+def _floating(tree: Any) -> list[Any]:
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 class _Sources:
@@ -348,28 +401,34 @@ def _layer(
         recording = recording._replace(inputs=inputs, outputs=outputs, states=states)
         seq_lengths = None if seq_lengths is None else np.reshape(seq_lengths, 1)
 
-    def by_neuron(xs: Any) -> np.ndarray:
-        xs = np.moveaxis(np.asarray(xs, np.float64), dim, -1)
+    def within(xs: np.ndarray) -> np.ndarray:
         if seq_lengths is not None:
-            within = np.arange(xs.shape[1]) < np.asarray(seq_lengths)[:, None]
-            xs = xs[within] if within.any() else np.zeros((1, xs.shape[-1]))
+            inside = np.arange(xs.shape[1]) < np.asarray(seq_lengths)[:, None]
+            xs = xs[inside] if inside.any() else np.zeros((1, xs.shape[-1]))
         return xs.reshape(-1, xs.shape[-1])
 
-    inputs, outputs = by_neuron(recording.inputs), by_neuron(recording.outputs)
-    mems = [by_neuron(v) for name, v in recording.states.items() if name.split("_")[-1] == "mem"]
-    membrane, thresholds = sum(mems[1:], mems[0]), {}
-    finite = bool(np.isfinite(membrane).all() and np.isfinite(outputs).all())
+    def neurons_last(xs: Any) -> np.ndarray:
+        return np.moveaxis(np.asarray(xs, np.float64), dim, -1)
+
+    outputs = neurons_last(recording.outputs)
+    mems = [neurons_last(v) for name, v in recording.states.items() if name.split("_")[-1] == "mem"]
+    membrane, slopes = sum(mems[1:], mems[0]), np.ones_like(outputs)
+    finite = bool(np.isfinite(within(membrane)).all() and np.isfinite(within(outputs)).all())
+    levels, graded = {}, False
     if spec.fires:
         levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
         positive, negative = spec.thresholds  # where one side has none, the other's is the unit
         up, down = levels[positive or negative or ""], levels[negative or positive or ""]
-        # A neuron that has fired is still on the side on which it has, whatever sign its scale has.
+        graded = _emitted(recording.layer, membrane, up, down)[0]
         with np.errstate(invalid="ignore"):
-            side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
-        membrane = membrane + up * (side > 0) * bool(positive)
-        membrane = membrane - down * (side < 0) * bool(negative)
-        membrane = np.where(membrane > 0, membrane / up, membrane / down)
-        thresholds = {name: float(np.median(level)) for name, level in levels.items()}
+            if not graded:
+                # A neuron that has fired is still on the side on which it has, whatever sign its
+                # scale has.
+                side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
+                membrane = membrane + up * (side > 0) * bool(positive)
+                membrane = membrane - down * (side < 0) * bool(negative)
+            slopes = _emitted(recording.layer, membrane, up, down)[1]
+            membrane = np.where(membrane > 0, membrane / up, membrane / down)
     half_lives = {}
     for name, constraint in spec.parameters.items():
         if constraint is DECAY:
@@ -377,16 +436,38 @@ def _layer(
             half_lives[name] = float(steps.min()), float(np.median(steps)), float(steps.max())
     return _advice.Layer(
         recording=recording,
-        inputs=inputs,
-        membrane=membrane,
-        spikes=outputs,
+        inputs=within(neurons_last(recording.inputs)),
+        membrane=within(membrane),
+        spikes=within(outputs),
+        slopes=within(slopes),
+        graded=graded,
         finite=finite,
-        thresholds=thresholds,
+        levels=levels,
         half_lives=half_lives,
         gradients=gradients,
         given=given,
         source=source,
     )
+
+
+def _emitted(
+    cell: Any, membrane: np.ndarray, up: np.ndarray, down: np.ndarray
+) -> tuple[bool, np.ndarray]:
+    """Whether spikes are other than 0 and 1, and how what is emitted changes with the membrane."""
+    spike, graded, slopes = cell.spike_function, False, np.zeros_like(membrane)
+    functions = spike if isinstance(spike, tuple) else (spike, spike)
+    kinds = (cell.spec.positive, cell.spec.negative)
+    above = (membrane - up, -membrane - down)
+    for kind, function, each in zip(kinds, functions, above, strict=True):
+        if kind == "spike":
+            u = jnp.asarray(np.moveaxis(each, -1, cell.dim), jnp.float32)
+            draw = jnp.full_like(u, 0.5) if is_stochastic(function) else None
+            out, pull = jax.vjp(lambda u, f=function, draw=draw: emit(f, u, draw), u)
+            graded |= bool((~np.isin(out, (0, 1)) & np.isfinite(u)).any())
+            slopes += np.moveaxis(np.asarray(pull(jnp.ones_like(out))[0], np.float64), cell.dim, -1)
+        elif kind:
+            slopes += 1
+    return graded, slopes
 
 
 def _report(path: str, layer: _advice.Layer) -> LayerReport:
@@ -399,10 +480,10 @@ def _report(path: str, layer: _advice.Layer) -> LayerReport:
         return float(low), float(median), float(high)
 
     def rate(which: Any = slice(None)) -> tuple[float, float]:
-        positive, negative = layer.rates[:, which].mean(axis=1)
+        positive, negative = layer.rates[:, which].mean(axis=1) + unknown
         return float(positive), float(negative)
 
-    fires = layer.spec.fires
+    fires, unknown = layer.fires, np.nan if not layer.finite else 0.0
     groups = {
         "dead": layer.dead,
         "active": ~(layer.dead | layer.saturated),
@@ -412,8 +493,8 @@ def _report(path: str, layer: _advice.Layer) -> LayerReport:
         path=path,
         layer=type(layer.recording.layer).__name__,
         rate=rate() if fires else None,
-        dead=float(layer.dead.mean()) if fires else None,
-        saturated=float(layer.saturated.mean()) if fires else None,
+        dead=float(layer.dead.mean()) + unknown if fires else None,
+        saturated=float(layer.saturated.mean()) + unknown if fires else None,
         membrane=percentiles(),
         half_lives=layer.half_lives,
         gradient=layer.gradients[0],
@@ -422,7 +503,7 @@ def _report(path: str, layer: _advice.Layer) -> LayerReport:
         groups={
             name: NeuronGroup(float(which.mean()), rate(which), percentiles(which))
             for name, which in groups.items()
-            if fires and which.any()
+            if fires and layer.finite and which.any()
         },
     )
 
