@@ -62,7 +62,7 @@ def _numbers(name: str, value: Any) -> np.ndarray | None:
     return values
 
 
-def check_number(name: str, value: Any) -> None:
+def check_finite(name: str, value: Any) -> None:
     """A finite number, or an array of them."""
     values = _numbers(name, value)
     if values is not None and not np.all(np.isfinite(values)):

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax._axes import (
     check_count,
-    check_number,
+    check_finite,
     check_positive,
     check_values,
     known,
@@ -154,7 +154,7 @@ def frames(
             f"`num_steps` times `num_channels` must be below 2**31; got {steps} * {neurons}."
         )
     check_positive("step", step)
-    check_number("start", start)
+    check_finite("start", start)
     for name, value in (("step", step), ("start", start)):
         if np.shape(value):
             raise ValueError(f"`{name}` must be a single number; got shape {np.shape(value)}.")
