@@ -131,6 +131,7 @@ NARROW = {"spike": spikes.fast_sigmoid(1e4)}
 CASES = {
     # name: layers, input, index of the layer, level, words of the advice
     "input too great": (stack(), 100 * XS, 1, "problems", "divide by its deviation"),
+    "input small": (stack(), 0.1 * XS, 1, "problems", "root mean square of 0.1"),
     "input never negative": (stack(), np.abs(XS + 4), 1, "problems", "never negative"),
     "one feature too great": (stack(), XS * ([1e3] + 7 * [1]), 1, "problems", "std((0, 1))"),
     "input too small": (stack(), 0.02 * XS, 1, "problems", "divide by its deviation"),

@@ -24,6 +24,7 @@ MOST = 0.5  # share of neurons from which on it is a problem that they never or 
 SOME = 0.1  # share from which on a note says so
 REACH = 0.3  # thresholds that the membrane of a silent neuron comes near enough to be trained
 SLOPE = 1e-3  # derivative of the spike that is enough to train a silent neuron
+FAINT = 0.3  # root mean square of an input that is small
 FAR = 10.0  # thresholds at which little is left of the surrogate gradient
 GREAT, SMALL = 1e3, 1e-2  # values of a layer that does not fire
 ACTIVE = 0.4  # spikes per step of the whole layer
@@ -52,6 +53,11 @@ class Inputs:
             self.uneven = bool(square.max() > 1e3 * np.median(square))
             self.constant = bool((np.ptp(values, axis=0) == 0).all())
         self.events = bool(np.isin(values, (-1, 0, 1)).all())
+
+    @property
+    def scalable(self) -> bool:
+        """Whether there is anything to scale, and it is no spikes."""
+        return not self.constant and not self.events
 
     @property
     def sign(self) -> str:
@@ -288,8 +294,10 @@ def _silence(layer: Layer) -> str | None:
         return _negative(layer, below)
     peak, (of_output, of_own) = float(np.median(weak)), layer.gradients
     trained = any(p.learnable for p in layer.recording.layer.describe())
-    if _reached(weak, slope) and (of_own > REACHED * of_output or not trained):
-        return None
+    # A small input is the cause even where training could make up for it: that takes longer.
+    if not _faint(layer.given) and _reached(weak, slope):
+        if of_own > REACHED * of_output or not trained:
+            return None
     return (
         f"{share:.0%} of the neurons never fire. Of half of these the membrane reaches at most "
         f"{_number(peak)} thresholds. {_rescaled(layer, 3 / max(peak, 1e-3))}"
@@ -322,6 +330,11 @@ def _few_dead(layer: Layer) -> str:
         f"{said}, where the derivative of the spike is {_number(float(np.median(slope)))}: "
         f"training alone may not make them fire. {way}"
     )
+
+
+def _faint(given: Inputs | None) -> bool:
+    """Whether the network's input is small, and not of spikes."""
+    return given is not None and given.scalable and given.rms < FAINT
 
 
 def _reached(weak: np.ndarray, slope: np.ndarray) -> bool:
@@ -387,8 +400,8 @@ def _of_values(layer: Layer, after_others: bool) -> Remarks:
 def _rescaled(layer: Layer, factor: float) -> str:
     """How to multiply the membrane by a factor, as measured in thresholds."""
     given, source = layer.given, layer.source
-    if given and not given.constant and not given.events:
-        odd = given.rms < 0.3 if factor > 1 else given.rms > 3 or given.offset > MOST
+    if given and given.scalable:
+        odd = given.rms < FAINT if factor > 1 else given.rms > 3 or given.offset > MOST
         if odd:
             return _standardised(given)
     if factor < 1 and (weights := _feedback(layer)):
