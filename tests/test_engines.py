@@ -28,7 +28,7 @@ def gradient(layer, lengths=None, **options):
     return jax.jit(functools.partial(reference.value_and_grads, run))
 
 
-@pytest.mark.parametrize("layer", reference.LAYERS)
+@pytest.mark.parametrize("layer", reference.EACH)
 def test_keeping_every_state_matches_tracetorch(layer, x64):
     assert reference.one_program(layer)
     for case in reference.one_program(layer):

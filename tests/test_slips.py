@@ -65,17 +65,6 @@ class TestWithoutVariables:
         except TypeError as error:
             assert "carry" not in str(error)  # an Unroll takes none
 
-    def test_variables_are_left_out(self):
-        words = "`variables` must be a dict, as model.init gives it; got", "model.apply(variables, "
-        for model, inputs in (
-            (snn.Unroll(snn.LIB(N)), "xs)"),
-            (snn.LIB(N), "carry, x)"),
-            (snn.Sequential([snn.LIB(N)]), "carry, x)"),
-        ):
-            for run in (model.apply, jax.jit(model.apply)):
-                with raises(TypeError, *words, inputs):
-                    run(XS)
-
     def test_the_carry_is_left_out(self):
         words = "`carry` and `x` are needed; got one", "cell(carry, x), with None for a carry"
         for cell in (snn.LIB(N), snn.Sequential([snn.LIB(N)]), snn.Residual([snn.LIB(N)])):

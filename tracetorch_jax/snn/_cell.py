@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from tracetorch_jax._cell import Carry, Cell, checked_init
-from tracetorch_jax.snn._front_end import apply, bound, check_own
+from tracetorch_jax.snn._front_end import bound, check_own
 
 
 class TraceCell(Cell, nn.RNNCellBase):
@@ -36,7 +36,6 @@ class TraceCell(Cell, nn.RNNCellBase):
     parameters = bound(Cell.parameters)
     __call__ = bound(Cell.__call__)
     unroll = bound(Cell.unroll)
-    apply = apply
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -47,22 +47,6 @@ def bound(method: Method) -> Method:
         return method(self, *args, **kwargs)
 
     return call  # type: ignore[return-value]
-
-
-@nn.nowrap
-@functools.wraps(nn.Module.apply)
-def _apply(self: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
-    """Flax's own, which does not say what is missing where the variables are left out."""
-    if not isinstance(variables, Mapping):
-        inputs = "xs" if isinstance(self, OverTime) else "carry, x"
-        raise TypeError(
-            f"`variables` must be a dict, as model.init gives it; got {type(variables).__name__}. "
-            f"A model is run as model.apply(variables, {inputs})."
-        )
-    return nn.Module.apply(self, variables, *args, **kwargs)
-
-
-apply: Any = _apply  # mypy does not know that such a function is a method
 
 
 def check_own(cell: nn.Module, names: list[str]) -> None:

@@ -12,7 +12,7 @@ import jax
 
 from tracetorch_jax._checks import Method
 from tracetorch_jax._stack import Stack
-from tracetorch_jax.snn._front_end import LINEN, apply, bound
+from tracetorch_jax.snn._front_end import LINEN, bound
 
 
 def _through(name: str, method: Method) -> Method:
@@ -77,7 +77,6 @@ class Sequential(Stack, nn.RNNCellBase):
 
     __call__ = nn.nowrap(bound(_through("_step", Stack.__call__)))
     unroll = nn.nowrap(bound(_through("_unroll", Stack.unroll)))
-    apply = apply
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from tracetorch_jax._unroll import OverTime
-from tracetorch_jax.snn._front_end import LINEN, apply, bound
+from tracetorch_jax.snn._front_end import LINEN, bound
 
 
 class Unroll(OverTime, nn.Module):
@@ -45,7 +45,6 @@ class Unroll(OverTime, nn.Module):
 
     front_end = LINEN
     __call__ = bound(OverTime.__call__)  # Flax wraps what it finds in the class itself
-    apply = apply
 
     def __post_init__(self) -> None:
         self.check_fields()
