@@ -224,7 +224,7 @@ def weighted(penalty):
     ("layer", "scale", "words"),
     [
         (snn.LIB, 6.0, "of the steps. This costs energy"),
-        (snn.LIB, 0.1, "training can make them fire"),
+        (snn.LIB, 0.12, "training can make them fire"),
     ],
     ids=["firing much", "firing nearly never"],
 )
