@@ -81,7 +81,10 @@ def examine(layers, xs, variables=None, decode="mean"):
     """Initial variables, and the diagnosis."""
     if variables is None:
         variables = model_of(layers).init(KEY, jnp.asarray(xs))
-    loss = lambda ys: losses.cross_entropy(ys, LABELS, decode=decode).mean()  # noqa: E731
+
+    def loss(ys):
+        return losses.cross_entropy(ys, LABELS, decode=decode).mean()
+
     return variables, tt.diagnose(bare(layers), variables, jnp.asarray(xs), loss=loss)
 
 

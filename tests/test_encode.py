@@ -282,7 +282,10 @@ class TestEvents:
             times, where = np.zeros(events), np.zeros(events, int)
             signs = None if sign is None else np.full(events, sign)
             size = {"num_steps": 2, "num_channels": 1, "step": 1.0, "dtype": dtype}
-            call = lambda times: encode.frames(times, where, signs, binary=binary, **size)  # noqa: E731
+
+            def call(times):
+                return encode.frames(times, where, signs, binary=binary, **size)
+
             out = (jax.jit(call) if traced else call)(times)
             assert out.dtype == dtype
             return float(out[0, 0])

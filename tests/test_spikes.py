@@ -483,7 +483,10 @@ class TestFixed:
         kept = scan._program.cache_info().maxsize
         references = []
         for _ in range(3):
-            step = lambda params, state, x: (state, x)  # noqa: E731
+
+            def step(params, state, x):
+                return state, x
+
             functional.unroll(step, None, jnp.zeros(1), jnp.ones((2, 1)))
             references.append(weakref.ref(step))
         for i in range(kept):  # programs that are never run cost nothing

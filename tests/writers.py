@@ -145,9 +145,10 @@ def single_files():
 
 def checkpoints():
     import numpy as np
-    import orbax.checkpoint  # noqa: F401
 
     from tracetorch_jax import _files, checkpoint
+
+    checkpoint._orbax()  # imported before all start at once
 
     def write(path, value, overwrite):
         state = {f"part{i}": np.full(100, value, np.float32) for i in range(PARTS)}

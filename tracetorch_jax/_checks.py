@@ -14,7 +14,7 @@ import os
 import pathlib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -221,7 +221,7 @@ def cell_call(method: Method) -> Method:
             raise TypeError(f"`carry` and `x` are needed; got one argument. {CALL}.")
         return method(self, *args, **kwargs)
 
-    return call  # type: ignore[return-value]
+    return cast(Method, call)
 
 
 @contextlib.contextmanager

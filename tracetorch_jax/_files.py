@@ -10,13 +10,9 @@ import os
 import pathlib
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-
-try:
-    import fcntl
-except ImportError:  # as on Windows
-    fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPECIAL = set("*?[]\\:")  # of patterns, and of addresses such as gs://bucket
@@ -217,8 +213,10 @@ def _lock(folder: pathlib.Path, wait: bool = True) -> int | None:
 
     None if another has locked it, or if there are no locks here.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
+    import fcntl
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -46,7 +46,7 @@ def bound(method: Method) -> Method:
                 )
         return method(self, *args, **kwargs)
 
-    return call  # type: ignore[return-value]
+    return cast(Method, call)
 
 
 def check_own(cell: nn.Module, names: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ def _through(name: str, method: Method) -> Method:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(self, name)(*args, **kwargs)
 
-    return call  # type: ignore[return-value]
+    return cast(Method, call)
 
 
 class Sequential(Stack, nn.RNNCellBase):
