@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def dtype_of(x: Any) -> Any:
-    """The dtype of what an argument is as an array: NumPy's own, which JAX may cut to 32 bits."""
-    return x.dtype if isinstance(x, jax.Array) else np.asarray(x).dtype
+def as_given(x: Any) -> Any:
+    """An argument as an array: JAX's, or else NumPy's, of which JAX may cut 64 bits to 32."""
+    return x if isinstance(x, jax.Array) else np.asarray(x)
 
 
 def asarray(x: Any) -> jax.Array:

@@ -18,7 +18,7 @@ from tracetorch_jax._axes import (
     known,
     plain,
 )
-from tracetorch_jax._dtypes import countable, dtype_of, is_real
+from tracetorch_jax._dtypes import as_given, countable, is_real
 from tracetorch_jax.functional.sequences import as_int32, whole_counts
 
 
@@ -206,10 +206,10 @@ def _check_events(
             )
     if not shape[-1]:
         raise ValueError("`times` must hold at least one event; got none.")
-    if not is_real(dtype_of(times)):
-        raise TypeError(f"`times` must be real numbers; got dtype {dtype_of(times)}.")
-    if not jnp.issubdtype(dtype_of(channels), jnp.integer):
-        raise TypeError(f"`channels` must be integers; got dtype {dtype_of(channels)}.")
+    if not is_real(as_given(times).dtype):
+        raise TypeError(f"`times` must be real numbers; got dtype {as_given(times).dtype}.")
+    if not jnp.issubdtype(as_given(channels).dtype, jnp.integer):
+        raise TypeError(f"`channels` must be integers; got dtype {as_given(channels).dtype}.")
     lengths = None
     if num_events is not None:
         if np.shape(num_events) != shape[:-1]:

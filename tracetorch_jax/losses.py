@@ -31,7 +31,7 @@ from tracetorch_jax._axes import (
     zero_padding,
 )
 from tracetorch_jax._checks import as_array, check_choice
-from tracetorch_jax._dtypes import countable
+from tracetorch_jax._dtypes import as_given, countable
 from tracetorch_jax.functional.sequences import as_int32
 
 __all__ = [
@@ -460,8 +460,7 @@ def _labels(labels: Any, logits: jax.Array) -> jax.Array:
 
 def _check_label_kind(labels: Any, want: tuple[int, ...], classes: int) -> Any:
     """Check shape and type; return JAX's or NumPy's array, in which 64 bits are still whole."""
-    if not isinstance(labels, jax.Array):
-        labels = as_array("labels", labels, convert=np.asarray)
+    labels = as_array("labels", labels, convert=as_given)
     hint = ""
     if labels.shape == (*want, classes):
         hint = " They look one-hot: use labels.argmax(-1), or soft_cross_entropy."

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._dtypes import as_given
+
 
 def as_int32(whole: Any) -> jax.Array:
     """Integers as int32; one that it can't hold becomes the nearest that it can, not another.
@@ -16,7 +18,7 @@ def as_int32(whole: Any) -> jax.Array:
         >>> as_int32(np.array([2**32 + 3, 7])).tolist()
         [2147483647, 7]
     """
-    whole = whole if isinstance(whole, jax.Array) else np.asarray(whole)
+    whole = as_given(whole)
     numeric: Any = jnp if isinstance(whole, jax.Array) else np
     own, ours = jnp.iinfo(whole.dtype), jnp.iinfo(jnp.int32)
     low, high = max(int(own.min), int(ours.min)), min(int(own.max), int(ours.max))
