@@ -207,3 +207,10 @@ def test_list(modules, monkeypatch, capsys):
     names = capsys.readouterr().out.split()
     assert len(names) == 20
     assert "LIB/gradient/1000x32x128" in names
+
+
+def test_what_keeping_nan_costs_is_measured():
+    out, _ = run("nan.py", "--smoke", "--layer", "LIB", "--layer", "DSRLIT")
+    assert re.findall(r"^(\w+) +(\w+) +with / without: [\d.]+ ", out, re.M) == [
+        (layer, what) for layer in ("LIB", "DSRLIT") for what in ("forward", "gradient")
+    ]

@@ -308,6 +308,35 @@ class TestNotFinite:
         _, after = examine(layers, better, variables)
         assert after.healthy and np.isfinite(after.loss)
 
+    def test_where_it_is_in_the_input(self):
+        variables, _ = examine(self.LAYERS, XS)
+        for time_major in (False, True):
+            xs = np.array(XS)
+            xs[2, 3, 1] = xs[4, 0, 0] = np.nan
+            xs, first = (np.swapaxes(xs, 0, 1), (3, 2)) if time_major else (xs, (2, 3))
+            model = model_of(self.LAYERS).clone(time_major=time_major)
+            (said,) = tt.diagnose(model, variables, xs).problems
+            assert f"The first is at `xs[{first[0]}, {first[1]}]`" in said
+            assert "seq_lengths" not in said
+
+    def test_padding_of_nan(self):
+        """Following the advice gives the diagnosis of the sequences without their padding."""
+        lengths = np.full(len(XS), XS.shape[1])
+        lengths[:2] = 3, 7
+        xs = np.array(XS)
+        xs[np.arange(XS.shape[1]) >= lengths[:, None]] = np.nan
+        variables, _ = examine(self.LAYERS, XS)
+        model = model_of(self.LAYERS)
+        (said,) = tt.diagnose(model, variables, xs).problems
+        assert "They are all at the ends of sequences" in said
+        lines = re.findall("`((?:xs|seq_lengths) = .*?)`", said)
+        found = {"np": np, "jnp": jnp, "xs": xs}
+        for line in reversed(lines):
+            exec(line, found)
+        np.testing.assert_array_equal(found["seq_lengths"], lengths)
+        whole = tt.diagnose(model, variables, found["xs"], seq_lengths=lengths)
+        assert not whole.problems and np.isfinite(whole.loss)
+
     def test_parameters(self):
         variables, _ = examine(self.LAYERS, XS)
         variables["params"]["cell"]["layers_2"]["kernel"] *= np.nan

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import flax
 import jax
@@ -80,6 +81,18 @@ def test_only_public_names_of_jax_and_flax(path):
 )
 def test_the_mathematics_knows_no_framework(path):
     assert "flax" not in re.sub(r'""".*?"""', "", path.read_text(), flags=re.S).replace("Flax", "")
+
+
+def test_versions_that_fit_are_those_of_the_page():
+    """The message of an nnx that cannot be imported, the page and the declared ones agree."""
+    message = (ROOT / "tracetorch_jax/nnx/_needed.py").read_text()
+    page = (ROOT / "docs/compatibility.md").read_text()
+    named = set(re.findall(r"\b0\.1\d\.\d+", message))
+    assert len(named) >= 5
+    assert named <= set(re.findall(r"\b0\.1\d\.\d+", page))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    oldest = dict(re.findall(r"(jax|flax)>=([\d.]+)", " ".join(declared)))
+    assert f"| oldest | 3.11 | {oldest['jax']}.0 | {oldest['flax']} |" in page
 
 
 def test_public_names_are_listed_and_documented():

@@ -70,6 +70,8 @@ class TestWithoutVariables:
         for cell in (snn.LIB(N), snn.Sequential([snn.LIB(N)]), snn.Residual([snn.LIB(N)])):
             with raises(TypeError, *words):
                 cell.init(KEY, X)
+            with raises(TypeError, "`carry` and `x` are needed; got none"):
+                cell.init(KEY)
         for cell in (nnx.LIB(N), nnx.Sequential([nnx.LIB(N)]), nnx.Residual([nnx.LIB(N)])):
             with raises(TypeError, *words):
                 cell(X)

@@ -180,6 +180,18 @@ class TestNotANumber:
             assert np.isnan(jnp.square(out).mean()), path
 
 
+@pytest.mark.parametrize("name", ["LIB", "DSRLIT", "SLITS"])
+def test_a_threshold_of_nan_shows_in_its_first_step(name):
+    """Though nothing fires yet, and whichever side it belongs to."""
+    layer, variables = reference.scrambled(name)
+    for threshold in filter(None, layer.spec.thresholds):
+        params = layer.apply(variables, method=layer.parameters)
+        params = params | {threshold: jnp.asarray(params[threshold]).at[..., 0].set(jnp.nan)}
+        state = {each: jnp.zeros(3) for each in layer.spec.states}
+        _, out = functional.step(layer.spec, params, state, jnp.zeros(3))
+        assert np.isnan(out).tolist() == [True, False, False], threshold
+
+
 def test_no_spike_at_the_threshold_itself():
     for function, forward, _ in FUNCTIONS.values():
         if forward is heaviside:

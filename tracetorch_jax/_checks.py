@@ -218,7 +218,8 @@ def cell_call(method: Method) -> Method:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if len(args) + len(kwargs) < 2:
-            raise TypeError(f"`carry` and `x` are needed; got one argument. {CALL}.")
+            got = "one argument" if args or kwargs else "none"
+            raise TypeError(f"`carry` and `x` are needed; got {got}. {CALL}.")
         return method(self, *args, **kwargs)
 
     return cast(Method, call)

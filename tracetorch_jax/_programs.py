@@ -165,7 +165,7 @@ def in_words(shape: Sequence[Any]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def kind_of(array: Any) -> str:
+def type_of(array: Any) -> str:
     """Dtype and shape, such as ``float32[b, 20]``."""
     return f"{array.dtype}{in_words(array.shape)}"
 

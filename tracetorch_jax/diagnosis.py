@@ -208,8 +208,11 @@ def diagnose(
         lengths = args[1]
     gradients = {path: _norm([g]) for path, g in of_outputs.items()}
     last = gradients[list(recordings)[-1]]
-    given = _given(xs, lengths, _axes(model, kwargs, next(iter(recordings.values()))))
+    axes = _axes(model, kwargs, next(iter(recordings.values())))
+    given = _given(xs, lengths, axes)
     problems, cause = _not_finite(given, params)
+    if cause == "the input":
+        problems[0] += _where_not_finite(np.asarray(xs), lengths, axes)
     silent = given is not None and not given.values.any()
     if silent:
         problems.append(
@@ -370,6 +373,26 @@ def _not_finite(given: _advice.Inputs | None, params: Any) -> tuple[list[str], s
             )
             return problems, cause or name
     return problems, cause
+
+
+def _where_not_finite(xs: np.ndarray, seq_lengths: Any, axes: tuple[int | None, int]) -> str:
+    """The first step with such values; what to do if all of them look like padding."""
+    batch, time = axes
+    features = tuple(axis for axis in range(xs.ndim) if axis not in axes)
+    finite = np.isfinite(xs).all(axis=features)
+    if batch is None:
+        return f" The first is at `xs[{np.argmin(finite)}]`."
+    by_sequence = finite if time else finite.T
+    if seq_lengths is None and (np.diff(by_sequence.astype(int), axis=1) <= 0).all():
+        return (
+            f" They are all at the ends of sequences. If they are padding, give `seq_lengths` as "
+            f"well: `seq_lengths = np.isfinite(xs).all(axis={features}).sum(axis={time})`."
+        )
+    if seq_lengths is not None:
+        by_sequence = by_sequence | (np.arange(by_sequence.shape[1]) >= np.c_[seq_lengths])
+    sequence, step = np.unravel_index(np.argmin(by_sequence), by_sequence.shape)
+    first = (sequence, step) if time else (step, sequence)
+    return f" The first is at `xs[{first[0]}, {first[1]}]`."
 
 
 def _check_loss(value: Any) -> None:

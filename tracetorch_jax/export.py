@@ -29,9 +29,9 @@ from tracetorch_jax._programs import (
     free_path,
     in_words,
     key_specs,
-    kind_of,
     sealed,
     trace,
+    type_of,
     write,
 )
 
@@ -151,10 +151,10 @@ def step(
 
     program = trace(step, variables, (carry, x), key_specs(rngs), bake, platforms)
     new, _ = jax.tree.unflatten(program.out_tree, program.out_avals)
-    if jax.tree.map(kind_of, new) != jax.tree.map(kind_of, carry):
+    if jax.tree.map(type_of, new) != jax.tree.map(type_of, carry):
         raise ValueError(
-            f"`model` must give a carry as it gets it: {jax.tree.map(kind_of, carry)}; "
-            f"got {jax.tree.map(kind_of, new)}."
+            f"`model` must give a carry as it gets it: {jax.tree.map(type_of, carry)}; "
+            f"got {jax.tree.map(type_of, new)}."
         )
     return program
 

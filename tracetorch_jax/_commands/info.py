@@ -12,7 +12,7 @@ import numpy as np
 from tracetorch_jax import snn
 from tracetorch_jax._commands._text import table
 from tracetorch_jax._paths import path_name
-from tracetorch_jax._programs import kind_of
+from tracetorch_jax._programs import type_of
 from tracetorch_jax.functional.constraints import DECAY, Constraint, half_life
 
 HELP = "say what a checkpoint or an exported program holds"
@@ -104,7 +104,7 @@ def _values(name: str, raw: Any, layer: tuple[str, dict[str, Constraint]]) -> st
 
 
 def _kind(leaf: Any) -> str:
-    return kind_of(leaf) if hasattr(leaf, "shape") else f"{type(leaf).__name__} {leaf}"
+    return type_of(leaf) if hasattr(leaf, "shape") else f"{type(leaf).__name__} {leaf}"
 
 
 def _program(path: pathlib.Path) -> str:
@@ -140,6 +140,6 @@ def _program(path: pathlib.Path) -> str:
 
 def _arrays(tree: Any) -> str:
     rows = [
-        (path_name(keys) or "ys", kind_of(leaf)) for keys, leaf in jax.tree.leaves_with_path(tree)
+        (path_name(keys) or "ys", type_of(leaf)) for keys, leaf in jax.tree.leaves_with_path(tree)
     ]
     return table(rows, indent=2)
