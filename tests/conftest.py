@@ -9,9 +9,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Scripts that are run by hand, with packages that the tests do not have.
-collect_ignore_glob = ["make_*.py"]
-
 # Compilation dominates the suite, so most tests compile quickly rather than well.
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -27,7 +27,7 @@ def test_on_eight_devices(which):
     """In a process of its own, since devices are counted when JAX starts."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         "tests/eight_devices.py", "-k", which, "--durations=5"],
+         "tests/support/eight_devices.py", "-k", which, "--durations=5"],
         capture_output=True,
         text=True,
         cwd=ROOT,

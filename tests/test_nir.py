@@ -1,7 +1,6 @@
 """NIR graphs: written exactly, executed by others with the same spikes, read back bit for bit."""
 
 import functools
-import itertools
 import pathlib
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ import nir_cases
 import nir_reference
 import numpy as np
 import pytest
+from nir_cases import chain, full
 
 from tracetorch_jax import initializers, interop, snn, spikes
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
@@ -365,7 +365,7 @@ def test_mismatch_takes_every_form_of_input():
         interop.nir_mismatch(cell, bare, xs[0])
 
 
-# Graphs of others: see tests/make_nir_files.py.
+# Graphs of others: see tools/make_nir_files.py.
 
 
 OTHERS = {
@@ -418,23 +418,6 @@ def test_the_step_is_needed_where_anything_takes_time():
 
 
 # Single nodes.
-
-
-def full(value, n=3):
-    return np.full(n, value, np.float32)
-
-
-def chain(*nodes, shape=None):
-    """A graph of nodes one after the other."""
-    first = nodes[0].input_type["input"] if shape is None else np.array(shape)
-    last = {"output": nodes[-1].output_type["output"]}
-    named = {
-        "input": nir.Input({"input": first}),
-        **{f"n{i}": node for i, node in enumerate(nodes)},
-        "output": nir.Output(last),
-    }
-    names = list(named)
-    return nir.NIRGraph(named, list(itertools.pairwise(names)), type_check=False)
 
 
 NODES = {

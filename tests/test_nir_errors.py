@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import nir
 import numpy as np
 import pytest
-from test_nir import chain, full
+from nir_cases import chain, full
 
 from tracetorch_jax import interop, snn, spikes
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold

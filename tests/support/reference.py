@@ -3,18 +3,18 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 
 from tracetorch_jax import snn, spikes
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pages.DATA
 LAYERS = tuple(snn.ALL_LAYERS)
 DUAL = tuple(name for name in LAYERS if name.startswith("D"))
 FIRING = tuple(name for name in LAYERS if not name.endswith("LI"))

@@ -4,7 +4,7 @@ Run by hand, once per release, in an environment with torch and that release:
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.9.1 matplotlib tqdm
     /tmp/torch/bin/pip install --no-deps tracetorch==0.12.0
-    /tmp/torch/bin/python tests/make_torch_vectors.py
+    /tmp/torch/bin/python tools/make_torch_vectors.py
 
 (matplotlib and tqdm because traceTorch imports them; without ``--no-deps`` it wants more.) What is
 stored is read by `torch_cases` in ``tests/test_interop_torch.py``.
@@ -21,7 +21,7 @@ from torch import nn
 from tracetorch import functional, snn
 
 VERSION = importlib.metadata.version("tracetorch")
-FOLDER = pathlib.Path(__file__).parent / "data" / "torch"
+FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "data" / "torch"
 STEPS, BATCH, NEURONS = 8, 2, 3
 PREFIXES = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
 NAMES = [f"{p}LI{s}" for s in ("", "EMA", "B", "T", "TS") for p in PREFIXES]

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import numpy as np
+import pages
 
 from tracetorch_jax import interop, snn, spikes
 
-FOLDER = pathlib.Path(__file__).parent / "data" / "torch"
+FOLDER = pages.DATA / "torch"
 RELEASES = tuple(sorted(path.stem for path in FOLDER.glob("0.*.npz")))
 
 # What fires like a layer of each release, as the vectors were made: without chance.

@@ -2,14 +2,12 @@
 
 Each row describes a neuron class by the columns of the table in docs/coming-from/index.md, and
 `peer_neurons.simulate` runs that description. The tests hold it against what the class itself
-gives, stored by make_peer_vectors.py. ``python tests/peers.py --write`` puts the tables into the
-page; the tests check that they are there.
+gives, stored by tools/make_peer_vectors.py. ``python tools/write_tables.py peers`` puts the tables
+into the page; the tests check that they are there.
 """
 
-import pathlib
-import sys
-
 import numpy as np
+import pages
 from peer_neurons import (
     AFTER,
     BEFORE,
@@ -23,8 +21,8 @@ from peer_neurons import (
     Neuron,
 )
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "coming-from" / "index.md"
-FOLDER = pathlib.Path(__file__).parent / "data" / "peers"
+PAGE = pages.DOCS / "coming-from" / "index.md"
+FOLDER = pages.DATA / "peers"
 TABLES = ("neurons", "surrogates")
 
 DETERMINISTIC = ", quant_fn=round_ste()"
@@ -470,7 +468,7 @@ def surrogates():
 
 def marks(name):
     """What stands before and after a table in the page."""
-    return f"<!-- {name}: written by tests/peers.py -->\n\n", f"\n\n<!-- end of {name} -->"
+    return f"<!-- {name}: written by tools/write_tables.py -->\n\n", f"\n\n<!-- end of {name} -->"
 
 
 def written(name, page):
@@ -479,12 +477,10 @@ def written(name, page):
     return page.split(begin)[1].split(end)[0]
 
 
-if __name__ == "__main__":
+def write():
+    """Put the tables into the page."""
+    page = PAGE.read_text()
     for name in TABLES:
-        table = globals()[name]()
-        if sys.argv[1:] == ["--write"]:
-            page = PAGE.read_text()
-            old = "".join((marks(name)[0], written(name, page), marks(name)[1]))
-            PAGE.write_text(page.replace(old, "".join((marks(name)[0], table, marks(name)[1]))))
-        else:
-            print(table, end="\n\n")
+        begin, end = marks(name)
+        page = page.replace(begin + written(name, page) + end, begin + globals()[name]() + end)
+    PAGE.write_text(page)

@@ -1,10 +1,12 @@
-"""Networks whose NIR graphs are executed by others, with scrambled parameters."""
+"""Networks whose NIR graphs are executed by others, with scrambled parameters; graphs by hand."""
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import nir
 import numpy as np
 
 from tracetorch_jax import snn
@@ -45,3 +47,20 @@ def case(name):
 @functools.partial(jax.jit, static_argnums=0)
 def run(model, variables, xs):
     return model.apply(variables, xs)
+
+
+def full(value, n=3):
+    return np.full(n, value, np.float32)
+
+
+def chain(*nodes, shape=None):
+    """A graph of nodes one after the other."""
+    first = nodes[0].input_type["input"] if shape is None else np.array(shape)
+    last = {"output": nodes[-1].output_type["output"]}
+    named = {
+        "input": nir.Input({"input": first}),
+        **{f"n{i}": node for i, node in enumerate(nodes)},
+        "output": nir.Output(last),
+    }
+    names = list(named)
+    return nir.NIRGraph(named, list(itertools.pairwise(names)), type_check=False)

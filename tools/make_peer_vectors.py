@@ -3,8 +3,8 @@
 Run by hand, once in an environment with the peers in PyTorch and once in one with Spyx
 (examples/benchmarks/README.md makes both); it writes a file for each library that is installed:
 
-    .venv-torch/bin/python tests/make_peer_vectors.py
-    .venv-spyx/bin/python tests/make_peer_vectors.py
+    PYTHONPATH=tests/support .venv-torch/bin/python tools/make_peer_vectors.py
+    PYTHONPATH=tests/support .venv-spyx/bin/python tools/make_peer_vectors.py
 
 All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
 too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.

@@ -1,10 +1,11 @@
-"""The pages of the documentation, and the Python in them."""
+"""Where things are in the repository; the pages of the documentation, and the Python in them."""
 
 import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+DATA = ROOT / "tests" / "data"
 
 
 def read(name: str) -> str:

@@ -1,14 +1,12 @@
 """What works with what, found by trying it.
 
-`python tests/compatibility.py --write` puts the table into docs/compatibility.md; the tests check
-that it is there as it is found.
+`python tools/write_tables.py compatibility` puts the table into docs/compatibility.md; the tests
+check that it is there as it is found.
 """
 
 import dataclasses
 import functools
-import pathlib
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 from flax import nnx as fnnx
 from jax.sharding import PartitionSpec as P
 
 from tracetorch_jax import diagnose, export, interop, nnx, record, sharding, snn, spikes
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "compatibility.md"
-BEGIN, END = "<!-- found by tests/compatibility.py -->\n", "<!-- end -->\n"
+PAGE = pages.DOCS / "compatibility.md"
+BEGIN, END = "<!-- written by tools/write_tables.py -->\n", "<!-- end -->\n"
 B, T, N = 2, 6, 4
 
 
@@ -283,10 +282,7 @@ def table():
     return "\n".join([*lines, "", *numbered]) + "\n"
 
 
-if __name__ == "__main__":
-    found = table()
-    if sys.argv[1:] == ["--write"]:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(before + BEGIN + "\n" + found + "\n" + END + rest.split(END)[1])
-    else:
-        print(found)
+def write():
+    """Put the table into the page."""
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1])

@@ -1,11 +1,11 @@
-"""Writes `data/nir`: graphs of other libraries, what these make of them, and nirtorch's results.
+"""Writes `tests/data/nir`: graphs of other libraries, what they make of them, nirtorch's results.
 
 Run by hand, in an environment of its own, from the root of the repository:
 
     pip install torch nir nirtorch snntorch norse spikingjelly jax flax pytest
-    PYTHONPATH=.:tests python tests/make_nir_files.py
+    PYTHONPATH=.:tests:tests/support python tools/make_nir_files.py
 
-`data/nir/README.md` says which versions wrote the files that are there.
+`tests/data/nir/README.md` says which versions wrote the files that are there.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ from spikingjelly.activation_based.nir_exchange import export_to_nir
 
 from tracetorch_jax import interop
 
-DATA = pathlib.Path(__file__).parent / "data" / "nir"
+DATA = pathlib.Path(__file__).parents[1] / "tests" / "data" / "nir"
 STEPS, BATCH, INPUTS, HIDDEN, OUTPUTS = 50, 2, 4, 6, 3
 
 

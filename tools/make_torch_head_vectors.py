@@ -3,9 +3,9 @@
 The outputs are those of the scalar neuron in that repository's own ``tests/_references.py``, with
 which its tests compare all 32 layers, state by state, in float64. Run by hand with a clone of it:
 
-    python tests/make_torch_head_vectors.py /path/to/tracetorch
+    python tools/make_torch_head_vectors.py /path/to/tracetorch
 
-The file is read by ``tests/torch_vectors.py``, like those of `make_torch_vectors.py`.
+The file is read by ``tests/support/torch_vectors.py``, like those of `make_torch_vectors.py`.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-FOLDER = pathlib.Path(__file__).parent / "data" / "torch"
+FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "data" / "torch"
 STEPS, BATCH, NEURONS = 8, 2, 3
 PREFIXES = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
 NAMES = [

@@ -1,6 +1,6 @@
 """Everything that needs eight devices; `test_devices.py` runs this file in a process that has them.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m pytest tests/eight_devices.py
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m pytest tests/support/eight_devices.py
 """
 
 import functools

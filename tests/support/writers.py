@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 PARTS = 4
 
 

@@ -1,0 +1,15 @@
+"""Writes the tables of the documentation that tests find: what works with what, and other neurons.
+
+    PYTHONPATH=tests/support python tools/write_tables.py compatibility peers
+
+The tests fail where a page has another table than this writes.
+"""
+
+import importlib
+import sys
+
+if __name__ == "__main__":
+    if not sys.argv[1:] or set(sys.argv[1:]) - {"compatibility", "peers"}:
+        sys.exit(f"usage: {sys.argv[0]} [compatibility] [peers]")
+    for name in sys.argv[1:]:
+        importlib.import_module(name).write()
