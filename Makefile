@@ -6,8 +6,9 @@ RUN = $(VENV)/bin/python
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
+RELEASE_VENV ?= .venv-release
 
-.PHONY: demo test test-long docs test-browser test-onnx test-nir test-peers format clean
+.PHONY: demo test test-long docs test-browser test-onnx test-nir test-peers release format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
@@ -65,6 +66,16 @@ $(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
 	$(PEERS_VENV)/bin/python -m pip install --quiet --editable . 'pytest>=8.3' 'optax>=0.2.5'
 	touch $@
 
+# What a release uploads, built and checked from a clean commit. Nothing is uploaded.
+release: $(RELEASE_VENV)/.installed
+	$(RELEASE_VENV)/bin/python tools/release.py
+
+$(RELEASE_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --group release
+	touch $@
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -77,4 +88,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) demo docs/_build
+	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) $(RELEASE_VENV) demo dist docs/_build
