@@ -126,6 +126,7 @@ def test_layers_by_name(call):
     assert "they are LI, DLI, " in call("layers", "xyz")[2]
 
 
+@pytest.mark.slow
 def test_info_of_a_checkpoint(call, folder):
     status, out, _ = call("info", folder / "run")
     assert status == 0
@@ -146,7 +147,7 @@ def test_info_of_a_checkpoint(call, folder):
     assert out.index("params/cell/layers_0") < out.index("optimiser/0")
 
 
-@pytest.mark.parametrize("name", reference.LAYERS)
+@pytest.mark.parametrize("name", reference.EACH)
 def test_info_recognises_every_layer(name, tmp_path, call):
     variables = snn.ALL_LAYERS[name](2).init(KEY, None, jnp.ones((1, 2)))
     checkpoint.save(tmp_path / "it", variables)
@@ -158,6 +159,7 @@ def test_info_without_a_folder_of_parameters(call, folder):
     assert status == 0 and "\ncell/layers_1: SLIB\n" in out
 
 
+@pytest.mark.slow
 def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     unrolled, own = model(), {name: state()[name] for name in ("params", "batch_stats")}
@@ -231,6 +233,7 @@ def test_export_says_what_is_wrong(case, call, folder, tmp_path, monkeypatch):
     assert not (tmp_path / "it").exists()
 
 
+@pytest.mark.nightly
 def test_the_page_on_deployment_runs(call, tmp_path, monkeypatch):
     """Its commands, with its model."""
     section = (
@@ -271,6 +274,7 @@ def test_info_of_nothing(call, tmp_path):
     assert status == 1 and "`path` must hold an exported program" in complaint
 
 
+@pytest.mark.nightly
 def test_bench_measures(call):
     small = ["--steps", "5", "--batch", "2", "--neurons", "3", "--repeats", "2"]
     status, out, _ = call("bench", "LI", "srlit", *small)
@@ -289,6 +293,7 @@ def test_bench_measures(call):
     assert all(len(values) == 2 and min(values) > 0 for values in times.values())
 
 
+@pytest.mark.nightly
 def test_what_bench_compares_is_equal():
     from tracetorch_jax._commands import bench
 
@@ -319,6 +324,7 @@ def test_a_wrong_command_line_is_status_2(argv, call):
     assert (status, out) == (2, "") and complaint.startswith("usage: python -m tracetorch_jax")
 
 
+@pytest.mark.nightly
 def test_as_a_process():
     """Statuses reach the shell, no traceback does, and a reader may stop reading."""
 

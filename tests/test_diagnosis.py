@@ -15,6 +15,8 @@ import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes
 from tracetorch_jax.snn import flex
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 LABELS = np.arange(48) % 3
 DRAW = np.random.default_rng(0)

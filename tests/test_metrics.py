@@ -88,6 +88,7 @@ class TestSynapticOperations:
         variables["params"]["kernel"] = variables["params"]["kernel"].at[1, 1, 0, :2].set(0)
         assert metrics.synaptic_operations(model, variables, x)[""].acs == 2
 
+    @pytest.mark.slow
     def test_a_network_over_time(self):
         model = snn.Unroll(
             snn.Sequential([nn.Dense(4), snn.LIT(4, pos_threshold=0.3), nn.Dense(2)])
@@ -142,7 +143,7 @@ class TestSynapticOperations:
 
 
 class TestRecord:
-    @pytest.mark.parametrize("name", reference.LAYERS)
+    @pytest.mark.parametrize("name", reference.EACH)
     def test_every_state_after_every_step(self, name):
         layer, variables = reference.scrambled(name)
         xs = reference.inputs(2, 4, 3)
@@ -251,6 +252,7 @@ class TestRecord:
         ys, _ = tracetorch_jax.record(model, variables, xs, rngs={"spike": KEY})
         np.testing.assert_array_equal(ys, model.apply(variables, xs, rngs={"spike": KEY}))
 
+    @pytest.mark.slow
     def test_layers_under_flax_s_transformations(self):
         class Model(nn.Module):
             lift: str
@@ -279,6 +281,7 @@ class TestRecord:
             tracetorch_jax.record(nn.Dense(2), nn.Dense(2).init(KEY, jnp.ones(3)), jnp.ones(3))
 
 
+@pytest.mark.slow
 class TestDiagnose:
     @staticmethod
     def network(*layers):

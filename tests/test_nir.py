@@ -11,10 +11,13 @@ import nir_cases
 import nir_reference
 import numpy as np
 import pytest
+import reference
 from nir_cases import chain, full
 
 from tracetorch_jax import initializers, interop, snn, spikes
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
+
+pytestmark = pytest.mark.slow
 
 DATA = pathlib.Path(__file__).parent / "data" / "nir"
 KEY = jax.random.key(0)
@@ -197,7 +200,7 @@ def equal_halves(name):
     return model, {"params": {"cell": raw}}, xs
 
 
-@pytest.mark.parametrize("name", [n for n in snn.ALL_LAYERS if n.startswith("D")])
+@pytest.mark.parametrize("name", reference.each(reference.DUAL))
 def test_dual_layers_are_written_if_their_halves_are_equal(name, tmp_path):
     model, variables, xs = equal_halves(name)
     graph = assert_executes(model, variables, xs, (3,), tmp_path, exact=False)

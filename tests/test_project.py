@@ -1,5 +1,6 @@
 """Files about the project agree: version, Python versions, workflows, forms, the address."""
 
+import itertools
 import pathlib
 import re
 import shlex
@@ -59,10 +60,14 @@ def test_workflows_run_targets_of_the_makefile():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     for name, workflow in WORKFLOWS.items():
         for job in workflow["jobs"].values():
-            for line in (step["run"] for step in job["steps"] if "run" in step):
-                for choice in job.get("strategy", {}).get("matrix", {}).get("versions", [""]):
-                    words = shlex.split(line.replace("${{ matrix.versions }}", choice))
-                    assert words[0] == "make" and words[1] in targets, (name, line)
+            matrix = job.get("strategy", {}).get("matrix", {})
+            lines = [step["run"] for step in job["steps"] if "run" in step]
+            for line, choice in itertools.product(lines, itertools.product(*matrix.values())):
+                for key, value in zip(matrix, choice, strict=True):
+                    line = line.replace(f"${{{{ matrix.{key} }}}}", value)
+                command, *words = shlex.split(line)
+                named = {word for word in words if "=" not in word}
+                assert command == "make" and named and named <= targets, (name, line)
 
 
 def test_python_versions_are_those_that_are_tested():

@@ -9,6 +9,7 @@ import urllib.parse
 import zlib
 
 import chromium
+import pytest
 from generate import names
 from pages import DOCS
 
@@ -56,6 +57,7 @@ def build(folder):
     return folder / "html"
 
 
+@pytest.mark.nightly
 def test_the_site(tmp_path):
     """One test, since it is built once: no two processes write its pages at a time."""
     site = build(tmp_path)
