@@ -3,24 +3,58 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
+OLDEST_VENV ?= .venv-oldest
+NEWEST_VENV ?= .venv-newest
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
 
-.PHONY: demo test test-long docs test-browser test-onnx test-nir test-peers format clean
+.PHONY: demo quick test test-all test-oldest test-newest docs test-browser test-onnx test-nir \
+	test-peers format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
 
+PYTEST = -m pytest -n 2 --dist worksteal
+
+# While working: a few layers, and what takes little time.
+quick: $(VENV)/.installed
+	$(VENV)/bin/ruff check
+	$(RUN) $(PYTEST) --tier quick
+
+# What has to pass.
 test: $(VENV)/.installed
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) $(PYTEST)
 
-# Random trials, many and drawn anew at each run; every layer where `test` has a few of them.
-test-long: $(VENV)/.installed
-	$(RUN) -m pytest -m 'hypothesis or random or long' --long -n 2 --dist worksteal
+# Every layer in everything, examples, benchmarks, the site, a browser if there is one, and many
+# random trials that differ from run to run.
+test-all: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable '.[browser]'
+	$(RUN) $(PYTEST) --tier all
+
+# `test` with the oldest versions that pyproject.toml declares, and with the newest that exist for
+# this Python: `make test-newest PYTHON=python3.12`.
+test-oldest: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python $(PYTEST)
+
+test-newest: $(NEWEST_VENV)/.installed
+	$(NEWEST_VENV)/bin/python $(PYTEST)
+
+$(OLDEST_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --editable '.[test]' $$($(PYTHON) -c "import tomllib; \
+	print(*(need.replace('>=', '==') for need in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))")
+	touch $@
+
+$(NEWEST_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade --editable '.[test]'
+	touch $@
 
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed
@@ -29,7 +63,7 @@ docs: $(VENV)/.installed
 # The interactive page, in a Chromium found on the PATH.
 test-browser: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[browser]'
-	$(RUN) -m pytest -rs tests/test_interactive_browser.py tests/test_site.py
+	$(RUN) -m pytest -rs --tier all tests/test_interactive_browser.py tests/test_site.py
 
 # In an environment of its own, since jax2onnx does not know the newest jax.
 test-onnx: $(ONNX_VENV)/.installed
@@ -77,4 +111,4 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) demo docs/_build
+	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) demo docs/_build

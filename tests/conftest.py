@@ -1,7 +1,5 @@
 """Every test runs under JAX's strictest rules; random trials have two profiles."""
 
-import pathlib
-
 import jax
 import pytest
 
@@ -13,16 +11,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+# What each tier leaves out.
+TIERS = {"quick": {"slow", "nightly"}, "test": {"nightly"}, "all": set()}
+
+
 def pytest_addoption(parser):
     parser.addoption(
-        "--long",
-        action="store_true",
-        help="many random trials, drawn anew, rather than a few; and the tests marked long",
+        "--tier",
+        choices=TIERS,
+        default="test",
+        help="quick leaves out the tests marked slow or nightly, test leaves out those marked "
+        "nightly; all runs every test, with many random trials that differ from run to run",
     )
 
 
 def pytest_configure(config):
-    """Random trials: the same few every day, other and many more ones with `--long`."""
+    """Choose how many random trials there are."""
     try:
         from hypothesis import HealthCheck, Phase, settings
     except ImportError:  # the environments with other packages do without
@@ -34,15 +38,16 @@ def pytest_configure(config):
         "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     }
     settings.register_profile("daily", derandomize=True, max_examples=20, **common)
-    settings.register_profile("long", max_examples=500, print_blob=True, **common)
-    settings.load_profile("long" if config.getoption("--long") else "daily")
+    settings.register_profile("nightly", max_examples=500, print_blob=True, **common)
+    settings.load_profile("nightly" if config.getoption("--tier") == "all" else "daily")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what only `--long` is for."""
-    if not config.getoption("--long"):
-        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("long")])
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    """Leave out what does not belong to the tier."""
+    out = TIERS[config.getoption("--tier")]
+    left = {item for item in items if out & {mark.name for mark in item.iter_markers()}}
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture
@@ -60,18 +65,23 @@ def x64():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def free_programs():
-    """Drop compiled programs before they use up the memory maps that a process may have.
+    """Drop a file's compiled programs: each holds memory maps, of which a process may have few."""
+    yield
+    jax.clear_caches()
 
-    Well before, since Python's garbage collector slows down with every program that is kept. It is
-    done after every test, and whenever a test that compiles many of them calls this.
-    """
 
-    def free():
-        maps = pathlib.Path("/proc/self/maps")
-        if maps.exists() and maps.read_bytes().count(b"\n") > 6_000:
-            jax.clear_caches()
+@pytest.fixture
+def trials(request):
+    """A function that picks the number of trials: the second number in the last tier."""
+    return lambda few, many: many if request.config.getoption("--tier") == "all" else few
 
-    yield free
-    free()
+
+@pytest.fixture
+def full_disk():
+    """A limit to the size of files, in bytes, which is noticed at the same place as a full disk."""
+    resource = pytest.importorskip("resource")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -53,6 +53,7 @@ def expect_equal(printed, case, sides, reference):
         assert line.endswith(f"equal to {reference}: all")
 
 
+@pytest.mark.nightly
 def test_every_case_runs_and_all_sides_agree(tmp_path):
     """`--check` fails unless values and gradients of plain autodiff equal ours."""
     out = tmp_path / "result.json"
@@ -66,6 +67,7 @@ def test_every_case_runs_and_all_sides_agree(tmp_path):
         expect_equal(printed, case, ["ours-sharded", "autodiff"], "ours")
 
 
+@pytest.mark.nightly
 def test_growth_and_a_missing_peer(tmp_path):
     """Memory and time against T; a peer that cannot be run is named with the reason."""
     json_file, markdown = tmp_path / "result.json", tmp_path / "result.md"
@@ -82,6 +84,7 @@ def test_growth_and_a_missing_peer(tmp_path):
         assert str(nowhere) not in text
 
 
+@pytest.mark.nightly
 def test_engines_agree_in_gpu_benchmark(tmp_path):
     """`gpu.py` times and compares the engines, on any device if asked for tiny sizes."""
     json_file, markdown = tmp_path / "result.json", tmp_path / "result.md"
@@ -179,6 +182,7 @@ def test_only_rounding_and_a_rare_spike_may_differ(modules):
     assert complaints == ["there is no `y` to compare with"]
 
 
+@pytest.mark.nightly
 def test_gpu_benchmark_needs_a_gpu():
     """Without one it says so."""
     _, complaint = run("gpu.py", status=2)
@@ -209,6 +213,7 @@ def test_list(modules, monkeypatch, capsys):
     assert "LIB/gradient/1000x32x128" in names
 
 
+@pytest.mark.nightly
 def test_what_keeping_nan_costs_is_measured():
     out, _ = run("nan.py", "--smoke", "--layer", "LIB", "--layer", "DSRLIT")
     assert re.findall(r"^(\w+) +(\w+) +with / without: [\d.]+ ", out, re.M) == [

@@ -146,7 +146,7 @@ def test_info_of_a_checkpoint(call, folder):
     assert out.index("params/cell/layers_0") < out.index("optimiser/0")
 
 
-@pytest.mark.parametrize("name", reference.LAYERS)
+@pytest.mark.parametrize("name", reference.EACH)
 def test_info_recognises_every_layer(name, tmp_path, call):
     variables = snn.ALL_LAYERS[name](2).init(KEY, None, jnp.ones((1, 2)))
     checkpoint.save(tmp_path / "it", variables)
@@ -231,6 +231,7 @@ def test_export_says_what_is_wrong(case, call, folder, tmp_path, monkeypatch):
     assert not (tmp_path / "it").exists()
 
 
+@pytest.mark.nightly
 def test_the_page_on_deployment_runs(call, tmp_path, monkeypatch):
     """Its commands, with its model."""
     section = (
@@ -271,6 +272,7 @@ def test_info_of_nothing(call, tmp_path):
     assert status == 1 and "`path` must hold an exported program" in complaint
 
 
+@pytest.mark.nightly
 def test_bench_measures(call):
     small = ["--steps", "5", "--batch", "2", "--neurons", "3", "--repeats", "2"]
     status, out, _ = call("bench", "LI", "srlit", *small)
@@ -289,6 +291,7 @@ def test_bench_measures(call):
     assert all(len(values) == 2 and min(values) > 0 for values in times.values())
 
 
+@pytest.mark.nightly
 def test_what_bench_compares_is_equal():
     from tracetorch_jax._commands import bench
 
@@ -319,6 +322,7 @@ def test_a_wrong_command_line_is_status_2(argv, call):
     assert (status, out) == (2, "") and complaint.startswith("usage: python -m tracetorch_jax")
 
 
+@pytest.mark.nightly
 def test_as_a_process():
     """Statuses reach the shell, no traceback does, and a reader may stop reading."""
 

@@ -3,6 +3,7 @@
 import compatibility
 
 
+@pytest.mark.nightly
 def test_the_table_is_as_found():
     page = compatibility.PAGE.read_text()
     written = page.split(compatibility.BEGIN)[1].split(compatibility.END)[0]

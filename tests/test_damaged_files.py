@@ -2,7 +2,6 @@
 
 import io
 import os
-import resource
 import sys
 
 import flax.linen as nn
@@ -190,20 +189,12 @@ def test_jax_alone_reads_what_is_sealed(tmp_path):
     np.testing.assert_array_equal(gradient, 0.5)
 
 
-@pytest.fixture
-def full_disk():
-    """A limit to the size of files, which is noticed at the same place as a full disk is."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_full_disk(overwrite, tmp_path, full_disk):
     path = tmp_path / "it"
     if overwrite:
         path.write_bytes(b"the old one")
+    full_disk(2000)
     with pytest.raises(OSError, match=r"(?=.*tmp.*/it)(?=.*not written: [^\n]*$)"):
         export.save(path, program(), overwrite=overwrite)
     assert [p.name for p in tmp_path.iterdir()] == ["it"] * overwrite

@@ -22,12 +22,14 @@ SLOWEST = 600  # seconds after which a process hangs; it takes about ten
 QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as in conftest.py
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["layers_equal", "not layers_equal"])
-def test_on_eight_devices(which):
+def test_on_eight_devices(which, request):
     """In a process of its own, since devices are counted when JAX starts."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         "tests/support/eight_devices.py", "-k", which, "--durations=5"],
+         "tests/support/eight_devices.py", "-k", which, "--durations=5",
+         "--tier", request.config.getoption("--tier")],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -37,6 +39,7 @@ def test_on_eight_devices(which):
     assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
 
 
+@pytest.mark.nightly
 def test_the_page_on_devices_runs():
     blocks = pages.blocks(pages.read("how-to/devices"))
     assert len(blocks) > 5
@@ -81,6 +84,7 @@ def finish(processes):
     return [out for out, _ in outs]
 
 
+@pytest.mark.nightly
 def test_two_processes_train_as_one(tmp_path):
     """Over a real network, if only that of one machine."""
     with socket.socket() as free:
@@ -111,6 +115,7 @@ def load_example(name):
         sys.path.pop(0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -125,6 +130,7 @@ def test_the_script_says_what_does_not_divide(args, message):
     assert re.search(f"^error: {message}", err, re.M) and "Traceback" not in err
 
 
+@pytest.mark.nightly
 def test_scaling_is_measured():
     done = subprocess.run(
         [sys.executable, "examples/benchmarks/scaling.py", "--smoke"],

@@ -175,6 +175,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_advice_helps(name):
     layers, xs, index, level, words = CASES[name]
@@ -469,6 +470,7 @@ RAW = {  # inverses of the constraints
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [snn.LIB, snn.RLITS, snn.DSLIT])
 def test_no_advice_contradicts_another(layer):
     """Of random networks, which all run one program."""

@@ -57,6 +57,7 @@ def imported(text: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SESSIONS)
 def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each session by itself; those with a peer where it is installed."""
@@ -73,6 +74,7 @@ def test_documented_code_runs(name, tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.nightly
 def test_the_speed_page_splits_a_batch_over_devices():
     (block,) = blocks(read("speed").partition("## On a CPU")[2])
     use = """

@@ -9,7 +9,7 @@ import reference
 
 from tracetorch_jax import functional, snn
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 

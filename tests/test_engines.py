@@ -35,18 +35,20 @@ def test_keeping_every_state_matches_tracetorch(layer, x64):
         reference.check_case(case, "every state kept", "float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
 def test_fused_matches_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "fused", "float64")
 
 
-@pytest.mark.parametrize("layer", reference.LINEAR)
+@pytest.mark.parametrize("layer", reference.each(reference.LINEAR))
 def test_parallel_matches_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "parallel", "float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["LI", "RLIB", "SLITS", "DSRLIT"])
 def test_fused_and_scan_emit_the_same_spikes(layer, optimised):
     cell, variables = reference.scrambled(layer)
@@ -70,14 +72,15 @@ def blocks():
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blocks")
 class TestTimeInBlocks:
     """The cut that a TPU needs, in the interpreter: blocks of rows and of time, groups."""
 
     @pytest.mark.parametrize(
         ("shape", "dtype"),
-        [((11, 150, 3), "bfloat16"), ((1, 2, 3), "float32"), ((5, 3), "float32"),
-         ((4, 2, 64, 3), "float32")],
+        [((11, 150, 3), "bfloat16"), pytest.param((1, 2, 3), "float32", marks=pytest.mark.nightly),
+         ((5, 3), "float32"), pytest.param((4, 2, 64, 3), "float32", marks=pytest.mark.nightly)],
         ids=str,
     )  # fmt: skip
     def test_equals_scan(self, shape, dtype):
@@ -97,6 +100,7 @@ class TestTimeInBlocks:
 
 
 # What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 class TestFused:
     def test_it_is_one_kernel_in_each_direction(self):
@@ -232,7 +236,7 @@ def test_a_step_of_bfloat16_writes_a_step_on_cpu(optimised):
 
 
 class TestParallel:
-    @pytest.mark.parametrize("layer", reference.LINEAR)
+    @pytest.mark.parametrize("layer", reference.each(reference.LINEAR))
     def test_equals_scan(self, layer):
         cell, variables = reference.scrambled(layer)
         xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])

@@ -11,7 +11,7 @@ import reference
 from tracetorch_jax import snn, spikes
 from tracetorch_jax.snn import flex
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 FAMILIES = pytest.mark.parametrize("family", [snn, flex], ids=["snn", "flex"])
 N = 3
 

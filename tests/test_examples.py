@@ -61,6 +61,7 @@ def test_every_example_is_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {"digits", "harness", *NAMES}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("command", RESULTS)
 def test_runs_and_ends_with_its_result(command):
     done = run(*command.split(), "--smoke")
@@ -79,6 +80,7 @@ def test_data_that_are_missing_are_named(name, tmp_path, call):
     assert re.search(rf"^error: there is no .*{file}\. ", err, re.M), err
 
 
+@pytest.mark.nightly
 def test_an_error_of_an_example_is_one_line_and_no_traceback(tmp_path):
     done = run("mnist_rows", "--data", str(tmp_path / "nowhere.npz"))
     assert done.returncode == 1 and not done.stdout

@@ -20,7 +20,7 @@ from tracetorch_jax import export, functional, snn, spikes
 
 KEY = jax.random.key(0)
 N = 4
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 
 
 def start(model, xs, rngs=KEY):
@@ -151,6 +151,7 @@ def prepared(name):
     return model, variables, shape, options, xs, given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_whatever_a_model_holds(name, tmp_path):
     model, variables, shape, options, xs, given = prepared(name)

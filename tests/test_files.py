@@ -11,9 +11,9 @@ WAYS = ("exchange", "rename")
 
 
 @pytest.fixture
-def rounds(request):
+def rounds(trials):
     """How often something that depends on chance is done."""
-    return 60 if request.config.getoption("--long", False) else 6
+    return trials(6, 60)
 
 
 def test_nothing_is_there_before_all_of_it_is(tmp_path):

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from tracetorch_jax import functional, initializers, snn, spikes
 from tracetorch_jax.snn import flex
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 

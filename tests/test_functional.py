@@ -248,7 +248,7 @@ class TestSpec:
         with pytest.raises(ValueError, match="pair only for a dual"):
             functional.Trace(ema=(True, False))
 
-    @pytest.mark.parametrize("name", reference.LAYERS)
+    @pytest.mark.parametrize("name", reference.EACH)
     def test_step_is_the_cell(self, name):
         layer, variables = reference.scrambled(name)
         carry, x = layer.initialize_carry(None, (2, 3)), reference.inputs(2, 3)
@@ -479,7 +479,7 @@ class TestUnroll:
 
         assert temporary("sqrt") < temporary(None) - 0.7 * xs["in"].nbytes
 
-    @pytest.mark.parametrize("name", reference.LAYERS)
+    @pytest.mark.parametrize("name", reference.EACH)
     def test_parameter_gradients_are_reduced_after_the_loop(self, name):
         """No step of the backward loop sums over the batch."""
         layer, variables = reference.scrambled(name)

@@ -26,7 +26,7 @@ def xs():
     return reference.inputs(2, 12, 3) * 1.5
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if "S" in n.split("LI")[0]])
+@pytest.mark.parametrize("name", reference.each(reference.SYNAPTIC))
 def test_a_synapse_without_memory_is_none(name, xs):
     _, variables = reference.scrambled(name)
     decays = [f"{p}alpha" for p in (("pos_", "neg_") if name in reference.DUAL else ("",))]
@@ -36,7 +36,7 @@ def test_a_synapse_without_memory_is_none(name, xs):
     np.testing.assert_allclose(got, run(without(name, "S"), params, xs), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if "R" in n])
+@pytest.mark.parametrize("name", reference.each(reference.RECURRENT))
 def test_recurrence_without_weight_is_none(name, xs):
     _, variables = reference.scrambled(name)
     params = {
@@ -46,7 +46,7 @@ def test_recurrence_without_weight_is_none(name, xs):
     np.testing.assert_array_equal(run(name, params, xs), run(without(name, "R"), plain, xs))
 
 
-@pytest.mark.parametrize("name", reference.DUAL)
+@pytest.mark.parametrize("name", reference.each(reference.DUAL))
 def test_equal_halves_are_the_single_layer(name, x64):
     """Outputs always; gradients under "half", each half of the sum of its parameters' gradients.
 
@@ -88,7 +88,7 @@ def test_equal_halves_are_the_single_layer(name, x64):
     assert not np.allclose(results["half"][1][1], results["both"][1][1])
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if n.endswith("TS")])
+@pytest.mark.parametrize("name", reference.each([n for n in reference.LAYERS if n.endswith("TS")]))
 def test_unit_scales_are_the_unscaled_layer(name, xs):
     _, variables = reference.scrambled(name)
     params = {
@@ -98,7 +98,7 @@ def test_unit_scales_are_the_unscaled_layer(name, xs):
     np.testing.assert_array_equal(run(name, params, xs), run(name.removesuffix("S"), plain, xs))
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if n.endswith("T")])
+@pytest.mark.parametrize("name", reference.each([n for n in reference.LAYERS if n.endswith("T")]))
 def test_an_unreachable_negative_threshold_is_binary(name, xs):
     _, variables = reference.scrambled(name)
     params = variables["params"] | {"raw_neg_threshold": jnp.full(3, 1e6)}
@@ -109,7 +109,7 @@ def test_an_unreachable_negative_threshold_is_binary(name, xs):
     np.testing.assert_allclose(got, run(name.removesuffix("T") + "B", binary, xs), atol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in reference.FIRING if "R" not in n])
+@pytest.mark.parametrize("name", reference.each([n for n in reference.FIRING if "R" not in n]))
 def test_an_unreachable_threshold_leaves_the_leaky_sum(name, xs):
     layer, variables = reference.scrambled(name)
     params = {
@@ -123,13 +123,13 @@ def test_an_unreachable_threshold_leaves_the_leaky_sum(name, xs):
     np.testing.assert_allclose(mem, total, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if n not in reference.FIRING])
+@pytest.mark.parametrize("name", reference.each(["LI", "DLI", "SLI", "DSLI"]))
 def test_averages_are_bounded_by_their_input(name, xs):
     _, variables = reference.scrambled(name)
     assert float(jnp.abs(run(name, variables["params"], xs)).max()) <= float(jnp.abs(xs).max())
 
 
-@pytest.mark.parametrize("name", [n for n in reference.LAYERS if "R" in n])
+@pytest.mark.parametrize("name", reference.each(reference.RECURRENT))
 def test_recurrent_trace_lags_one_step(name):
     layer, variables = reference.scrambled(name)
     carry, outs = layer.initialize_carry(None, (1, 3)), []
@@ -144,7 +144,7 @@ def test_recurrent_trace_lags_one_step(name):
     assert any(np.abs(o).any() for o in outs)
 
 
-@pytest.mark.parametrize("name", reference.LAYERS)
+@pytest.mark.parametrize("name", reference.each(reference.LAYERS))
 def test_gradients_are_those_of_finite_differences(name, x64):
     """With spikes that are smooth, the whole sequence is, wherever no sign is split at 0."""
     kwargs = {"spike": spikes.smooth(2.0)} if name in reference.FIRING else {}
@@ -156,7 +156,7 @@ def test_gradients_are_those_of_finite_differences(name, x64):
     )
 
 
-@pytest.mark.parametrize("name", reference.FIRING)
+@pytest.mark.parametrize("name", reference.each(reference.FIRING))
 def test_reset_is_differentiated_through_spike_and_threshold(name):
     """dmem/dx of one step from rest: 1 - threshold * h for each threshold, halves summed."""
     layer = snn.ALL_LAYERS[name](1, spike=spikes.atan(2.0))

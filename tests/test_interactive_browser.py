@@ -16,6 +16,9 @@ from tracetorch_jax import snn
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
+pytestmark = pytest.mark.nightly
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A page with nothing but the widget, as the site has it."""

@@ -36,6 +36,7 @@ def run(spec, spike, values, carry, xs, weights):
     return out, pullback(weights)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_layer_of_a_release(release):
     """Outputs and gradients from its state dict are those of the layer that it was taken from."""
@@ -74,6 +75,7 @@ def test_a_layer_that_fires_at_random(release):
     np.testing.assert_allclose(rates, case["rates"], atol=0.02)  # four standard deviations
 
 
+@pytest.mark.slow
 def test_every_layer_of_the_head():
     """The git head of traceTorch: the same state dicts, and most layers the same."""
     cases = torch_cases("head")

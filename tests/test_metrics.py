@@ -142,7 +142,7 @@ class TestSynapticOperations:
 
 
 class TestRecord:
-    @pytest.mark.parametrize("name", reference.LAYERS)
+    @pytest.mark.parametrize("name", reference.EACH)
     def test_every_state_after_every_step(self, name):
         layer, variables = reference.scrambled(name)
         xs = reference.inputs(2, 4, 3)
@@ -279,6 +279,7 @@ class TestRecord:
             tracetorch_jax.record(nn.Dense(2), nn.Dense(2).init(KEY, jnp.ones(3)), jnp.ones(3))
 
 
+@pytest.mark.slow
 class TestDiagnose:
     @staticmethod
     def network(*layers):

@@ -11,6 +11,7 @@ import nir_cases
 import nir_reference
 import numpy as np
 import pytest
+import reference
 from nir_cases import chain, full
 
 from tracetorch_jax import initializers, interop, snn, spikes
@@ -197,7 +198,7 @@ def equal_halves(name):
     return model, {"params": {"cell": raw}}, xs
 
 
-@pytest.mark.parametrize("name", [n for n in snn.ALL_LAYERS if n.startswith("D")])
+@pytest.mark.parametrize("name", reference.each(reference.DUAL))
 def test_dual_layers_are_written_if_their_halves_are_equal(name, tmp_path):
     model, variables, xs = equal_halves(name)
     graph = assert_executes(model, variables, xs, (3,), tmp_path, exact=False)

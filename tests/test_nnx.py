@@ -16,7 +16,7 @@ from flax import nnx
 from tracetorch_jax import functional, snn, spikes, training
 from tracetorch_jax import nnx as tt
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
@@ -41,7 +41,7 @@ def weighted(run, inputs):
 
 @pytest.mark.parametrize(
     ("name", "lengths"),
-    [(name, None) for name in reference.LAYERS]
+    [pytest.param(*each.values, None, marks=each.marks) for each in reference.EACH]
     + [(name, (4, 2)) for name in ("LI", "SLIB", "DSRLITS")],
 )
 def test_bit_equal_to_linen(name, lengths):
@@ -104,7 +104,7 @@ def test_inside_flax(name):
     assert {leaf.shape for leaf in jax.tree.leaves(nnx.state(abstract))} == {(3,)}
 
 
-@EVERY_LAYER
+@pytest.mark.parametrize("name", reference.LAYERS)
 def test_same_arguments_parameters_and_documentation(name):
     ours, linens = getattr(tt, name), snn.ALL_LAYERS[name]
     fields = {f.name: f.default for f in dataclasses.fields(linens)}

@@ -10,7 +10,7 @@ from flax import nnx
 from tracetorch_jax import checkpoint
 from tracetorch_jax import nnx as tt
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.LAYERS)
+EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 
 
 class Model(nnx.Module):

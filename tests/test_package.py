@@ -28,6 +28,7 @@ def run(*args, **kwargs):
     ).stdout
 
 
+@pytest.mark.nightly
 def test_importing_is_fast(tmp_path):
     """At most 15 % of the processor time that importing jax and flax takes.
 
@@ -134,6 +135,7 @@ def test_readme_names_every_layer():
         assert re.search(rf"\b{name}\b", README), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["image", "rows"])
 def test_the_example_runs(mode, tmp_path):
     out = run(

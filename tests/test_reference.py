@@ -175,6 +175,7 @@ NEEDS = {"tracetorch_jax._onnx.onnx": "jax2onnx"}
 namespace = functools.cache(examples.namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name):
     """After the import lines of their page; those of private functions, in their module."""

@@ -10,6 +10,7 @@ import zlib
 
 import chromium
 from generate import names
+import pytest
 from pages import DOCS
 
 from tracetorch_jax import snn
@@ -56,6 +57,7 @@ def build(folder):
     return folder / "html"
 
 
+@pytest.mark.nightly
 def test_the_site(tmp_path):
     """One test, since it is built once: no two processes write its pages at a time."""
     site = build(tmp_path)

@@ -221,7 +221,7 @@ def check_online(layer, variables, xs, tolerance):
 
 
 class TestOnline:
-    @pytest.mark.parametrize("name", reference.LAYERS)
+    @pytest.mark.parametrize("name", reference.EACH)
     def test_equals_backpropagation_through_time(self, name, x64):
         layer, variables = reference.scrambled(name, 3, param_dtype=jnp.float64)
         check_online(layer, variables, reference.inputs(7, 2, 3, dtype=np.float64), 1e-9)

@@ -421,10 +421,11 @@ def check_gradients(case, given, weights, gradients, rng):
 FEW = settings(max_examples=settings().max_examples // 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [*JITTED, *EAGER])
 @FEW
 @given(data=st.data())
-def test_values_are_those_of_the_specification(way, data, free_programs):
+def test_values_are_those_of_the_specification(way, data):
     case = data.draw(cases(way, DTYPES), "case")
     with jax.enable_x64(case.dtype == "float64"):
         run = jax.jit(JITTED[way](case)) if way in JITTED else EAGER[way](case)
@@ -433,13 +434,13 @@ def test_values_are_those_of_the_specification(way, data, free_programs):
             want = specified(case, given)
             if want.margin > case.margin:
                 check_values(case, run(*given.arguments, given.lengths), want)
-    free_programs()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", JITTED)
 @FEW
 @given(data=st.data())
-def test_gradients_are_those_of_the_specification(way, data, free_programs, x64):
+def test_gradients_are_those_of_the_specification(way, data, x64):
     case = data.draw(cases(way, ["float64"]), "case")
     run = JITTED[way](case)
 
@@ -457,4 +458,3 @@ def test_gradients_are_those_of_the_specification(way, data, free_programs, x64)
             out, gradients = value_and_gradients(given.arguments, given.lengths, cotangents)
             check_values(case, out, want)
             check_gradients(case, given, weights, gradients, np.random.default_rng(case.seed))
-    free_programs()

@@ -66,7 +66,7 @@ def main():
         options.shape, options.rounds, options.runs = "5x2x3", 2, 1
     shape = [int(size) for size in options.shape.split("x")]
     print(f"{processor()}, jax {jax.__version__}, {options.shape}, {options.rounds} rounds")
-    for name in options.layer or ("LIB", "SLIB", "DSRLIT", "DSRLITS"):
+    for name in options.layer or ("LIB", "LIT", "SLITS", "DSRLIT", "DSRLITS"):
         kept, args = programs(name, *shape)
         with mock.patch.object(spikes, "keep_nan", lambda out, *origins: out):
             jax.clear_caches()

@@ -61,7 +61,7 @@ def test_there_are_eight_devices_and_axes_are_explicit_by_default():
     assert mesh.axis_types == (AxisType.Explicit,) * 2
 
 
-@pytest.mark.parametrize("layer", reference.LAYERS)
+@pytest.mark.parametrize("layer", reference.EACH)
 def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer):
     """Batch over data, neurons over model; and one reduction for each parameter."""
     cell, variables = reference.scrambled(layer, N)

@@ -18,11 +18,22 @@ DATA = pages.DATA
 LAYERS = tuple(snn.ALL_LAYERS)
 DUAL = tuple(name for name in LAYERS if name.startswith("D"))
 FIRING = tuple(name for name in LAYERS if not name.endswith("LI"))
+SYNAPTIC = tuple(name for name in LAYERS if "S" in name.split("LI")[0])
+RECURRENT = tuple(name for name in LAYERS if "R" in name)
 
-# Every two features are together in one of these. What knows steps rather than names is tested with
-# them, and with all layers if pytest gets --long.
+# Every two features are together in one of these.
 COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")
-EACH = [n if n in COVER else pytest.param(n, marks=pytest.mark.long) for n in LAYERS]
+QUICK = ("LI", "DSRLIB", "SLITS")
+
+
+def each(layers, others=pytest.mark.nightly):
+    """Layers as parameters: three in the quick tier, those of `COVER` in the next, then all."""
+    marks = dict.fromkeys(COVER, pytest.mark.slow) | dict.fromkeys(QUICK, ())
+    return [pytest.param(name, marks=marks.get(name, others)) for name in layers]
+
+
+EACH = each(LAYERS)  # for what knows steps rather than names
+EVERY = each(LAYERS, pytest.mark.slow)  # where the layer itself is the subject: all from `test` on
 
 # Greatest error relative to max(1, greatest magnitude), for values and for gradients.
 TOLERANCE = {"float64": (1e-10, 1e-10), "float32": (2e-5, 1e-4)}
@@ -164,7 +175,7 @@ def through_cell(layer, raw, carry, xs, weights, lengths=None):
 WAYS = {"cell": through_cell, "unroll": through_unroll, "rnn": through_rnn}
 
 # What can be scanned without waiting for the layer's own output: synaptic traces, and LI.
-LINEAR = tuple(name for name in LAYERS if "S" in name.split("LI")[0] or name in ("LI", "DLI"))
+LINEAR = ("LI", "DLI", *SYNAPTIC)
 ENGINES = {
     "every state kept": {"checkpoint_every": 1},
     "fused": {"engine": "fused"},

@@ -259,7 +259,7 @@ def fire(
     # 1 - P(u). As thresholds are positive, the two P add up to at most 1, so this never happens.
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = _sides(spike)
-    outs, resets = [], []
+    outs, resets, distances = [], [], []
     sides = zip(
         (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
         strict=True,
@@ -272,16 +272,15 @@ def fire(
         else:
             above = (mem if sign > 0 else -mem) - params[threshold]
             emitted = _spikes(function, above, side_draw)
+            distances.append(above)
             resets.append((sign, params[threshold] * emitted))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
 
     out = _signed_sum(outs)
     if not resets:
         return dict(state), out
+    out = spikes.keep_nan(out, *distances)
     reset = _signed_sum(resets)
-    # A threshold of NaN is seen in the reset, since NaN times no spike is NaN. So one comparison
-    # does for the membrane and both thresholds.
-    out = spikes.keep_nan(out, mem - reset)
     if spec.membrane.dual:
         reset = 0.5 * reset
     return {name: value - reset for name, value in state.items()}, out
