@@ -85,6 +85,7 @@ def assert_same(got, want):
         assert np.asarray(a).dtype == np.asarray(b).dtype
 
 
+@pytest.mark.slow
 def test_resuming_is_not_pausing(tmp_path):
     state, update = start()
     for _ in range(3):
@@ -352,6 +353,7 @@ def test_a_link_to_a_checkpoint_stays_one(tmp_path):
     assert {folder.name for folder in tmp_path.iterdir()} == {"step-1", "latest"}
 
 
+@pytest.mark.slow
 def test_folders_of_any_name(tmp_path):
     """Of which orbax would take some for patterns, others for addresses."""
     one, two = ({"a": np.full(2, i), "key": jax.random.key(i)} for i in range(2))
@@ -515,6 +517,7 @@ def test_lost_checksums_are_noticed(tmp_path):
                 act(path)
 
 
+@pytest.mark.slow
 @orbax_fails
 def test_damage_is_found_wherever_it_is(tmp_path, trials):
     """Whatever is changed in any file: the right values, or an error that says where."""
@@ -570,6 +573,7 @@ def test_damaged_data_are_named(tmp_path):
         checkpoint.restore(path, state)
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_replaced(tmp_path, trials):
     """What is restored is the last that was written, or the one that was being written."""
     written = writers.run("kill", "checkpoints", tmp_path, trials(6, 60), "exchange")
@@ -596,6 +600,7 @@ def test_an_exchange_that_was_stopped_is_finished(act, tmp_path):
     assert bits(checkpoint.restore(path, old)) == bits(new)
 
 
+@pytest.mark.slow
 def test_processes_that_write_one_checkpoint(tmp_path):
     for i, outcome in enumerate(writers.run("race", "checkpoints", tmp_path, 4, "exchange")):
         state = checkpoint.read(tmp_path / str(i))
@@ -712,6 +717,7 @@ def distinct(tree):
 
 
 # Saving is slow, so that a few large trees say more than many small ones.
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 4)
 @given(
     tree=st.lists(st.recursive(LEAVES, containers, max_leaves=10), min_size=2, max_size=12).filter(

@@ -126,6 +126,7 @@ def test_layers_by_name(call):
     assert "they are LI, DLI, " in call("layers", "xyz")[2]
 
 
+@pytest.mark.slow
 def test_info_of_a_checkpoint(call, folder):
     status, out, _ = call("info", folder / "run")
     assert status == 0
@@ -158,6 +159,7 @@ def test_info_without_a_folder_of_parameters(call, folder):
     assert status == 0 and "\ncell/layers_1: SLIB\n" in out
 
 
+@pytest.mark.slow
 def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     unrolled, own = model(), {name: state()[name] for name in ("params", "batch_stats")}

@@ -1,6 +1,7 @@
 """The table of what works with what says what is so."""
 
 import compatibility
+import pytest
 
 
 @pytest.mark.nightly

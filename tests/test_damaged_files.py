@@ -107,6 +107,7 @@ def test_random_bytes(reader, whole, tmp_path, blob):
         assert not attempt(reader, path)
 
 
+@pytest.mark.slow
 @EVERY
 @hypothesis.given(data=st.data())
 def test_random_damage(reader, whole, tmp_path, data):

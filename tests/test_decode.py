@@ -26,6 +26,7 @@ def spikes(*shape, seed=0):
     return rng.choice([-1.0, 0.0, 0.0, 0.0, 1.0], size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", decode.__all__)
 def test_matches_numpy(name):
     run = getattr(decode, name)
@@ -80,6 +81,7 @@ def test_bad_input_is_named(name):
         run(jnp.zeros((2, 5, 3)), seq_lengths=[1.0, 2.0])
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_first_spike_is_what_flipping_a_spike_does():
     train = np.array([0, 0, 1, 0, 1, 0], np.float32)[:, None]
     gradient = jax.grad(lambda s: decode.first_spike(s).sum())(train)[:, 0]

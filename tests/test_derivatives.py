@@ -9,6 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from tracetorch_jax import functional, nnx, snn, spikes
 
+pytestmark = pytest.mark.slow
+
 T, B, N = 10, 2, 2  # more steps than one chunk of the backward pass
 XS = jax.random.normal(jax.random.key(0), (B, T, N))
 LAYERS = {

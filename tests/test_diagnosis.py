@@ -15,6 +15,8 @@ import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes
 from tracetorch_jax.snn import flex
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 LABELS = np.arange(48) % 3
 DRAW = np.random.default_rng(0)
@@ -175,7 +177,6 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_advice_helps(name):
     layers, xs, index, level, words = CASES[name]
@@ -470,7 +471,6 @@ RAW = {  # inverses of the constraints
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layer", [snn.LIB, snn.RLITS, snn.DSLIT])
 def test_no_advice_contradicts_another(layer):
     """Of random networks, which all run one program."""

@@ -13,6 +13,7 @@ EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "options", "state"),
     [
@@ -70,6 +71,7 @@ def test_bfloat16_input_is_computed_in_float32(name):
     np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 def test_a_stream_and_a_sequence_of_bfloat16_agree_with_and_without_jit():
     """XLA must not leave out the rounding between a Dense's sum and the layer behind it."""
     half = jnp.bfloat16

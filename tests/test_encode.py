@@ -24,6 +24,7 @@ class TestSamples:
 
     every = pytest.mark.parametrize("name", CALLS)
 
+    @pytest.mark.slow
     @every
     def test_the_time_axis(self, name):
         run = CALLS[name]
@@ -115,6 +116,7 @@ class TestSignals:
         rng = np.random.default_rng(0)
         return np.cumsum(rng.normal(size=(batch, steps, channels)) * 0.2, 1).astype(np.float32)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["delta", "level_crossing"])
     def test_axes_and_errors(self, name):
         run = getattr(encode, name)
@@ -212,6 +214,7 @@ class TestEvents:
         with pytest.raises(ValueError, match=words):
             encode.frames([0.0], [0], num_steps=2**16, num_channels=2**15, step=1.0)
 
+    @pytest.mark.slow
     def test_frames_add_up_the_events(self):
         for times, channels, signs in self.recordings():
             want = self.by_hand(times, channels, signs)
@@ -274,6 +277,7 @@ class TestEvents:
         out = encode.frames(jnp.array([1, 2]), [0, 0], num_steps=2, num_channels=1, step=1.5)
         assert out.ravel().tolist() == [1, 1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "bfloat16"])
     def test_any_type_counts_or_refuses(self, dtype):
         """Events are counted in int32, their sign is taken, and only then the type is changed."""

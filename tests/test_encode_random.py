@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tracetorch_jax import encode
 
+pytestmark = pytest.mark.slow
+
 WHOLE = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATING = ["float16", "bfloat16", "float32", "float64"]
 CHANNELS = 3

@@ -235,6 +235,7 @@ def test_a_step_of_bfloat16_writes_a_step_on_cpu(optimised):
     assert not [block for block in loops if "bf16[50,2,64]" in block]
 
 
+@pytest.mark.slow
 class TestParallel:
     @pytest.mark.parametrize("layer", reference.each(reference.LINEAR))
     def test_equals_scan(self, layer):

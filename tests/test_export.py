@@ -69,6 +69,7 @@ def test_every_layer_for_every_device_any_batch_and_any_length(name, tmp_path):
     assert jnp.any(got[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SLI", "DSRLITS"])
 def test_equal_as_users_compile(name, optimised):
     model = snn.Unroll(snn.Sequential([nn.Dense(16), snn.ALL_LAYERS[name](16), nn.Dense(3)]))
@@ -192,6 +193,7 @@ WITHOUT = """
 """
 
 
+@pytest.mark.slow
 def test_without_the_code(tmp_path):
     """In a process in which neither this package nor Flax can be imported."""
     model, variables, shape, options, xs, given = prepared("stack")
@@ -221,6 +223,7 @@ def test_without_the_code(tmp_path):
     assert out.stdout == "equal\n", out.stderr
 
 
+@pytest.mark.slow
 def test_the_page_on_deployment_runs(tmp_path, monkeypatch):
     """What it says to make, and then to run with JAX alone."""
     make, run = pages.blocks(pages.read("how-to/deployment"))[:2]
@@ -247,6 +250,7 @@ def test_variables_can_stay_outside():
     )
 
 
+@pytest.mark.slow
 def test_programs_can_be_differentiated(tmp_path):
     """By their input and, where they take them, by the variables."""
     model = snn.Unroll(snn.SRLIT(N))
@@ -265,6 +269,7 @@ def test_programs_can_be_differentiated(tmp_path):
         gradient(plain.call, variables, xs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_values_do_not_depend_on_what_is_fast_where_it_is_made(dtype, monkeypatch):
     """On a CPU a loop is cut and numbers are cast otherwise than on an accelerator."""

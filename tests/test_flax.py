@@ -255,6 +255,7 @@ def readout(hidden):
     return snn.Sequential([nn.Dense(2), snn.LI(2)])
 
 
+@pytest.mark.slow
 @EVERY_LAYER
 def test_training_a_users_model_with_optax(name):
     model = Classifier(snn.ALL_LAYERS[name](3), train=True)
@@ -323,6 +324,7 @@ def pool(x):
 
 
 class TestSequential:
+    @pytest.mark.slow
     def test_streaming_is_unrolling(self):
         """Values, carries and gradients of a deep stack: steps, Unroll, nn.RNN, chunks."""
         model, xs = stack(), reference.inputs(2, 3, 6) * 3
@@ -357,6 +359,7 @@ class TestSequential:
             got = jax.jit(lambda *a, way=way: reference.value_and_grads(way, *a))(inner, xs)
             reference.assert_trees_close(got, want, 1e-4)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(2, 0, 6), (0, 3, 6), (2, 1, 6), (4, 6)])
     def test_empty_single_and_without_a_batch_axis(self, shape):
         model = snn.Unroll(stack())
@@ -375,6 +378,7 @@ class TestSequential:
         layer = make(0.4).layers[1]
         assert pickle.loads(pickle.dumps(layer)) == layer
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("transform", [nn.remat, nn.jit])
     def test_transformed_as_a_whole(self, transform):
         xs = reference.inputs(2, 5, 3) * 2
@@ -398,6 +402,7 @@ class TestSequential:
         shapes = [e.outvars[0].aval.shape for e in jaxpr.eqns if e.primitive.name == "dot_general"]
         assert shapes == [(5, 2, 4)]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("channels_last", [True, False])
     def test_images(self, channels_last):
         if channels_last:
@@ -423,6 +428,7 @@ class TestSequential:
             carry, y = model.apply(inner, carry, xs[:, t])
             np.testing.assert_allclose(y, ys[:, t], atol=1e-5)
 
+    @pytest.mark.slow
     def test_modules_that_look_at_the_batch_axis(self):
         """GroupNorm normalises each sample by itself, in a sequence as in a step."""
         model = snn.Sequential([nn.GroupNorm(2), snn.LI(4)])
@@ -432,6 +438,7 @@ class TestSequential:
         _, y = model.apply(inner, None, xs[:, 0])
         np.testing.assert_allclose(y, ys[:, 0], atol=1e-5)
 
+    @pytest.mark.slow
     def test_tokens(self):
         model = snn.Sequential([nn.Embed(11, 4), snn.SLIB(4), nn.Dense(11), snn.LI(11)])
         xs = jnp.asarray(np.random.default_rng(0).integers(0, 11, (2, 5)))

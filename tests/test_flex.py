@@ -210,6 +210,7 @@ class TestBeyondTheNamedLayers:
         assert float(jax.grad(out)(0.8)) == pytest.approx(1 + 1 / 2.8**2, rel=1e-5)
         assert float(jax.grad(out)(-0.8)) == pytest.approx(1 / 1.2**2, rel=1e-5)
 
+    @pytest.mark.slow
     def test_bias_and_every_parameter_get_gradients(self):
         layer = LeakyIntegrator(
             3, pos_alpha=Decay(0.5), neg_alpha=Decay(0.6), pos_beta=Decay(0.9),

@@ -93,6 +93,7 @@ class TestInitialValues:
     VALUES = (0.5, -np.inf, -1.0, 0.0, 1e-45, 1e-7, 0.999999999, 1.0, 2.0, np.inf, np.nan)
     DTYPES = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 
+    @pytest.mark.slow
     @DTYPES
     def test_out_of_range_under_jit(self, dtype, x64):
         values = jnp.asarray(self.VALUES, dtype)
@@ -125,6 +126,7 @@ class TestInitialValues:
             assert raw[0] == float(p.constraint.invert(values[:1])[0]), p.name
             assert (np.diff(raw[1:-1]) >= 0).all(), p.name
 
+    @pytest.mark.slow
     @DTYPES
     def test_legal_values_whose_raw_ones_are_infinite(self, dtype, x64):
         """Eagerly as under `jit`, also where the type itself rounds them to the end."""
@@ -138,6 +140,7 @@ class TestInitialValues:
         decays = layer.apply(eager, method="parameters")["beta"]
         assert ((decays > 0) & (decays < 1)).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("param_dtype", ["float16", "bfloat16", "float32"])
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_what_is_computed_with_is_off_the_ends(self, dtype, param_dtype):
@@ -370,6 +373,7 @@ STATE = {"mem": jnp.zeros((2, 3)), "rise": jnp.zeros((2, 3))}
 
 
 class TestUnroll:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "options",
         [
@@ -427,6 +431,7 @@ class TestUnroll:
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(d_params))
         assert float(jnp.abs(d_xs[4:, 1]).max()) == 0
 
+    @pytest.mark.slow
     def test_gradient_stores_states_and_nothing_else(self, optimised):
         """Temporary memory of a gradient: states, and not the step's inner values."""
         xs = jnp.zeros((200, 8, 128))
@@ -449,6 +454,7 @@ class TestUnroll:
         compiled = run.lower(reference.under(variables), xs).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * xs.nbytes
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("length", [400, 397])
     def test_checkpointing_bounds_memory(self, length, optimised):
         xs = jnp.zeros((length, 8, 64))
@@ -465,6 +471,7 @@ class TestUnroll:
 
         assert temporary("sqrt") < 0.2 * temporary(1)
 
+    @pytest.mark.slow
     def test_checkpointing_bounds_memory_of_any_step(self, optimised):
         xs = {"in": jnp.zeros((420, 8, 64))}
 
@@ -588,6 +595,7 @@ class TestHalfLives:
         assert one == two != snn.LIB(3, beta=initializers.half_lives(1, 8))
         assert hash(one) == hash(two)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
     @pytest.mark.parametrize("ends", [(1.0, 2000.0), (1e-9, 1e9)], ids=str)
     def test_they_stay_where_a_narrow_type_can_hold_them(self, dtype, ends):

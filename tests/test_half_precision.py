@@ -7,6 +7,8 @@ import pytest
 
 from tracetorch_jax import decode, encode, losses, metrics, snn, training
 
+pytestmark = pytest.mark.slow
+
 STEPS = 70_000  # more than float16 can hold, and than bfloat16 can count
 HALF = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
 RNG = np.random.default_rng(0)

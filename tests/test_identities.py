@@ -46,6 +46,7 @@ def test_recurrence_without_weight_is_none(name, xs):
     np.testing.assert_array_equal(run(name, params, xs), run(without(name, "R"), plain, xs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", reference.each(reference.DUAL))
 def test_equal_halves_are_the_single_layer(name, x64):
     """Outputs always; gradients under "half", each half of the sum of its parameters' gradients.

@@ -177,6 +177,7 @@ def test_lists_and_options():
     assert set(written) == set(state_dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [nn.GRUCell, nn.OptimizedLSTMCell])
 def test_cells_of_flax_have_no_counterpart(cell):
     model = snn.Unroll(snn.Sequential([cell(3), snn.LIB(3)]))

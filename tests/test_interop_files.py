@@ -199,6 +199,7 @@ def test_shared_parts_of_what_torch_reads(monkeypatch):
     assert read["0"] is read["9"]
 
 
+@pytest.mark.slow
 def test_a_file_cannot_claim_more_than_it_holds(tmp_path, no_torch):
     bomb = tmp_path / "bomb.pt"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:

@@ -203,6 +203,7 @@ def start(model, variables, xs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("release", ["0.12.0", "0.15.0", "0.19.2"])
 def test_whole_networks(release, name):

@@ -12,6 +12,8 @@ import reference
 import tracetorch_jax as tt
 from tracetorch_jax import decode, encode, functional, losses, metrics, snn
 
+pytestmark = pytest.mark.slow
+
 STEPS = 300  # more than 8 bits can count
 LENGTHS = [7, 100, 0]  # which 8 bits can hold, signed too
 NARROW = ["uint8", "int8", "uint16", "int16", "uint32"]

@@ -90,6 +90,7 @@ def test_the_ideal_output_is_the_minimum(name):
     assert np.any(got > best + 1e-3)  # it can be worse
 
 
+@pytest.mark.slow
 @every
 def test_axes(name):
     run, *_ = CASES[name]
@@ -107,6 +108,7 @@ def test_axes(name):
         reference.assert_close(got, want, 1e-6, name)
 
 
+@pytest.mark.slow
 @every
 def test_padding_has_no_effect(name):
     run, *_ = CASES[name]
@@ -167,6 +169,7 @@ class TestLabels:
             got = self.call(name, ys, np.array([250, 3], dtype))
             np.testing.assert_array_equal(got, want)
 
+    @pytest.mark.slow
     def test_many_bits_are_not_cut(self, name, x64):
         """What 32 bits can't hold must not become another class."""
         ys = jnp.zeros((2, T, C), jnp.float32)
@@ -177,6 +180,7 @@ class TestLabels:
             assert np.isfinite(got[0]) and np.isnan(got[1])
 
 
+@pytest.mark.slow
 @every
 def test_without_a_batch_axis(name, monkeypatch):
     run, *_ = CASES[name]
@@ -192,6 +196,7 @@ def test_without_a_batch_axis(name, monkeypatch):
     reference.assert_close(run(ys[1], seq_lengths=T), want, 1e-6, name)
 
 
+@pytest.mark.slow
 @every
 def test_half_precision(name):
     """Losses are computed and given in float32: half precision can't hold counts of steps."""
@@ -213,6 +218,7 @@ class TestStepCrossEntropy:
         with pytest.raises(ValueError, match=r"`mask` must have the shape of `labels`"):
             losses.step_cross_entropy(jnp.zeros((B, T, C)), STEP_LABELS, mask=np.ones((T, B)))
 
+    @pytest.mark.slow
     def test_the_mean_is_over_the_steps_that_count(self):
         ys, rng = reference.inputs(B, T, C), np.random.default_rng(1)
         mask = rng.random((B, T)) < 0.5
@@ -276,6 +282,7 @@ def test_label_smoothing_is_optax_s():
     reference.assert_close(got, want, 1e-6, "")
 
 
+@pytest.mark.slow
 def test_the_silence_penalty_wakes_a_layer():
     """Its gradient reaches silent neurons through the surrogate."""
     from tracetorch_jax import snn

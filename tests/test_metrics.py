@@ -88,6 +88,7 @@ class TestSynapticOperations:
         variables["params"]["kernel"] = variables["params"]["kernel"].at[1, 1, 0, :2].set(0)
         assert metrics.synaptic_operations(model, variables, x)[""].acs == 2
 
+    @pytest.mark.slow
     def test_a_network_over_time(self):
         model = snn.Unroll(
             snn.Sequential([nn.Dense(4), snn.LIT(4, pos_threshold=0.3), nn.Dense(2)])
@@ -251,6 +252,7 @@ class TestRecord:
         ys, _ = tracetorch_jax.record(model, variables, xs, rngs={"spike": KEY})
         np.testing.assert_array_equal(ys, model.apply(variables, xs, rngs={"spike": KEY}))
 
+    @pytest.mark.slow
     def test_layers_under_flax_s_transformations(self):
         class Model(nn.Module):
             lift: str

@@ -17,6 +17,8 @@ from nir_cases import chain, full
 from tracetorch_jax import initializers, interop, snn, spikes
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
+pytestmark = pytest.mark.slow
+
 DATA = pathlib.Path(__file__).parent / "data" / "nir"
 KEY = jax.random.key(0)
 

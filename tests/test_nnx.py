@@ -247,6 +247,7 @@ def dense(features_in, features_out):
 
 
 class TestStacks:
+    @pytest.mark.slow
     def test_is_the_stack_of_linen(self):
         linens = snn.Sequential(
             [
@@ -280,6 +281,7 @@ class TestStacks:
             carry, y = stack(carry, xs[:, t])
             np.testing.assert_allclose(y, model(xs)[1][:, t], atol=1e-6)
 
+    @pytest.mark.slow
     def test_convolutions_batch_norm_and_dropout(self):
         def network():
             keys = rngs()
@@ -333,6 +335,7 @@ class TestStacks:
             model.cell.layers[0].mean[...], 0.01 * valid.mean(axis=0), atol=1e-6
         )
 
+    @pytest.mark.slow
     def test_cells_of_flax(self):
         gru = nnx.GRUCell(3, 5, rngs=rngs())
         xs = reference.inputs(2, 4, 3)
@@ -406,6 +409,7 @@ class TestConversion:
         reference.assert_trees_close(tt.to_linen(model), dict(variables), 0)
 
 
+@pytest.mark.slow
 def test_trains_with_optax_and_its_own_rates():
     model = tt.Unroll(tt.Sequential([dense(3, 8), tt.SLIB(8), dense(8, 2), tt.LI(2)]))
     xs = reference.inputs(16, 10, 3)

@@ -174,6 +174,7 @@ def test_inside_a_loop_of_flax():
         tt.Stateful(tt.SLIB(3), input_shape=(2, 4))
 
 
+@pytest.mark.slow
 def test_chunks_and_cells_of_flax():
     xs = reference.inputs(2, 6, 3)
     gru = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))

@@ -99,6 +99,7 @@ MEETING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEETING)
 def test_numbers_take_the_type_of_what_they_meet(name, x64):
     """Under strict promotion, and exactly: the numbers here are short in binary."""

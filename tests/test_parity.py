@@ -23,11 +23,13 @@ def test_matches_tracetorch_in_float64(layer, x64):
     check(reference.cases(layer), "float64", "unroll")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
 def test_matches_tracetorch_step_by_step_and_under_flax_rnn(layer, x64):
     check(reference.cases(layer), "float64", "cell", "rnn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
 def test_the_leaky_integrator_is_the_same_program(layer, x64):
     """Gradients included, to the letter."""
@@ -39,12 +41,14 @@ def test_the_leaky_integrator_is_the_same_program(layer, x64):
         assert named == flexible, f"{layer}/{case.name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
 def test_matches_tracetorch_in_float32(layer):
     """Other axes and ranks are another matter than the type: float64 has them in every way."""
     check(reference.one_program(layer), "float32", "cell", "rnn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer, optimised):
     check(reference.cases(layer), "float32", "unroll")

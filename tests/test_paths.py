@@ -46,6 +46,7 @@ def refusal(act, *args, **kwargs):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_results_are_indexed_alike(variables):
     _, recordings = tt.record(MODEL, variables, XS)
     assert list(recordings) == [PLACE]

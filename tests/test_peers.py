@@ -143,6 +143,7 @@ def cell(row):
     raise LookupError(f"no `{row.here}` on the page of {row.package}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", COUNTERPARTS)
 def test_our_layer_gives_the_numbers_of_the_library(key):
     """And differs where the table says that it does."""
@@ -176,6 +177,7 @@ def as_ours(row, array):
     return array if row.sequences == "[B, T, N]" else array.swapaxes(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", OURS)
 def test_our_rows_are_what_our_layers_compute(key):
     row = peers.ROWS[key]

@@ -10,6 +10,8 @@ import reference
 
 from tracetorch_jax import snn
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = 3
 XS = reference.inputs(4, 6, 5) * 2
 LABELS = jnp.array([0, 1, 2, 1])

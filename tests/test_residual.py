@@ -9,6 +9,8 @@ import reference
 
 from tracetorch_jax import snn
 
+pytestmark = pytest.mark.slow
+
 
 def block(num_neurons, merge="add"):
     return snn.Residual([nn.Dense(num_neurons), snn.SRLIT(num_neurons)], merge=merge)

@@ -110,6 +110,7 @@ def test_time_major_is_a_transpose(name):
     np.testing.assert_array_equal(jnp.swapaxes(got, 0, 1), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("keep_order", [False, True])
 @pytest.mark.parametrize("lengths", [None, [5, 2, 1]])
@@ -171,6 +172,7 @@ def test_empty_and_single(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -223,6 +225,7 @@ def test_without_a_batch_axis(name):
     assert float(jnp.abs(short[2:]).sum()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "step"), [(-3, (3, 2, 4)), (-4, (3, 2, 2, 2)), (-2, (3, 5))])
 @pytest.mark.parametrize("name", ["LI", "DSRLITS"])
 def test_other_axes_for_the_neurons(name, dim, step):

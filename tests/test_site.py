@@ -9,8 +9,8 @@ import urllib.parse
 import zlib
 
 import chromium
-from generate import names
 import pytest
+from generate import names
 from pages import DOCS
 
 from tracetorch_jax import snn

@@ -341,6 +341,7 @@ def test_an_online_state_can_be_donated():
     run(params, new, X)
 
 
+@pytest.mark.slow
 def test_a_flax_without_nnx(tmp_path):
     """As flax 0.12.8 is with jax 0.12."""
     import subprocess

@@ -96,6 +96,7 @@ class TestNotANumber:
 
     FUNCTIONS = (*(f for f, _, _ in FUNCTIONS.values()), plain())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_of_every_function(self, dtype):
         u = jnp.asarray([jnp.nan, 1.0, -jnp.nan, -1.0], dtype)
@@ -105,6 +106,7 @@ class TestNotANumber:
                 assert got.dtype == u.dtype
                 np.testing.assert_array_equal(np.isnan(got), np.isnan(u), str(function))
 
+    @pytest.mark.slow
     def test_of_random_spikes(self):
         u, draws = jnp.array([jnp.nan, -50.0, 50.0]), jnp.array([0.5, 0.5, 0.5])
         for function in self.FUNCTIONS[:-1]:
@@ -263,6 +265,7 @@ def test_higher_derivatives_and_vmap():
     np.testing.assert_array_equal(jax.vmap(function)(u), function(u))
 
 
+@pytest.mark.slow
 def test_a_users_custom_vjp_function_takes_their_place():
     @jax.custom_vjp
     def mine(u):
@@ -526,6 +529,7 @@ class TestBernoulli:
         expected = jax.grad(lambda u: function.probability(u).sum())(u)
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("engine", ["Unroll", "RNN"])
     def test_draws_differ_by_step_and_sequence_and_repeat_with_the_seed(self, engine):
         import flax.linen as nn
@@ -585,6 +589,7 @@ class TestBernoulli:
         assert spikes.bernoulli(spikes.atan(2)) == spikes.bernoulli(spikes.atan(2.0))
         assert hash(spikes.bernoulli()) == hash(spikes.bernoulli(spikes.atan(2.0)))
 
+    @pytest.mark.slow
     def test_trains(self):
         for name in ("LIB", "SRLIT", "DSRLITS"):
             layer, variables = self.layer(name)

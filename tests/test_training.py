@@ -108,6 +108,7 @@ class TestPieces:
                 jnp.concatenate([piece[i] for piece in pieces], 1), self.batch[i]
             )
 
+    @pytest.mark.slow
     def test_whole_gradients_in_pieces(self):
         whole = jax.jit(jax.value_and_grad(self.loss, has_aux=True))
         want = whole(self.params, self.carry, self.batch)
@@ -115,6 +116,7 @@ class TestPieces:
             run = jax.jit(training.piecewise_value_and_grad(self.loss, length))
             reference.assert_trees_close(run(self.params, self.carry, self.batch), want, 1e-5)
 
+    @pytest.mark.slow
     def test_truncated_gradients(self):
         run = jax.jit(training.piecewise_value_and_grad(self.loss, 4, truncate=True))
         (value, last), got = run(self.params, self.carry, self.batch)
@@ -140,6 +142,7 @@ class TestPieces:
         reference.assert_trees_close(carry, self.carry, 0)
         reference.assert_trees_close(gradient, jax.tree.map(jnp.zeros_like, self.params), 0)
 
+    @pytest.mark.slow
     def test_memory_does_not_grow_with_the_sequence(self, optimised):
         cell = snn.Sequential([nn.Dense(32), snn.LIB(32), nn.Dense(2), snn.LI(2)])
         model = snn.Unroll(cell, return_carry=True)
@@ -232,6 +235,7 @@ class TestOnline:
         del variables["params"]["raw_alpha"]
         check_online(layer, variables, reference.inputs(7, 2, 3, 2, 2, dtype=np.float64), 1e-9)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, jnp.bool_])
     def test_inputs_of_other_types(self, dtype):
         """As the layer itself takes them: spikes are often integers."""

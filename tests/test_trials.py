@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tracetorch_jax import functional, nnx, snn, spikes
 from tracetorch_jax.snn.flex import Decay, Threshold, Weight
 
+pytestmark = pytest.mark.slow
+
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
@@ -421,7 +423,6 @@ def check_gradients(case, given, weights, gradients, rng):
 FEW = settings(max_examples=settings().max_examples // 4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", [*JITTED, *EAGER])
 @FEW
 @given(data=st.data())
@@ -436,7 +437,6 @@ def test_values_are_those_of_the_specification(way, data):
                 check_values(case, run(*given.arguments, given.lengths), want)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", JITTED)
 @FEW
 @given(data=st.data())
