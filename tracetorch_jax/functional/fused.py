@@ -222,7 +222,7 @@ class _Grid:
             bytes_ = sum(LANES * a.dtype.itemsize for a in streamed)
             # Mosaic takes blocks of a multiple of 8 rows, or of all rows.
             while rows > 8 and rows * unit * bytes_ > target.time_bytes:
-                rows //= 2
+                rows = max(8, rows // 16 * 8)
             steps = min(length, max(1, target.time_bytes // (rows * unit * bytes_)) * unit)
         return cls(shape, length, rows, steps, reverse)
 
