@@ -127,6 +127,14 @@ class TestFused:
         with abstract_device(platform):
             run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
 
+    def test_blocks_of_rows_that_a_tpu_takes(self):
+        """Eight rows at a time, or all of them: here 20, cut since a chunk is long."""
+        cell, variables = reference.scrambled("DSRLITS", 20 * 128)
+        xs = jnp.ones((400, 1, 20 * 128))
+        run = gradient(cell, engine="fused", checkpoint_every=100)
+        with abstract_device("tpu"):
+            run.trace(reference.under(variables), xs).lower(lowering_platforms=("tpu",))
+
     @pytest.mark.parametrize("platform", ["cuda", "tpu"])
     @pytest.mark.parametrize("layer", reference.EACH)
     def test_every_layer_lowers(self, platform, layer):

@@ -70,6 +70,9 @@ def _changeable(value: Any) -> Any:
         # What JAX and `lru_cache` make of functions has attributes, but none of the user's.
         parts = (getattr(value, "__wrapped__", None),)
     else:
+        # The class that defines equality decides. A dataclass compares its fields: each is looked
+        # into, and an attribute that is no field is refused. `object` compares identity, and a type
+        # written in C its content: they compare no attributes, so any attribute is refused.
         judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
         made = vars(judge).get("__dataclass_params__")
         if isinstance(judge.__eq__, types.FunctionType) and not (made and made.eq):

@@ -286,6 +286,8 @@ def _whole(times: jax.Array, step: int, start: int) -> jax.Array:
                 f"`{name}` must be in the range of `times`, of type {times.dtype} and not known; "
                 f"got {value}."
             )
+    # A difference that leaves the range of the signed type wraps around, and is right again as an
+    # unsigned number of the same width, which holds every difference from 0 on.
     unsigned = f"uint{8 * times.dtype.itemsize}"
     begin, every = jnp.array(start, times.dtype), jnp.array(step, unsigned)
     passed = (times - begin).astype(unsigned)  # right from `start` on

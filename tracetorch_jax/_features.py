@@ -14,6 +14,10 @@ from tracetorch_jax._parameters import Rank, Value
 from tracetorch_jax.functional.spec import Arity, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
 
+# The decorator is repeated in full, since type checkers do not see fields behind an alias of it.
+# Without it linen's layers do not take the fields as arguments. With `repr` a layer would print the
+# fields of this one class instead of its own.
+
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Membrane:
@@ -221,6 +225,7 @@ def spec_of(
     names = frozenset(names)
 
     def arity(name: str) -> Arity | None:
+        # With one sign alone, an option of `LeakyIntegrator` is single, as in traceTorch.
         if f"pos_{name}" in names and f"neg_{name}" in names:
             return "dual"
         return "single" if names & {name, f"pos_{name}", f"neg_{name}"} else None

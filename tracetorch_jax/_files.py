@@ -140,6 +140,9 @@ def _place(new: pathlib.Path, path: pathlib.Path, old: pathlib.Path, overwrite: 
         else:
             _claim(new, path)
         return
+    # Every change is one rename. So a process that is killed leaves a whole folder at `path`, or
+    # two in its hidden one: `old`, and `new`, which is complete where `old` is. `finish` goes on
+    # from there. The loop is for other writers, who may come between two renames.
     while True:
         try:
             new.rename(path)  # fails if a folder is there that holds something

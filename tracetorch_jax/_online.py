@@ -117,6 +117,9 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             fine = wider(compute, precise)
             return jax.tree.map(lambda g: g.astype(fine), pullback((d_carry, d_out)))
 
+        # With e[s][p] the derivative of state s with respect to parameter p, the chain rule gives
+        #   e_t[s][p] = d s_t / d p + sum over states r of (d s_t / d r_{t-1}) * e_{t-1}[r][p]
+        # Bellec et al. (e-prop, Nature Communications 11, 2020) call these eligibility vectors.
         def total(which: str | None) -> dict[str, jax.Array]:
             by_params, by_carry = row(which)
             return {

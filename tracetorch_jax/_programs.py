@@ -186,8 +186,10 @@ def write(path: pathlib.Path, blob: bytes, overwrite: bool) -> pathlib.Path:
     return path
 
 
-# A program is a flatbuffer: 4 bytes say where its root is, and everything else is found from there.
-# Behind them a multiple of 16 bytes can be inserted; JAX alone reads a sealed file.
+# A program is a flatbuffer: 4 bytes say where its root is, and all else is found from there by
+# offsets that count from where they stand. So bytes can be inserted behind the 4 if these are
+# changed, and JAX reads a sealed file without this package. Numbers are aligned to their size, so
+# what is inserted is a multiple of 16 bytes.
 _ROOT, _MARK = 4, b"tracetorch_jax 1"
 _BODY = _ROOT + len(_MARK) + hashlib.sha256().digest_size
 

@@ -133,6 +133,7 @@ def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:
     """Reverse each sequence in time; padding stays where it is."""
     if seq_lengths is None:
         return jnp.flip(xs, 0)
+    # A flip of the whole axis would put padding first, but lengths count the steps from the start.
     trailing = (1,) * (xs.ndim - 1 - seq_lengths.ndim)
     lengths = seq_lengths.reshape((1, *seq_lengths.shape, *trailing))
     steps = jnp.arange(xs.shape[0], dtype=jnp.int32).reshape((-1,) + (1,) * (xs.ndim - 1))

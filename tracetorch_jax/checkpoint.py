@@ -112,6 +112,8 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
             _check_replaced(path, incoming)
         failed = False
     finally:
+        # A broadcast waits for all processes. The others come to theirs once their `write` is done,
+        # so this one must come too once its own is, even if what follows has failed.
         if written:
             _as_the_first_has_it(failed)
     return path

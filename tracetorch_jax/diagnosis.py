@@ -445,8 +445,9 @@ def _layer(
         graded = _emitted(recording.layer, membrane, up, down)[0]
         with np.errstate(invalid="ignore"):
             if not graded:
-                # A neuron that has fired is still on the side on which it has, whatever sign its
-                # scale has.
+                # The state after the reset is mem - up * p + down * q; this gives mem. The output
+                # does not tell p from q, as a scale may be negative. The membrane does: beyond a
+                # threshold it keeps its sign when the threshold comes off.
                 side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
                 membrane = membrane + up * (side > 0) * bool(positive)
                 membrane = membrane - down * (side < 0) * bool(negative)
@@ -484,6 +485,7 @@ def _emitted(
     for kind, function, each in zip(kinds, functions, above, strict=True):
         if kind == "spike":
             u = jnp.asarray(np.moveaxis(each, -1, cell.dim), jnp.float32)
+            # Any draw will do: `bernoulli` gives 0 or 1 for all of them, and one derivative.
             draw = jnp.full_like(u, 0.5) if is_stochastic(function) else None
             out, pull = jax.vjp(lambda u, f=function, draw=draw: emit(f, u, draw), u)
             graded |= bool((~np.isin(out, (0, 1)) & np.isfinite(u)).any())

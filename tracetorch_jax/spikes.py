@@ -94,12 +94,14 @@ def keep_nan(out: jax.Array, *origins: jax.Array) -> jax.Array:
 
     Adding -0 changes no number, and unlike a choice it is nothing to the gradient.
     """
+    # Not 0.0, since -0.0 + 0.0 is 0.0: only with -0.0 does every number stay the same to the bit.
     unknown = functools.reduce(jnp.logical_or, (origin != origin for origin in origins))
     return out + jnp.where(unknown, jnp.nan, -0.0).astype(out.dtype)
 
 
 def emit(spike: Any, u: jax.Array, draw: jax.Array | None = None) -> jax.Array:
     """What a layer takes from a spike function, before `keep_nan`: it does that once for all."""
+    # A subclass with a `__call__` of its own may do anything in it, so that is what is called.
     if isinstance(spike, SpikeFunction) and type(spike).__call__ is SpikeFunction.__call__:
         return _fire(spike, u)
     if type(spike) is bernoulli:

@@ -86,6 +86,9 @@ def _backward(
     if isinstance(length, int) and not length:  # a step that never runs cannot be traced
         d_params, d_xs = ([full_like(a, 0) for a in inexact(tree)] for tree in (params, inputs))
         return place(d_params, params), place(d_state, first), place(d_xs, inputs)
+    # A parameter's gradient is a sum over steps and over all elements that share the parameter. The
+    # loop sums over steps alone, so totals have the state's shape, and `reduce_to` does the rest
+    # once. A sum of ones in bfloat16 never exceeds 256, hence float32.
     like = jax.tree.leaves(first)[0]
     totals = [full_like(like, 0, wider(p.dtype, jnp.float32)) for p in inexact(params)]
     d_xs = [full_like(x, i) for i, x in enumerate(inexact(inputs), 1)]
@@ -205,6 +208,9 @@ def retreat(
         The carry before the step, and the gradients of its input.
     """
     (d_new, totals), (x, alive) = carry, inputs
+    # The step is new = where(alive, step(state), state). So an ended sequence passes its cotangent
+    # on to the state before as it is, and gives 0 to the step. Its `d_y` is 0 already, since
+    # `functional.unroll` masks the outputs.
     d_old = zeros = [full_like(d, 0) for d in d_new]
     if alive is not None:
         d_old = keep_ended(alive, zeros, d_new)
@@ -218,6 +224,10 @@ def _pull_back(
     stages: Stages, params: Tree, state: Tree, x: Tree, cotangents: Leaves
 ) -> tuple[Leaves, Leaves, Leaves]:
     """Gradients of one step's parameters, state and input, from those of its state and output."""
+    # The stages are differentiated one by one, so that at each cut a barrier holds the values and,
+    # on the way back, the cotangents. Without barriers XLA on CPU fuses the stages again, and
+    # computes the first one anew for every result of the last: twice the products in the compiled
+    # gradient of SRLIT, with jaxlib 0.12. The XLA of jaxlib 0.10 does so in spite of barriers.
     values: Tree = state
     backs: list[Callable[..., Any]] = []
     for stage in stages:
@@ -257,6 +267,9 @@ def _broadcaster(params: Tree, state: Tree) -> Callable[[], Tree]:
 
 def reduce_to(param: jax.Array, total: jax.Array) -> jax.Array:
     """The gradient of a parameter, from that of what it was broadcast to."""
+    # The transpose of a broadcast is the sum over the axes that it added or stretched. JAX derives
+    # it here, since in `jax.shard_map` `broadcast_like` also makes the parameter vary over devices,
+    # and the transpose of that is a sum over them (psum).
     broadcast = functools.partial(broadcast_like, like=total)
     (reduced,) = jax.vjp(broadcast, param.astype(total.dtype))[1](total)
     return reduced.astype(param.dtype)

@@ -247,6 +247,8 @@ def _ends(constraint: Constraint, dtype: Any, compute: Any) -> tuple[np.ndarray,
     def survives(end: np.ndarray) -> np.ndarray:
         return constraint._survives(end.astype(np.float64), dtype, compute)
 
+    # The way to the raw value and back rounds as well: in float32 it makes 1 of 1 - 2**-24. For all
+    # pairs of dtypes that a layer takes, the next value inside comes back inside.
     if not survives(least):
         least = np.nextafter(least, greatest)
     if not survives(greatest):
@@ -265,7 +267,8 @@ DECAY = Constraint(
         lambda v: np.log(v) - np.log1p(-v),
         lambda v: (v > 0) & (v < 1),
         lambda v: (v >= 0) & (v <= 1),
-        lambda info: (2 * info.tiny, 1 - info.epsneg),  # what is below `tiny` is flushed to 0
+        # Not `tiny`: on its way to the raw value and back it falls below, which XLA flushes to 0.
+        lambda info: (2 * info.tiny, 1 - info.epsneg),
     ),
 )
 """Decays: ``sigmoid(raw)``, in (0, 1)."""

@@ -84,6 +84,8 @@ def _gpu_options(resident: int, triton: Any) -> dict[str, Any]:
 
 
 def _tpu_options(resident: int, mosaic: Any) -> dict[str, Any]:
+    # Neurons are independent, so several cores may share their blocks. Blocks of time must run in
+    # order on one core, since each starts from the state that the one before left: see `_carried`.
     params = mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
     return {"compiler_params": params}
 
@@ -218,8 +220,9 @@ class _Grid:
         if target.time_bytes is not None:
             unit = max(1, every)  # a block holds whole chunks
             bytes_ = sum(LANES * a.dtype.itemsize for a in streamed)
+            # Mosaic takes blocks of a multiple of 8 rows, or of all rows.
             while rows > 8 and rows * unit * bytes_ > target.time_bytes:
-                rows //= 2
+                rows = max(8, rows // 16 * 8)
             steps = min(length, max(1, target.time_bytes // (rows * unit * bytes_)) * unit)
         return cls(shape, length, rows, steps, reverse)
 
@@ -264,6 +267,7 @@ class _Grid:
 
     def workspace(self, steps: int) -> pl.BlockSpec:
         """``[K, rows, 128]``, the same at all times."""
+        # An output that nobody reads, since Pallas has no scratch memory for Triton.
         return pl.BlockSpec((steps, self.block_rows, LANES), lambda i, j: (0, i, 0))
 
     def like(self, dtype: Any, *leading: int) -> jax.ShapeDtypeStruct:
@@ -533,6 +537,9 @@ class _Kernel:
 
         if self.grid.blocks == 1:
             return begin()
+        # Only on TPU is time cut into blocks. The grid visits them in order, and `refs` is the same
+        # block of an output for all of them. Pallas keeps such a block on the chip between visits,
+        # so it holds what the visit before wrote. At the first visit its content is undefined.
         pl.when(pl.program_id(1) == 0)(lambda: _write(refs, begin()))
         return _read(refs)
 

@@ -46,7 +46,8 @@ def _values(decay: jax.Array, xs: jax.Array, initial: jax.Array) -> jax.Array:
 
 
 def _recurrence(decay: jax.Array, xs: jax.Array, reverse: bool = False) -> jax.Array:
-    # Element t stands for the map y -> a * y + b over the steps combined so far.
+    # Element t stands for the map y -> a * y + b over the steps combined so far. `a` is a power of
+    # `decay` and keeps its shape, so it is computed once for all sequences.
     def combine(first: Any, then: Any) -> tuple[jax.Array, jax.Array]:
         (a, b), (c, d) = first, then
         return a * c, c * b + d
@@ -66,6 +67,10 @@ def _recurrence_bwd(residuals: Any, d_ys: jax.Array) -> tuple[jax.Array, jax.Arr
     decay, initial, ys = residuals
     if not ys.shape[0]:
         return jnp.zeros_like(decay), d_ys, jnp.zeros_like(initial)
+    # The gradient g of y, through all later steps, is a recurrence of the same decay from the end:
+    #   g_t = d_y_t + decay * g_{t+1},   d_x_t = g_t,   d_initial = decay * g_0
+    #   d_decay = sum over t of g_t * y_{t-1}
+    # Martin & Cundy, "Parallelizing linear recurrent neural nets over sequence length", ICLR 2018.
     d_xs = _recurrence(decay, d_ys, reverse=True)
     d_decay = d_xs[0] * initial + (d_xs[1:] * ys[:-1]).sum(0)
     return reduce_to(decay, d_decay), d_xs, decay * d_xs[0]

@@ -195,7 +195,8 @@ def place_state(step: Callable[..., Any], params: Any, state: Any, inputs: Any) 
     def advance(params: Any, state: Any, inputs: Any) -> Any:
         return step(params, state, jax.tree.map(lambda x: x[0], inputs))[0]
 
-    # What one state takes over from another in one step reaches a third in the next.
+    # A step spreads a placement from parameters and inputs to states, and from each state to those
+    # computed from it. The longest way through n states takes n steps, so n passes are enough.
     for _ in jax.tree.leaves(state):
         new = jax.eval_shape(advance, params, state, inputs)
         leaves, structure = jax.tree.flatten(state)

@@ -138,6 +138,8 @@ def unroll(
         valid = valid_steps(seq_lengths, length, shapes)
     scan = _choose(engine, elementwise, step, params, state, xs)
     if not known:
+        # `jax.lax.scan` divides T by `unroll`, and `_scan_any` by K, which a symbol does not allow.
+        # The loops of `scan_elementwise` take any number of steps.
         unroll, checkpoint_every = 1, checkpoint_every if elementwise else None
     if elementwise and checkpoint_every is None:
         # On CPU storing fewer states is also faster: what is computed again stays in the cache.
@@ -173,6 +175,9 @@ def _choose(
     return scan_elementwise if elementwise else _scan_any
 
 
+# Each step has a `jax.jit` of its own, which is let go with all that it compiled when `lru_cache`
+# drops it. With `step` as a static argument, one cache of JAX would keep thousands of programs of
+# some 2 MB, and what their steps refer to: a loop that makes a new lambda each time would fill it.
 @functools.lru_cache(maxsize=128)
 def _program(
     scan: Callable[..., Any], step: Step, unroll: int, every: int | None
@@ -196,6 +201,8 @@ def _run(
     xs: Any,
     valid: Any,
 ) -> tuple[Any, Any]:
+    # The input is masked too, though an ended sequence keeps its state. Backwards its steps get a
+    # cotangent of 0, and 0 times a derivative at NaN is NaN in the gradients of the parameters.
     if valid is not None:
         xs = jax.tree.map(lambda x: mask_steps(valid, x), xs)
     if scan is _scan_any:

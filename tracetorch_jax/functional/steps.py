@@ -41,6 +41,9 @@ def _one_step(
 def _all_steps(
     update: Callable[..., jax.Array], decay: jax.Array, trace: jax.Array, x: jax.Array
 ) -> jax.Array:
+    # Both updates, `ema` and `leak`, are decay * trace + added. What they give of a trace of 0 is
+    # `added`, so neither equation is written a second time here. `_align` gave a vector the rank
+    # of ``[T, ...]``, with a first axis of size 1.
     added = update(decay, jnp.zeros_like(x), x)
     return linear_recurrence(decay[0] if decay.ndim == x.ndim else decay, added, trace)
 
@@ -251,6 +254,9 @@ def fire(
     names = [name for name in (*spec.thresholds, *spec.scales) if name]
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
+    # With P(u) the probability of a spike, both signs fire if draw < P(mem - pos_threshold) and
+    # 1 - draw < P(-mem - neg_threshold). For every surrogate in `spikes`, P rises and P(-u) is
+    # 1 - P(u). As thresholds are positive, the two P add up to at most 1, so this never happens.
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = _sides(spike)
     outs, resets, distances = [], [], []

@@ -66,6 +66,7 @@ class Stateful(nnx.Module):
     def __init__(self, cell: Any, *, input_shape: tuple[int, ...] | None = None) -> None:
         check_cell(cell, NNX)
         self.cell = cell
+        # A plain None would make the attribute static, and nnx would refuse a variable in it later.
         self.carry = nnx.data(None)
         self.batch_shape: tuple[int, ...] | None = None
         if input_shape is not None:

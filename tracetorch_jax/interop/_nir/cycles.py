@@ -113,6 +113,9 @@ class _Match:
                 raise self.fail(f"{name!r} is fed from outside, by {outside}, besides {entry!r}")
         if node.kind not in ("LI", "I", "LIF", "IF"):
             raise self.fail(f"{entry!r}, where it begins, is no LI, I, LIF or IF, but {node.kind}")
+        # A forward Euler step, v + dt / tau * (v_leak - v + r * x), with beta = 1 - dt / tau is
+        #   beta * v + (1 - beta) * r * x + (1 - beta) * v_leak
+        # and one of an I, v + dt * r * x: decay, gain and bias are its factors.
         if node.kind in ("I", "IF"):
             beta, gain, bias = np.ones(()), self.dt * self.value(entry, "r"), np.zeros(())
         else:
@@ -187,6 +190,9 @@ class _Match:
                 f"from {spikes!r} one Scale must lead back to {self.entry!r} to take the threshold "
                 f"off; got {back}"
             )
+        # A layer takes sign * threshold off in the step of the spike, so that the next membrane is
+        # lower by beta * sign * threshold. In the graph the spike arrives one step later and is
+        # multiplied by the gain. So gain * scale = -sign * beta * threshold.
         got = self.value(back[0], "scale")
         want = -sign * self.beta * threshold / self.gain
         if not np.allclose(got, want, rtol=1e-5, atol=1e-7):

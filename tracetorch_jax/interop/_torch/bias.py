@@ -20,6 +20,10 @@ from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 def bias_factor(layer: TraceCell, decays: Mapping[str, np.ndarray], bias: np.ndarray) -> np.ndarray:
     """Ours over traceTorch's bias: 1 - beta, of the channel into which the bias goes."""
+    # traceTorch fires by v + B, with v = beta * v + x. In m = v + B that is
+    #   m = beta * m + x + (1 - beta) * B
+    # and resets act on v and m alike. So ours is (1 - beta) * B for a membrane that sums, and B for
+    # one that averages, which multiplies all that it takes in by 1 - beta.
     factors = [
         np.ones_like(decay) if averages else 1 - decay
         for decay, averages in zip(decays.values(), layer.spec.membrane.averages, strict=True)

@@ -244,6 +244,8 @@ def _only(value: Any, kind: Any) -> Any:
 
 def _fill(mapping: Any, items: list[Any]) -> None:
     """Put keys and values in turn into a dict; a key must be quick to hash."""
+    # Python 3.11 computes the hash of a tuple anew each time. A few bytes of a pickle can nest 40
+    # pairs, each of the one before twice, whose hash takes 2**40 steps. So a tuple holds no tuple.
     for key, value in zip(items[::2], items[1::2], strict=True):
         for part in key if isinstance(key, tuple) else (key,):
             _only(part, _PLAIN)
@@ -277,6 +279,7 @@ def _read_zip(path: pathlib.Path) -> Any:
             members = file.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 raise ValueError("it is compressed, which torch.save does not do")
+            # Members of an archive may overlap: a small file can declare any amount of data.
             if sum(member.file_size for member in members) > path.stat().st_size:
                 raise ValueError("it declares more data than it holds")
             pickles = [name for name in file.namelist() if name.endswith("data.pkl")]
