@@ -48,9 +48,10 @@ def test_parallel_matches_tracetorch(layer, x64):
         reference.check_case(case, "parallel", "float64")
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", ["LI", "RLIB", "SLITS", "DSRLIT"])
-def test_fused_and_scan_emit_the_same_spikes(layer, optimised):
+@pytest.mark.parametrize("layer", reference.FEW)
+def test_fused_and_scan_emit_the_same_spikes(layer):
     cell, variables = reference.scrambled(layer)
     xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])
     scan, fused = (
@@ -135,8 +136,11 @@ class TestFused:
         with abstract_device("tpu"):
             run.trace(reference.under(variables), xs).lower(lowering_platforms=("tpu",))
 
-    @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-    @pytest.mark.parametrize("layer", reference.EACH)
+    @pytest.mark.parametrize(
+        ("platform", "layer"),
+        [pytest.param("cuda", *each.values, marks=each.marks) for each in reference.EACH]
+        + [pytest.param("tpu", *few.values, marks=few.marks) for few in reference.FEW],
+    )
     def test_every_layer_lowers(self, platform, layer):
         cell, variables = reference.scrambled(layer)
         xs = jnp.ones((20, 2, 3))
@@ -233,7 +237,8 @@ def abstract_device(platform):
     return jax.sharding.use_abstract_mesh(mesh)
 
 
-def test_a_step_of_bfloat16_writes_a_step_on_cpu(optimised):
+@pytest.mark.optimised
+def test_a_step_of_bfloat16_writes_a_step_on_cpu():
     """XLA of jax 0.10 converts a whole bfloat16 buffer, forth and back, to write into it."""
     cell, variables = reference.scrambled("SRLIT", 64)
     xs = jnp.ones((50, 2, 64), "bfloat16")

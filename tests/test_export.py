@@ -69,9 +69,10 @@ def test_every_layer_for_every_device_any_batch_and_any_length(name, tmp_path):
     assert jnp.any(got[1])
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SLI", "DSRLITS"])
-def test_equal_as_users_compile(name, optimised):
+def test_equal_as_users_compile(name):
     model = snn.Unroll(snn.Sequential([nn.Dense(16), snn.ALL_LAYERS[name](16), nn.Dense(3)]))
     xs = sequences(4, 30, 5)
     variables = start(model, xs)

@@ -123,7 +123,7 @@ def test_equal_things_have_equal_hashes_in_every_process(tmp_path):
     assert found == first and list(map(hash, found)) == list(map(hash, first))
     # Python hashes strings and bytes to other numbers in every process.
     code = (
-        "import pickle, sys; sys.path.insert(0, 'tests'); import test_flax\n"
+        "import pickle, sys; sys.path[:0] = 'tests', 'tests/support'; import test_flax\n"
         f"open({str(tmp_path / 'things')!r}, 'wb')"
         ".write(pickle.dumps(next(test_flax.hashable_things())))"
     )

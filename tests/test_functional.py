@@ -431,8 +431,9 @@ class TestUnroll:
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(d_params))
         assert float(jnp.abs(d_xs[4:, 1]).max()) == 0
 
+    @pytest.mark.optimised
     @pytest.mark.slow
-    def test_gradient_stores_states_and_nothing_else(self, optimised):
+    def test_gradient_stores_states_and_nothing_else(self):
         """Temporary memory of a gradient: states, and not the step's inner values."""
         xs = jnp.zeros((200, 8, 128))
 
@@ -447,16 +448,18 @@ class TestUnroll:
             assert states - 0.5 < temporary(layer, 1) < states + 0.5, layer
             assert temporary(layer, None) < 0.3 * states + 0.2, layer
 
-    def test_inference_stores_nothing(self, optimised):
+    @pytest.mark.optimised
+    def test_inference_stores_nothing(self):
         layer, variables = reference.scrambled("SRLIT", 128)
         xs = jnp.zeros((200, 8, 128))
         run = jax.jit(snn.Unroll(layer, time_major=True).apply)
         compiled = run.lower(reference.under(variables), xs).compile()
         assert compiled.memory_analysis().temp_size_in_bytes < 0.2 * xs.nbytes
 
+    @pytest.mark.optimised
     @pytest.mark.slow
     @pytest.mark.parametrize("length", [400, 397])
-    def test_checkpointing_bounds_memory(self, length, optimised):
+    def test_checkpointing_bounds_memory(self, length):
         xs = jnp.zeros((length, 8, 64))
         layer, variables = reference.scrambled("SRLIT", 64)
 
@@ -471,8 +474,9 @@ class TestUnroll:
 
         assert temporary("sqrt") < 0.2 * temporary(1)
 
+    @pytest.mark.optimised
     @pytest.mark.slow
-    def test_checkpointing_bounds_memory_of_any_step(self, optimised):
+    def test_checkpointing_bounds_memory_of_any_step(self):
         xs = {"in": jnp.zeros((420, 8, 64))}
 
         def temporary(every):

@@ -25,6 +25,7 @@ from torch_vectors import (
 from tracetorch_jax import functional, interop, snn, spikes
 
 # Releases of which nothing but the spike function is their own.
+ENDS = ("0.12.0", "0.19.2")
 SAMPLED = {"0.13.1": ("LIB", "SLIB", "DLIT", "DSRLITS"), "0.18.2": ("LIB", "SRLIT", "DSRLITS")}
 
 
@@ -37,7 +38,10 @@ def run(spec, spike, values, carry, xs, weights):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    "release",
+    [r if r in ENDS else pytest.param(r, marks=pytest.mark.nightly) for r in RELEASES],
+)
 def test_every_layer_of_a_release(release):
     """Outputs and gradients from its state dict are those of the layer that it was taken from."""
     cases = [case for case in torch_cases(release).values() if "layer" in case.info]

@@ -136,7 +136,7 @@ def test_readme_names_every_layer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["image", "rows"])
+@pytest.mark.parametrize("mode", ["image", pytest.param("rows", marks=pytest.mark.nightly)])
 def test_the_example_runs(mode, tmp_path):
     out = run(
         str(ROOT / "examples" / "digits.py"), "--smoke", "--mode", mode, "--out", str(tmp_path),

@@ -142,8 +142,9 @@ class TestPieces:
         reference.assert_trees_close(carry, self.carry, 0)
         reference.assert_trees_close(gradient, jax.tree.map(jnp.zeros_like, self.params), 0)
 
+    @pytest.mark.optimised
     @pytest.mark.slow
-    def test_memory_does_not_grow_with_the_sequence(self, optimised):
+    def test_memory_does_not_grow_with_the_sequence(self):
         cell = snn.Sequential([nn.Dense(32), snn.LIB(32), nn.Dense(2), snn.LI(2)])
         model = snn.Unroll(cell, return_carry=True)
 
