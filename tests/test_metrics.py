@@ -234,6 +234,7 @@ class TestRecord:
                 layers["cell/layers_1"].states["mem"][:, -1], carry["layers_1"]["mem"]
             )
 
+    @pytest.mark.optimised
     def test_sequences_of_different_lengths(self):
         model = snn.Unroll(snn.SLIT(3), return_carry=True)
         xs, lengths = reference.inputs(3, 6, 3), jnp.array([6, 2, 0])
