@@ -159,6 +159,14 @@ def test_info_without_a_folder_of_parameters(call, folder):
     assert status == 0 and "\ncell/layers_1: SLIB\n" in out
 
 
+def test_info_of_an_optimiser_of_all_variables(call, tmp_path):
+    variables = snn.LI(2).init(KEY, None, jnp.ones((1, 2)))
+    checkpoint.save(tmp_path / "it", {**variables, "optimiser": {"mu": variables}})
+    out = call("info", tmp_path / "it")[1]
+    assert "2 arrays and numbers, 2 parameters" in out
+    assert "\nparams: LI\n" in out and "\noptimiser/mu/params\n" in out
+
+
 @pytest.mark.slow
 def test_export_makes_what_the_package_makes(call, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
@@ -299,6 +307,7 @@ def test_what_bench_compares_is_equal():
 
     for name in ("LI", "DSRLITS"):
         runs = bench._runs(name, (2, 6, 3))
+        assert all(runs[what]().shape == (6, 2, 3) for what in runs if "forward" in what)
         for what in ("forward", "gradient"):
             for a, b in zip(
                 jax.tree.leaves(runs[what]()),

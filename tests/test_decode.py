@@ -110,3 +110,15 @@ def test_first_spikes_of_either_sign_and_any_size_count():
     assert decode.first_spike(jnp.array([[0.0, 0.0], [-0.3, 2.5]])).tolist() == [1, 1]
     assert decode.first_spike(jnp.array([[0.0, 0.0], [-jnp.inf, jnp.inf]])).tolist() == [1, 1]
     assert np.isnan(decode.first_spike(jnp.array([[0.0], [jnp.nan]]))).all()
+
+
+def test_steps_that_are_the_greatest_together_share_the_gradient():
+    xs = jnp.array([[[1.0], [1.0], [0.0]]])
+    for lengths in (None, jnp.array([3])):
+        gradient = jax.grad(lambda xs, n=lengths: decode.max(xs, seq_lengths=n).sum())(xs)
+        assert gradient[0, :, 0].tolist() == [0.5, 0.5, 0]
+
+
+def test_a_negative_spike_comes_earlier_the_more_negative_it_is():
+    gradient = jax.grad(lambda s: decode.first_spike(s).sum())(jnp.array([[0.0], [-1.0], [0.0]]))
+    assert gradient[1, 0] == 2  # without it there is none, in two steps

@@ -285,6 +285,50 @@ def test_arguments_of_flex_are_named_as_they_are_given():
     assert "`pos_threshold=flex.Threshold(1)`" in report.advice
 
 
+def test_small_thresholds_and_single_steps():
+    """The surrogate gradient is about as wide as a threshold of 1; one step needs no memory."""
+    model = snn.Unroll(snn.LIB(8, threshold=0.02))
+    (report,) = tt.diagnose(model, model.init(KEY, XS), XS).layers
+    assert np.median(np.abs(report.membrane)) > 10 and "thresholds away" not in report.advice
+    model = snn.Unroll(snn.LIB(8, beta=0.01))
+    for xs, said in ((XS, True), (XS[:, :1], False)):
+        (report,) = tt.diagnose(model, model.init(KEY, XS), jnp.asarray(xs)).layers
+        assert ("keeps next to nothing" in report.advice) == said
+
+
+def test_lengths_by_name_and_by_position():
+    model, lengths = snn.Unroll(snn.LIT(8, pos_threshold=0.3)), jnp.arange(48) % 7
+    variables = model.init(KEY, XS)
+    want = tt.diagnose(model, variables, XS, seq_lengths=lengths)
+    assert tt.diagnose(model, variables, XS, None, lengths).layers == want.layers
+    assert tt.diagnose(model, variables, XS).layers[0].rate != want.layers[0].rate
+
+
+def test_the_numbers_of_a_report():
+    """The 5th, 50th and 95th percentile; least, median and greatest half-life."""
+    layer = snn.LI(3, beta=0.0, beta_learnable=False)
+    model, xs = snn.Unroll(layer), jnp.arange(303.0).reshape(1, 101, 3) / 3
+    (report,) = tt.diagnose(model, model.init(KEY, xs), xs).layers
+    assert report.membrane == pytest.approx(np.percentile(np.asarray(xs), (5, 50, 95)))
+    fires = snn.Unroll(snn.LIT(3, beta=0.0, beta_learnable=False))
+    (report,) = tt.diagnose(fires, fires.init(KEY, xs), 0 * xs - 1.5).layers
+    assert report.membrane == (-1.5, -1.5, -1.5)  # as it was when it fired
+    layer = snn.SLI(3, alpha=0.5, beta=(0.5, 0.5, 2**-0.1))
+    diagnosis = tt.diagnose(snn.Unroll(layer), snn.Unroll(layer).init(KEY, xs), xs)
+    assert diagnosis.layers[0].half_lives["beta"] == pytest.approx((1, 1, 10), rel=1e-4)
+    layer = snn.SLI(3, alpha=2**-0.1, beta=2**-0.01)
+    diagnosis = tt.diagnose(snn.Unroll(layer), snn.Unroll(layer).init(KEY, xs), xs)
+    assert " beta 100 " in str(diagnosis)  # the slowest
+
+
+def test_a_layer_that_fires_below_a_threshold_alone():
+    layer = flex.LeakyIntegrator(4, pos_beta=flex.Decay(0.9), neg_threshold=flex.Threshold(1.0))
+    model, xs = snn.Unroll(layer), 0.5 + jax.random.uniform(KEY, (2, 20, 4))
+    (report,) = tt.diagnose(model, model.init(KEY, xs), xs).layers
+    assert report.dead == 1
+    assert "is on the other side of 0 than the threshold" in report.problems[0]
+
+
 def test_spikes_of_negative_scale():
     """The side of a membrane counts, not the sign of what is emitted."""
     sides = []

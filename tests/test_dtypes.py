@@ -88,6 +88,7 @@ def test_a_stream_and_a_sequence_of_bfloat16_agree_with_and_without_jit():
         np.testing.assert_array_equal(y, want[:, t])
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("engine", ["scan", "parallel"])
 def test_a_step_of_bfloat16_agrees_with_and_without_jit(engine):
     """Without the cell, which casts a whole sequence on a CPU alone."""

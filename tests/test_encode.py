@@ -102,6 +102,13 @@ class TestSamples:
         assert spikes.dtype == jnp.bfloat16 and spikes.sum() == 50
         np.testing.assert_array_equal(spikes.argmax(0)[1:], want.argmax(0)[1:])
 
+    @pytest.mark.parametrize(("dtype", "least"), [(jnp.bfloat16, 0.7), (jnp.float16, 0.1)])
+    def test_a_value_that_is_the_threshold_fires(self, dtype, least):
+        """Also where its type rounds both down."""
+        values = jnp.array([least], dtype)
+        assert float(values[0]) < least
+        assert encode.latency(values, 4, threshold=least)[:, 0].tolist() == [0, 0, 0, 1]
+
     def test_bad_latency(self):
         with pytest.raises(ValueError, match="`scale` must be one of 'linear', 'log'"):
             encode.latency(jnp.zeros(2), 3, scale="square")
@@ -167,6 +174,20 @@ class TestSignals:
         ramp = np.linspace(0, 1, 101, dtype=np.float32)[:, None]
         assert encode.delta(ramp, 0.1).sum() == 0
         assert 9 <= encode.level_crossing(ramp, 0.1).sum() <= 10
+
+    def test_each_channel_has_a_threshold_of_its_own(self):
+        xs = np.array([[0.0, 0.0], [0.6, 0.6], [1.2, 1.2]])
+        for run in (encode.delta, encode.level_crossing):
+            assert run(xs, [0.5, 1.0]).sum(axis=0).tolist() == [2, run is encode.level_crossing]
+
+    def test_a_change_by_just_the_threshold_fires(self):
+        xs = np.array([[0.0], [0.5], [0.0]])
+        for run in (encode.delta, encode.level_crossing):
+            assert run(xs, 0.5)[:, 0].tolist() == [0, 1, -1]
+
+    def test_crossings_within_a_step_come_one_by_one(self):
+        xs = np.array([[0.0], [1.2], [1.2], [1.2]])
+        assert encode.level_crossing(xs, 0.5)[:, 0].tolist() == [0, 1, 1, 0]
 
 
 class TestPopulation:
@@ -250,6 +271,19 @@ class TestEvents:
 
         out = run(np.array([-1.0, 0.0, 25.0, 1.0]), np.array([0, 1, 2, 9]))
         assert out.sum() == 1 and out[0, 1] == 1
+
+    def test_a_list_of_no_events_that_is_traced_is_empty(self):
+        @jax.jit
+        def run(numbers):
+            return encode.frames(
+                jnp.ones((2, 3)), jnp.ones((2, 3), int), num_events=numbers, **SIZE
+            )
+
+        assert run(jnp.array([0, 2])).sum((1, 2)).tolist() == [0, 2]
+
+    def test_every_list_of_a_batch_is_in_order(self):
+        with pytest.raises(ValueError, match="`times` must be in ascending order; got 1.0 after 5"):
+            encode.frames([[0.0, 1.0], [5.0, 1.0]], [[0, 0], [0, 0]], **SIZE)
 
     def test_microseconds_in_a_long_recording(self):
         """Float32 could not tell these apart."""

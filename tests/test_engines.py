@@ -248,6 +248,36 @@ def test_a_step_of_bfloat16_writes_a_step_on_cpu():
     assert not [block for block in loops if "bf16[50,2,64]" in block]
 
 
+@pytest.mark.parametrize("engine", ["scan", "fused", "parallel"])
+def test_gradients_of_narrow_parameters(engine):
+    """A sum over time in bfloat16 would end at 256."""
+    step = functional.LayerStep(functional.Spec(membrane=functional.Trace(ema=False), bias=True))
+
+    def run(bias):
+        params = {"beta": jnp.zeros((), jnp.bfloat16), "bias": bias}
+        state, xs = {"mem": jnp.zeros(1, jnp.bfloat16)}, jnp.zeros((1000, 1), jnp.bfloat16)
+        _, ys = functional.unroll(step, params, state, xs, elementwise=True, engine=engine)
+        return ys.astype(jnp.float32).sum()
+
+    assert jax.grad(run)(jnp.zeros((), jnp.bfloat16)) == 1000
+
+
+@pytest.mark.parametrize("engine", ["scan", "fused", "parallel"])
+def test_an_empty_sequence_keeps_its_carry(engine):
+    cell, variables = reference.scrambled("SLIB")
+    carry = {name: jnp.ones((2, 3)) for name in cell.spec.states}
+    model = snn.Unroll(cell, return_carry=True, engine=engine)
+    xs, lengths = jnp.ones((2, 4, 3)), jnp.array([4, 0])
+
+    def run(carry):
+        return model.apply(reference.under(variables), xs, carry, seq_lengths=lengths)[0]
+
+    last, pull_back = jax.vjp(run, carry)
+    (gradient,) = pull_back(carry)
+    for name, state in last.items():
+        assert np.all(state[1] == 1) and np.all(gradient[name][1] == 1)
+
+
 @pytest.mark.slow
 class TestParallel:
     @pytest.mark.parametrize("layer", reference.each(reference.LINEAR))

@@ -503,6 +503,15 @@ def test_streams_start_from_an_input_that_fits():
         export.initial_carry(program, jnp.ones((3, 8, 1)))
 
 
+def test_streams_start_with_states_of_the_programs_type():
+    cell = snn.SLI(N, dtype=jnp.bfloat16)
+    variables = cell.init(KEY, None, jnp.ones((1, N)))
+    program = export.step(cell, variables, "b, 4")
+    x = jnp.ones((2, N))
+    carry, y = program.call(export.initial_carry(program, x), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves((carry, y))} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_nothing_is_overwritten_unasked(tmp_path):
     program = export.step(DENSE, GIVEN, "b, 3", platforms=["cpu"])
     path = export.save(tmp_path / "it", program)

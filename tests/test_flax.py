@@ -428,6 +428,14 @@ class TestSequential:
             carry, y = model.apply(inner, carry, xs[:, t])
             np.testing.assert_allclose(y, ys[:, t], atol=1e-5)
 
+    def test_a_convolution_with_a_number_for_its_kernel(self):
+        model = snn.Sequential([nn.Conv(4, 3), snn.LIB(4, threshold=0.1)])
+        assert model.num_feature_axes == 2
+        xs = reference.inputs(2, 3, 6, 1)
+        ys, variables = snn.Unroll(model).init_with_output(KEY, xs)
+        alone = snn.Unroll(model).apply(variables, xs[0])
+        np.testing.assert_allclose(alone, ys[0], atol=1e-6)
+
     @pytest.mark.slow
     def test_modules_that_look_at_the_batch_axis(self):
         """GroupNorm normalises each sample by itself, in a sequence as in a step."""
@@ -497,6 +505,13 @@ class TestSequential:
             jnp.ones((1, 4, 50)), rngs={"dropout": KEY},
         )  # fmt: skip
         assert len(np.unique(np.asarray(ys[0]).round(3), axis=0)) == 4
+
+    def test_dropout_that_is_shared_is_shared_within_the_batch(self):
+        dropout = nn.Dropout(0.5, broadcast_dims=(0,), deterministic=False)
+        model = snn.Unroll(snn.Sequential([dropout, snn.LI(50)]))
+        xs, rngs = jnp.ones((2, 4, 50)), {"params": KEY, "dropout": KEY}
+        ys, _ = model.init_with_output(rngs, xs)
+        np.testing.assert_array_equal(ys[0], ys[1])
 
     def test_a_stochastic_stack(self):
         model = snn.Unroll(

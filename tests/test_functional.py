@@ -46,6 +46,11 @@ class TestConstraints:
     def test_decays_survive_float32(self, value):
         raw = functional.sigmoid_inverse(jnp.float32(value))
         assert float(jax.nn.sigmoid(raw)) == pytest.approx(value, rel=1e-6)
+        lost = 1 - float(np.float32(value))  # which is what half-lives depend on
+        assert float(jax.nn.sigmoid(-raw)) == pytest.approx(lost, rel=1e-5)
+
+    def test_thresholds_of_any_size_in_numpy(self):
+        assert functional.THRESHOLD.value(np.array([-1e3, 1e3])).tolist() == [0, 1e3]
 
     @pytest.mark.parametrize("function", [functional.sigmoid_inverse, functional.softplus_inverse])
     def test_outside_the_domain(self, function):
@@ -250,6 +255,34 @@ class TestSpec:
                 functional.Spec(**kwargs)
         with pytest.raises(ValueError, match="pair only for a dual"):
             functional.Trace(ema=(True, False))
+
+    def test_a_pair_of_equals_is_no_pair(self):
+        for ema in (True, False):
+            assert functional.Trace(dual=True, ema=(ema, ema)) == functional.Trace(
+                dual=True, ema=ema
+            )
+
+    @pytest.mark.parametrize(("rule", "share"), [("half", 0.5), ("both", 1.0)])
+    def test_every_split_at_zero_is_as_asked_for(self, rule, share):
+        """Also those that no named layer has at work: of a pass-through side, and of a bias."""
+        zero, dual = jnp.zeros(()), functional.Trace(dual=True)
+        for function, decay, state in (
+            (functional.synapse, "alpha", "syn"), (functional.recurrence, "gamma", "rec"),
+        ):  # fmt: skip
+            params = {f"pos_{decay}": 0.5, f"neg_{decay}": 0.25}
+            states = {f"pos_{state}": zero, f"neg_{state}": zero}
+            run = functools.partial(function, params, states, trace=dual, zero_split=rule)
+            assert jax.grad(lambda x, run=run: run(x)[1])(zero) == share * (0.5 + 0.75)
+        spec = functional.Spec(positive="passthrough", zero_split=rule)
+        assert jax.grad(lambda m: functional.fire({}, {"mem": m}, m, spec=spec)[1])(zero) == share
+        spec = functional.Spec(membrane=dual, bias=True, zero_split=rule)
+        params = {"pos_beta": jnp.array(0.5), "neg_beta": jnp.array(0.25)}
+        states = {"pos_mem": zero, "neg_mem": zero}
+
+        def out(bias):
+            return functional.step(spec, params | {"bias": bias}, states, zero + 1)[1]
+
+        assert jax.grad(out)(zero) == share * (0.5 + 0.75)
 
     @pytest.mark.parametrize("name", reference.EACH)
     def test_step_is_the_cell(self, name):

@@ -70,6 +70,8 @@ def test_a_buffer_must_be_the_constant_of_the_model():
     ):
         interop.from_torch(state_dict, snn.LIB(3, beta_learnable=False))
     interop.from_torch(state_dict, snn.LIB(3, beta=0.95, beta_learnable=False))
+    with pytest.raises(ValueError, match="has the constant 0.9501"):  # that near
+        interop.from_torch(state_dict, snn.LIB(3, beta=0.9501, beta_learnable=False))
     mixed = LIB | {"raw_beta": np.array([0.0, 0.0, 2.0])}
     with pytest.raises(ValueError, match=says("beta=[0.5, 0.5, 0.880797078]", "`layer_arguments`")):
         interop.from_torch(mixed, snn.LIB(3, beta=0.5, beta_learnable=False))

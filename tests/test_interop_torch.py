@@ -267,3 +267,26 @@ def test_where_a_carry_starts(shape):
     assert not np.any(carry["layers_0"]["mem"]) and not np.any(carry["layers_1"]["layers_1"]["syn"])
     start = np.broadcast_to(np.float32([0.5, 1.0, -2.0]), (*batch, 3))
     np.testing.assert_array_equal(carry["layers_1"]["layers_1"]["mem"], start)
+
+
+def test_where_a_carry_of_a_time_major_model_starts():
+    layer = snn.flex.LIB(3).clone(bias=snn.flex.Weight(0.25))
+    model, xs = snn.Unroll(layer, time_major=True), np.zeros((4, 2, 3))
+    variables = model.init(jax.random.key(0), xs)
+    assert interop.initial_carry(variables, model, xs)["mem"].shape == (2, 3)
+
+
+def test_the_bias_of_a_membrane_that_averages():
+    """An average settles at its bias, a sum at its bias over 1 - beta."""
+    state_dict = {"raw_beta": np.zeros(1), "raw_threshold": np.ones(1), "raw_bias": np.sinh([0.5])}
+    for ema, want in ((True, 0.5), (False, 0.25)):
+        layer = snn.flex.LeakyIntegrator(
+            1,
+            pos_beta=snn.flex.Decay(0.5, ema=ema),
+            pos_threshold=snn.flex.Threshold(1.0),
+            bias=snn.flex.Weight(0.0),
+        )
+        variables = interop.from_torch(state_dict, layer)
+        assert float(variables["params"]["raw_bias"][0]) == pytest.approx(want)
+        start = interop.initial_carry(variables, layer, np.zeros((1, 1)))
+        assert float(start["mem"][0, 0]) == pytest.approx(0.5)

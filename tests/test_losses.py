@@ -209,6 +209,13 @@ def test_half_precision(name):
         np.testing.assert_array_equal(gradient, wide.astype(dtype))
 
 
+def test_penalties_are_of_the_steps_within_each_sequence():
+    spikes, lengths = jnp.ones((2, 4, 1)), jnp.array([2, 1])
+    assert losses.rate_penalty(spikes, max_rate=0.5, seq_lengths=lengths) == 0.25
+    assert losses.silence_penalty(0 * spikes, min_rate=0.5, seq_lengths=lengths) == 0.25
+    assert losses.silence_penalty(spikes, min_rate=0.5, seq_lengths=lengths) == 0
+
+
 class TestStepCrossEntropy:
     def test_axes_swapped_raise(self):
         with pytest.raises(ValueError, match="axes look swapped"):
@@ -238,6 +245,13 @@ class TestStepCrossEntropy:
             losses.step_cross_entropy(ys, labels, mask=mask)
         nothing = losses.step_cross_entropy(ys, labels, mask=np.zeros((B, T), bool))
         assert nothing.tolist() == [0, 0, 0]
+
+    def test_a_mask_counts_within_lengths_too(self):
+        outputs = jnp.log(jnp.array([[[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]]))
+        mask, lengths = jnp.array([[False, True, True]]), jnp.array([2])
+        labels = jnp.zeros((1, 3), int)
+        got = losses.step_cross_entropy(outputs, labels, mask=mask, seq_lengths=lengths)
+        np.testing.assert_allclose(got, np.log(4), rtol=1e-6)
 
     def test_a_label_out_of_range(self):
         bad = STEP_LABELS.copy()

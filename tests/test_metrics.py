@@ -115,6 +115,17 @@ class TestSynapticOperations:
         alone = metrics.synaptic_operations(model, variables, xs[0])
         assert alone["cell/layers_0"].dense == 7 * 5 * 4
 
+    def test_a_connection_that_also_gets_other_values_multiplies(self):
+        class Twice(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                dense = nn.Dense(2)
+                return dense(x) + dense(0.5 * x)
+
+        x = jnp.ones((1, 3))
+        (got,) = metrics.synaptic_operations(Twice(), Twice().init(KEY, x), x).values()
+        assert (got.macs, got.acs) == (12, 0)
+
     def test_scaled_spikes_are_multiplied(self):
         layer = snn.LITS(4, pos_threshold=0.3, pos_scale=1.5)
         model = snn.Unroll(snn.Sequential([layer, nn.Dense(2)]))
@@ -221,6 +232,21 @@ class TestRecord:
         want = reference.value_and_grads(plain, variables, xs)
         reference.assert_trees_close(reference.value_and_grads(recorded, variables, xs), want)
 
+    def test_the_last_of_several_runs_is_kept(self):
+        class Twice(nn.Module):
+            @nn.compact
+            def __call__(self, xs):
+                layer = snn.Unroll(snn.SLI(3))
+                return layer(layer(xs))
+
+        xs = reference.inputs(2, 6, 3)
+        variables = Twice().init(KEY, xs)
+        ys, layers = tracetorch_jax.record(Twice(), variables, xs)
+        (layer,) = layers.values()
+        np.testing.assert_array_equal(layer.outputs, ys)
+        np.testing.assert_array_equal(layer.states["mem"], ys)
+        assert not np.array_equal(layer.inputs, xs)
+
     def test_collections_that_change(self):
         model = snn.Unroll(
             snn.Sequential([nn.BatchNorm(use_running_average=False), snn.LIB(3)]), return_carry=True
@@ -234,6 +260,7 @@ class TestRecord:
                 layers["cell/layers_1"].states["mem"][:, -1], carry["layers_1"]["mem"]
             )
 
+    @pytest.mark.optimised
     def test_sequences_of_different_lengths(self):
         model = snn.Unroll(snn.SLIT(3), return_carry=True)
         xs, lengths = reference.inputs(3, 6, 3), jnp.array([6, 2, 0])
@@ -400,6 +427,8 @@ class TestDiagnose:
         first, *_, last = self.scaled(0.02).layers
         assert "Its gradient vanishes" in first.advice
         assert "gradient" not in last.advice
+        told = [each for each in self.scaled(0.02).layers if "vanishes" in each.advice]
+        assert told == [first]  # which speaks for all
 
     def test_a_loss_that_ignores_a_layer(self):
         class Model(nn.Module):

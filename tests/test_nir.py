@@ -345,6 +345,17 @@ def test_lossy_graphs_have_one_node_that_fires_per_sign(name, tmp_path):
         assert 0 < subtracting.share < measured.share
 
 
+def test_the_trace_of_an_output_may_have_a_gain():
+    model, variables, xs = nir_cases.case("RLIB")
+    graph = interop.to_nir(model, variables, input_shape=(nir_cases.N,))
+    (trace,) = (node for name, node in graph.nodes.items() if name.endswith("_rec"))
+    (weight,) = (node for name, node in graph.nodes.items() if name.endswith("_rec_weight"))
+    trace.r, weight.scale = 2 * trace.r, weight.scale / 2
+    read, own = interop.from_nir(graph, metadata=False)
+    want = nir_cases.run(model, variables, xs)
+    np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
+
+
 def test_lossy_graphs_that_subtract_are_read_as_layers():
     for name in ("LIB", "SLIB", "RLIB"):
         model, variables, xs = nir_cases.case(name)
@@ -354,6 +365,24 @@ def test_lossy_graphs_that_subtract_are_read_as_layers():
         read, own = interop.from_nir(graph, metadata=False, reset="subtract")
         want = nir_cases.run(model, variables, xs)
         np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
+
+
+def test_lossy_graphs_of_negative_spikes_leak_to_the_negative_of_a_bias():
+    layer = LeakyIntegrator(
+        3, pos_beta=Decay(0.8), bias=Weight(-0.25), neg_threshold=Threshold(0.5)
+    )
+    model, variables, xs = start(layer)
+    measured = interop.nir_mismatch(model, variables, xs, reset="subtract")
+    assert measured.share == 0 and measured.events == measured.events_graph > 5
+
+
+def test_a_mismatch_counts_events_of_both():
+    model, variables, xs = start(snn.LIB(3, threshold=0.5))
+    measured = interop.nir_mismatch(model, variables, xs)
+    graph = interop.to_nir(model, variables, input_shape=(3,), style="lif")
+    assert measured.events == np.count_nonzero(model.apply(variables, xs))
+    assert measured.events_graph == np.count_nonzero(interop.run_nir(graph, xs))
+    assert measured.events != measured.events_graph
 
 
 def test_mismatch_takes_every_form_of_input():
@@ -451,6 +480,14 @@ def test_single_nodes_are_read_with_their_meaning(name):
     assert np.count_nonzero(want) > 5
 
 
+@pytest.mark.parametrize("dt", [1e-4, 1e-3, 1e-2])
+def test_a_time_constant_of_one_step_keeps_nothing(dt):
+    """Float32 makes it a little more or less than the step."""
+    graph = chain(nir.LI(tau=full(dt), r=full(1.0), v_leak=full(0.0)))
+    model, _ = interop.from_nir(graph, dt=dt)
+    assert np.all(np.asarray(model.cell.layers[0].beta) == 0)
+
+
 FIRE = {"v_threshold": full(0.8), "v_reset": full(0.0)}
 FIRING = {
     "LIF": (nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **FIRE), "LIF"),
@@ -474,6 +511,13 @@ def test_nodes_that_fire_are_read_if_they_subtract(name):
     assert 10 < np.count_nonzero(want)
     want = nir_reference.run(graph, xs, 1e-3)
     np.testing.assert_array_equal(interop.run_nir(graph, xs, dt=1e-3), want)
+
+
+def test_a_node_of_which_one_neuron_resets_to_a_value_is_refused():
+    fire = FIRE | {"v_reset": np.array([0.0, 0.1, 0.0], np.float32)}
+    graph = chain(nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.0), **fire))
+    with pytest.raises(ValueError, match="has `v_reset` = 0.1, so it does not mean"):
+        interop.from_nir(graph, dt=1e-3, reset="subtract")
 
 
 IMAGES = {
@@ -505,6 +549,20 @@ def test_images_are_read_with_their_meaning(name):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
     if name in ("pool", "one axis"):
         np.testing.assert_allclose(want, nir_reference.run(graph, xs, 1.0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_values_along_either_end_of_an_image(axis):
+    shape = (2, 3, 4)
+    line = np.linspace(2e-3, 5e-3, shape[axis], dtype=np.float32)
+    tau = np.broadcast_to(np.expand_dims(line, [a for a in range(3) if a != axis]), shape).copy()
+    graph = chain(nir.LI(tau=tau, r=np.ones_like(tau), v_leak=0 * tau), shape=shape)
+    graph.nodes["output"] = nir.Output({"output": np.array([1])})
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    assert model.cell.layers[0].dim == axis - 3
+    xs = np.random.default_rng(0).normal(0.3, 1, (2, 4, *shape)).astype(np.float32)
+    want = interop.run_nir(graph, xs, dt=1e-3)
+    np.testing.assert_allclose(model.apply(variables, xs), want, rtol=0, atol=1e-6)
 
 
 def test_a_scalar_stands_for_all_neurons():

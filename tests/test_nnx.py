@@ -352,6 +352,28 @@ class TestStacks:
         with pytest.raises(ValueError, match="'fused' is for trace layers; GRUCell is none"):
             tt.Unroll(gru, engine="fused")(xs)
 
+    def test_cells_of_ones_own(self):
+        class Counting(nnx.RNNCellBase):
+            num_feature_axes = 1
+
+            def __init__(self):
+                self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
+
+            def __call__(self, carry, x):
+                self.calls[...] += 1
+                return carry, x
+
+            def initialize_carry(self, input_shape, rngs):
+                return jax.random.normal(rngs.carry(), input_shape)
+
+        cell = Counting()
+        tt.Unroll(cell)(jnp.ones((2, 4, 3)))
+        assert cell.calls[...] == 4
+        one, other = (
+            tt.Sequential([cell]).initialize_carry((2, 3), nnx.Rngs(seed)) for seed in (0, 1)
+        )
+        assert not jnp.array_equal(one["layers_0"], other["layers_0"])
+
     def test_bad_ones(self):
         with pytest.raises(TypeError, match="`layers` must be a list"):
             tt.Sequential(tt.LIB(3))
@@ -365,6 +387,10 @@ class TestStacks:
             tt.Residual([tt.LIB(3)], merge="multiply")
         with pytest.raises(ValueError, match="must give what they get"):
             tt.Residual([dense(3, 2)])(None, jnp.ones((1, 3)))
+
+
+def half(key, shape, dtype):
+    return jnp.full(shape, 0.5, dtype)
 
 
 class TestConversion:
@@ -384,6 +410,16 @@ class TestConversion:
         ):
             assert problem in str(error.value)
         reference.assert_trees_close(tt.to_linen(model), before, 0)
+
+    def test_types_and_boxes(self):
+        xs = jnp.ones((1, 2, 3))
+        linens = snn.Unroll(snn.LIB(3, beta=nn.with_partitioning(half, ("neurons",))))
+        variables = linens.init(KEY, xs)
+        model = tt.from_linen(variables, tt.Unroll(tt.LIB(3)))
+        np.testing.assert_allclose(model.cell.parameters()["beta"], 0.5)
+        narrow = jax.tree.map(lambda x: x.astype(jnp.float16), variables)
+        with pytest.raises(ValueError, match=r"raw_beta as float16\[3\] instead of float32\[3\]"):
+            tt.from_linen(narrow, model)
 
     def test_modules_of_ones_own(self):
         class InLinen(nn.Module):

@@ -141,6 +141,21 @@ def test_detach_truncates_the_gradient():
     np.testing.assert_allclose(cut, nnx.grad(of_each_step)(tt.LI(3))["raw_beta"][...], atol=1e-5)
 
 
+def test_detach_reaches_every_layer():
+    layers = nnx.List([tt.Stateful(tt.LI(3)), tt.Stateful(tt.LI(3))])
+    x = reference.inputs(2, 3)
+
+    @nnx.grad
+    def gradient(layers):
+        for layer in layers:
+            layer(x)
+        tt.detach_states(layers)
+        return sum(layer(x).sum() for layer in layers)
+
+    first, second = jax.tree.leaves(gradient(layers))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_states_are_not_trained_and_go_on_through_gradients():
     model, x = Model(), 5 * reference.inputs(2, 3)
 
@@ -187,6 +202,23 @@ def test_chunks_and_cells_of_flax():
         tt.Unroll(tt.LI(3))(xs[0]),
         atol=1e-6,
     )
+
+
+def test_time_major():
+    xs, cell = reference.inputs(5, 2, 3), tt.LI(3)
+    layer = tt.Stateful(cell)
+    ys = layer.unroll(xs[:4], time_major=True)
+    assert layer.batch_shape == (2,)
+    ys = jnp.concatenate([ys, layer(xs[4])[None]])
+    np.testing.assert_allclose(ys, tt.Unroll(cell, time_major=True)(xs), atol=1e-6)
+
+
+def test_zeros_are_of_the_type_that_the_states_were():
+    layer, x = tt.Stateful(tt.LI(3, dtype=jnp.bfloat16)), jnp.ones((2, 3))
+    first = layer(x)
+    tt.zero_states(layer)
+    np.testing.assert_array_equal(layer(x), first)
+    assert layer.carry["mem"].dtype == jnp.bfloat16
 
 
 def test_images():

@@ -100,6 +100,15 @@ def test_thresholds_of_a_spike_train():
         plot.spike_train(MEMBRANE, SPIKES[0, :, :3])
 
 
+def test_spikes_of_a_train_point_away_from_the_membrane():
+    ax = plot.spike_train(MEMBRANE, SPIKES, neuron=2)
+    for sign, bars in zip((1, -1), ax.collections, strict=True):
+        steps, heights = np.array(bars.get_segments()).transpose(2, 0, 1)
+        np.testing.assert_array_equal(steps[:, 0], np.flatnonzero(SPIKES[0, :, 2] == sign))
+        assert np.all(sign * np.diff(heights) > 0)
+        assert np.all(sign * (heights - MEMBRANE[0, :, 2].mean()) > 0)
+
+
 def test_bad_states_and_thresholds_are_named():
     with pytest.raises(ValueError, match="`states` must hold at least one state; got none"):
         plot.traces({})
@@ -108,13 +117,24 @@ def test_bad_states_and_thresholds_are_named():
             plot.spike_train(MEMBRANE, SPIKES, **{name: [1.0, 2.0]})
 
 
+def test_thresholds_are_all_positive():
+    with pytest.raises(ValueError, match="`threshold` must be finite and greater than 0"):
+        plot.spike_train(MEMBRANE, SPIKES, threshold=[1.0, 1.0, 0.0, 1.0, 1.0])
+
+
 def test_half_lives_are_counted_on_a_logarithmic_axis():
     before, after = np.full(40, 0.5), 0.5 ** (1 / np.geomspace(1, 100, 40))
     ax = plot.half_lives(after, before=before, bins=10)
     assert ax.get_xscale() == "log"
     counts = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
     assert counts == [40, 40]
+    first, second = ax.containers
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["before training", "after training"]
+    assert max(bar.get_height() for bar in first) == 40 > max(bar.get_height() for bar in second)
     alone = plot.half_lives(before)
+    constants = plot.half_lives({"pos_beta": [0.0, 0.5, 1.0], "threshold": [2.0]})
+    assert sum(bar.get_height() for bar in constants.containers[0]) == 1
     assert len(alone.containers) == 1 and alone.get_xlim()[1] > 9 * alone.get_xlim()[0]
     for drawn in (ax, alone):
         drawn.figure.canvas.draw()
@@ -136,6 +156,8 @@ def test_activity_has_both_signs_around_white():
     np.testing.assert_array_equal(image.get_array(), MEMBRANE[0].T)
     ticks = plot.activity(MEMBRANE[0, :, :3]).get_yticks()
     assert np.all(ticks == ticks.round())  # neurons are whole
+    for colorbar in (True, False):
+        assert len(plot.activity(MEMBRANE, colorbar=colorbar).figure.axes) == 1 + colorbar
 
 
 def test_an_animation_has_a_frame_per_step(tmp_path):
@@ -156,6 +178,18 @@ def test_an_animation_has_a_frame_per_step(tmp_path):
         plot.animate(frames[0, 0], tmp_path / "it.gif")
     with pytest.raises(ValueError, match="`fps` must be an integer of at least 1"):
         plot.animate(frames, tmp_path / "it.gif", fps=0)
+
+
+def test_an_animation_shows_the_steps_of_its_sequence(tmp_path):
+    xs = np.zeros((2, 3, 1, 3))
+    xs[1, range(3), 0, range(3)] = 1  # a light that moves to the right
+    path = plot.animate(xs, tmp_path / "it.gif", sequence=1, fps=4)
+    with Image.open(path) as gif:
+        for step in range(3):
+            gif.seek(step)
+            assert gif.info["duration"] == 250
+            row = np.asarray(gif.convert("L"))[int(0.8 * gif.height)]
+            assert np.argmax([part.mean() for part in np.array_split(row, 3)]) == step
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

@@ -130,6 +130,53 @@ def test_options_mean_what_they_mean_in_flax(reverse, keep_order, lengths):
         assert float(jnp.abs(got[1][b, n:]).sum()) == 0
 
 
+def test_a_call_can_switch_off_what_was_set():
+    layer, variables = reference.scrambled("SRLIT")
+    xs, variables = reference.inputs(3, 3, 3), reference.under(variables)
+    want = snn.Unroll(layer).apply(variables, xs)
+    options = ("time_major", "reverse", "keep_order", "return_carry")
+    model = snn.Unroll(layer, **dict.fromkeys(options, True))
+    got = model.apply(variables, xs, **dict.fromkeys(options, False))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_cell_that_starts_from_a_random_carry():
+    cell, xs = nn.GRUCell(3, carry_init=nn.initializers.normal()), reference.inputs(2, 4, 3)
+    variables = snn.Unroll(cell).init(KEY, xs)
+    for seed in (1, 2):
+        key = jax.random.key(seed)
+        got = snn.Unroll(cell).apply(variables, xs, init_key=key)
+        start = cell.initialize_carry(key, (2, 3))
+        np.testing.assert_array_equal(got, snn.Unroll(cell).apply(variables, xs, start))
+
+
+class Dropping(nn.RNNCellBase):
+    """A cell of one's own that draws random numbers and sows."""
+
+    @nn.compact
+    def __call__(self, carry, x):
+        y = nn.Dropout(0.5, deterministic=False)(x)
+        self.sow("intermediates", "dropped", y)
+        return carry + 1, y
+
+    @nn.nowrap
+    def initialize_carry(self, rng, input_shape):
+        return jnp.zeros(input_shape)
+
+    @property
+    def num_feature_axes(self):
+        return 1
+
+
+def test_a_cell_that_draws_and_sows():
+    xs = jnp.ones((1, 4, 50))
+    rngs = {"dropout": KEY}
+    ys, changed = snn.Unroll(Dropping()).apply({}, xs, rngs=rngs, mutable=["intermediates"])
+    assert len(np.unique(np.asarray(ys[0]), axis=0)) == 4  # steps differ
+    (sown,) = changed["intermediates"]["cell"]["dropped"]
+    np.testing.assert_array_equal(jnp.swapaxes(sown, 0, 1), ys)
+
+
 @EVERY_LAYER
 def test_padding_changes_neither_values_nor_gradients(name):
     layer, variables = reference.scrambled(name)

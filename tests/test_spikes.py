@@ -313,6 +313,16 @@ def test_slopes_of_any_size_are_answered():
         snn.LI(3, beta=-(10**400))
 
 
+def test_probabilities_far_from_the_threshold_and_of_few_bits():
+    steep = spikes.fast_sigmoid(1e30)
+    assert steep.probability(jnp.array([-1e30, 1e30])).tolist() == [0, 1]
+    random = spikes.bernoulli(spikes.straight_through(1.0))
+    u, draw = jnp.array([-1.0, 1.0]), jnp.zeros(2)
+    assert random(u, draw).tolist() == [0, 1]  # a draw of 0 is no spike by itself
+    for dtype in (jnp.bfloat16, jnp.float16):
+        assert random.probability(u.astype(dtype)).dtype == jnp.float32
+
+
 class Changes:
     """A spike function as it is written without a thought of compiled programs."""
 
@@ -442,6 +452,7 @@ class TestFixed:
          functools.partial(Changes(1.0)), functools.partial(lambda f, u: f(u), Changes(1.0)),
          functools.update_wrapper(Changes(1.0), jnp.sign), Anything(1.0), jax.jit(Changes(1.0)),
          *(functools.partial(jnp.add, part) for part in ([1], {}, np.ones(()), ([],))),
+         functools.partial(lambda u, f: f(u), f=Changes(1.0)),
          *(Holds(part) for part in ([1], np.ones(2), (1, []), Changes(1.0), jnp.ones(2), Hides())),
          Holds(Named([])), Named([1]), Named(Changes(1.0)), Hides(), Grows(), number()],
         ids=lambda spike: type(spike).__name__,
@@ -551,6 +562,14 @@ class TestBernoulli:
         np.testing.assert_array_equal(ys, run(0))
         assert not np.array_equal(ys, run(1))
 
+    def test_draws_alone_make_steps_differ(self):
+        """A neuron that keeps nothing, with the same input at every step."""
+        layer = snn.LIB(64, beta=1e-6, spike=spikes.bernoulli(spikes.sigmoid(4.0)))
+        xs = jnp.ones((2, 5, 64))
+        keys = {"params": jax.random.key(0), "spike": jax.random.key(1)}
+        ys, _ = snn.Unroll(layer).init_with_output(keys, xs)
+        assert len(np.unique(np.asarray(ys).reshape(-1, 64), axis=0)) == 10
+
     def test_no_stream_is_an_error(self):
         layer, variables = self.layer()
         with pytest.raises(flax.errors.InvalidRngError, match="spike") as raised:
@@ -571,6 +590,17 @@ class TestBernoulli:
         p, q = function(m - threshold, draw), function(-m - threshold, 1 - draw)
         assert p.sum() > 0 and q.sum() > 0
         assert float((p * q).sum()) == 0
+
+    def test_one_draw_decides_both_signs_of_a_layer(self):
+        layer = snn.LITS(
+            4000, spike=spikes.bernoulli(spikes.sigmoid(4.0)), pos_threshold=0.2, neg_threshold=0.2,
+            neg_scale=3.0,
+        )  # fmt: skip
+        keys = {"params": jax.random.key(0), "spike": jax.random.key(1)}
+        (_, ys), _ = layer.init_with_output(keys, None, jnp.zeros((1, 4000)))
+        assert set(np.unique(ys)) == {-3.0, 0.0, 1.0}  # never both
+        for emitted in (-3, 1):
+            assert float((ys == emitted).mean()) == pytest.approx(1 / (1 + np.exp(0.8)), abs=0.03)
 
     def test_needs_a_surrogate_with_a_probability(self):
         class plain(spikes.SpikeFunction):

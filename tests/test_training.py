@@ -50,6 +50,12 @@ class TestLabels:
         params = layer.init(KEY, None, jnp.zeros((1, 3)))["params"]
         assert training.parameter_labels(params) == {"raw_beta": "decay", "raw_bias": "bias"}
 
+    def test_one_scale_for_both_signs(self):
+        both = {f"{side}_threshold": snn.flex.Threshold(1.0) for side in ("pos", "neg")}
+        options = {"pos_beta": snn.flex.Decay(0.9), "pos_scale": snn.flex.Weight(2.0), **both}
+        params = snn.flex.LeakyIntegrator(3, **options).init(KEY, None, jnp.zeros((1, 3)))["params"]
+        assert training.parameter_labels(params)["raw_scale"] == "scale"
+
     def test_boxes_and_normalisations(self):
         params = {
             "cell": {"raw_beta": nn.Partitioned(jnp.ones(3), names=("neurons",))},
@@ -243,6 +249,15 @@ class TestOnline:
         layer, variables = reference.scrambled("SLIB")
         xs = jnp.asarray(np.asarray(reference.inputs(6, 2, 3)) > 0, dtype)
         check_online(layer, variables, xs, 1e-2 if dtype == jnp.bfloat16 else 1e-5)
+
+    def test_a_layer_that_computes_in_bfloat16_adds_up_in_float32(self):
+        layer, x = snn.SLIB(3, dtype=jnp.bfloat16), jnp.ones((2, 3))
+        params = layer.init(KEY, None, x)["params"]
+        init, step = training.online(layer)
+        state = init(params, x)
+        after, _, _ = step(params, state, x)
+        assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
+        assert after.eligibility["mem"]["raw_beta"].dtype == jnp.float32
 
     def test_bad_parameters_are_named(self):
         layer, x = snn.SLIB(3), jnp.zeros((2, 3))
