@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-OLDEST_VENV ?= .venv-oldest
-NEWEST_VENV ?= .venv-newest
+OLDEST_VENV ?= .venv-oldest-$(notdir $(PYTHON))
+NEWEST_VENV ?= .venv-newest-$(notdir $(PYTHON))
 ONNX_VENV ?= .venv-onnx
 NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
