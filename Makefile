@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 
 PYTEST = -m pytest -n 2 --dist worksteal
 
-# While working: a few layers, and what takes little time.
+# What to run while you work: a few layers, and tests that take little time.
 quick: $(VENV)/.installed
 	$(VENV)/bin/ruff check
 	$(RUN) $(PYTEST) --tier quick
@@ -34,9 +34,9 @@ test: lint
 
 # Every layer in everything, examples, benchmarks, the site, a browser if there is one, and many
 # random trials that differ from run to run.
-test-all: $(VENV)/.installed
+test-all: lint
 	$(RUN) -m pip install --quiet --editable '.[browser]'
-	$(RUN) $(PYTEST) --tier all
+	$(RUN) $(PYTEST) --tier all -rs
 
 # `test` with the oldest versions that pyproject.toml declares, and with the newest that exist for
 # this Python: `make test-newest PYTHON=python3.12`.
@@ -124,5 +124,5 @@ format: $(VENV)/.installed
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) \
+	rm -rf $(VENV) .venv-oldest-* .venv-newest-* $(ONNX_VENV) $(NIR_VENV) $(PEERS_VENV) \
 		$(RELEASE_VENV) demo dist docs/_build

@@ -10,7 +10,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compilation dominates the suite, so tests compile quickly rather than well. A flag that XLA does
 # not know ends the process: it knows these with jax 0.10, and no longer with 0.12.
-QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 # What each tier leaves out.
 TIERS = {"quick": {"slow", "nightly"}, "test": {"nightly"}, "all": set()}
@@ -35,8 +35,9 @@ def pytest_configure(config):
     """Choose how programs are compiled, and how many random trials there are."""
     if not config.getoption("--optimised"):
         jax.config.update("jax_disable_most_optimizations", True)
-        if jax.__version_info__ < (0, 11):
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # of the processes that tests start
+        if jax.__version_info__ < (0, 11) and FLAGS not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
     try:
         from hypothesis import HealthCheck, Phase, settings
     except ImportError:  # the environments with other packages do without
@@ -77,7 +78,7 @@ def free_programs():
 
 @pytest.fixture
 def trials(request):
-    """A function that picks the number of trials: the second number in the last tier."""
+    """A function that picks how much is tried: its second argument in the last tier."""
     return lambda few, many: many if request.config.getoption("--tier") == "all" else few
 
 

@@ -15,7 +15,7 @@ import pytest
 from tracetorch_jax import snn
 
 FOLDER = pathlib.Path(__file__).parent.parent / "examples" / "benchmarks"
-ENVIRONMENT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}  # compiles fast
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu"}
 QUICK = ("--smoke", "--rounds", "1", "--seconds", "0")
 
 

@@ -647,7 +647,7 @@ def test_a_reader_sees_one_or_the_other(tmp_path, monkeypatch):
 
 
 @orbax_fails
-def test_a_full_disk_is_said_in_one_line(tmp_path, full_disk):
+def test_a_full_disk_is_said_in_one_line(tmp_path, full_disk, capfd):
     state = {"a": jnp.ones(2)}
     path = checkpoint.save(tmp_path / "it", state)
     large = {"a": jax.random.normal(KEY, (100_000,))}
@@ -660,6 +660,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, full_disk):
         assert len(str(caught.value).splitlines()) == 1
     assert bits(checkpoint.restore(path, state)) == bits(state)
     assert list(tmp_path.iterdir()) == [path]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 Pair = collections.namedtuple("Pair", "left right")

@@ -282,7 +282,7 @@ def test_info_of_nothing(call, tmp_path):
     assert status == 1 and "`path` must hold an exported program" in complaint
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_bench_measures(call):
     small = ["--steps", "5", "--batch", "2", "--neurons", "3", "--repeats", "2"]
     status, out, _ = call("bench", "LI", "srlit", *small)
@@ -301,7 +301,7 @@ def test_bench_measures(call):
     assert all(len(values) == 2 and min(values) > 0 for values in times.values())
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_what_bench_compares_is_equal():
     from tracetorch_jax._commands import bench
 
@@ -333,7 +333,7 @@ def test_a_wrong_command_line_is_status_2(argv, call):
     assert (status, out) == (2, "") and complaint.startswith("usage: python -m tracetorch_jax")
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_as_a_process():
     """Statuses reach the shell, no traceback does, and a reader may stop reading."""
 

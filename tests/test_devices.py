@@ -19,21 +19,20 @@ from tracetorch_jax import checkpoint, sharding, snn
 
 ROOT = pathlib.Path(__file__).parent.parent
 SLOWEST = 600  # seconds after which a process hangs; it takes about ten
-QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as in conftest.py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["layers_equal", "not layers_equal"])
-def test_on_eight_devices(which, request):
+def test_on_eight_devices(request):
     """In a process of its own, since devices are counted when JAX starts."""
+    flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         "tests/support/eight_devices.py", "-k", which, "--durations=5",
+         "tests/support/eight_devices.py",
          "--tier", request.config.getoption("--tier")],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
@@ -54,7 +53,6 @@ assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(restore
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=QUICKLY,
     )
     assert done.returncode == 0, done.stderr
 
@@ -68,7 +66,6 @@ def start(*args):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=QUICKLY,
     )
 
 
@@ -84,7 +81,7 @@ def finish(processes):
     return [out for out, _ in outs]
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Over a real network, if only that of one machine."""
     with socket.socket() as free:
@@ -137,7 +134,6 @@ def test_scaling_is_measured():
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=QUICKLY,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\| network \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", done.stdout, re.M)

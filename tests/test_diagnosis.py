@@ -177,7 +177,13 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+# These take seconds each.
+LONG = ("gradients vanish", "gradients explode", "input too great", "ternary thresholds too high")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.nightly if n in LONG else ()) for n in CASES]
+)
 def test_advice_helps(name):
     layers, xs, index, level, words = CASES[name]
     path = f"cell/layers_{index}"
@@ -515,7 +521,13 @@ RAW = {  # inverses of the constraints
 }
 
 
-@pytest.mark.parametrize("layer", [snn.LIB, snn.RLITS, snn.DSLIT])
+NIGHTLY = pytest.mark.nightly
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [snn.RLITS, pytest.param(snn.LIB, marks=NIGHTLY), pytest.param(snn.DSLIT, marks=NIGHTLY)],
+)
 def test_no_advice_contradicts_another(layer):
     """Of random networks, which all run one program."""
     draw = np.random.default_rng(1)

@@ -11,7 +11,7 @@ import reference
 from tracetorch_jax import snn, spikes
 from tracetorch_jax.snn import flex
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 FAMILIES = pytest.mark.parametrize("family", [snn, flex], ids=["snn", "flex"])
 N = 3
 
@@ -46,7 +46,7 @@ def bad_values(parameter, constraint):
 
 
 @FAMILIES
-@EVERY_LAYER
+@EACH_LAYER
 def test_every_parameter_refuses_bad_values(name, family):
     layer = getattr(family, name)
     for parameter, constraint in parameters(name).items():
@@ -65,7 +65,7 @@ def test_every_parameter_refuses_bad_values(name, family):
 
 
 @FAMILIES
-@EVERY_LAYER
+@pytest.mark.parametrize("name", reference.EVERY)
 def test_constructors_refuse_unknown_and_positional_arguments(name, family):
     layer = getattr(family, name)
     with pytest.raises(TypeError, match="takes only `num_neurons` by position"):
@@ -90,7 +90,7 @@ def test_constructors_refuse_unknown_and_positional_arguments(name, family):
 
 
 @FAMILIES
-@EVERY_LAYER
+@EACH_LAYER
 def test_constructors_refuse_other_bad_arguments(name, family):
     layer = getattr(family, name)
     for value, error in ((0, ValueError), (-2, ValueError), (2.0, TypeError), ("3", TypeError),
@@ -121,7 +121,7 @@ def test_constructors_refuse_other_bad_arguments(name, family):
 
 
 @FAMILIES
-@EVERY_LAYER
+@EACH_LAYER
 def test_inputs_and_carries_that_do_not_fit(name, family):
     layer = getattr(family, name)(N)
     label = type(layer).__name__
@@ -177,7 +177,7 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
         step(tuple(carry.values()), x)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_checkpoints_of_another_size_are_refused(name):
     variables = snn.ALL_LAYERS[name](4).init(jax.random.key(0), None, jnp.ones((2, 4)))
     import flax
@@ -186,7 +186,7 @@ def test_checkpoints_of_another_size_are_refused(name):
         snn.ALL_LAYERS[name](N).apply(variables, None, jnp.ones((2, N)))
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_initializers_outside_the_domain_are_refused(name):
     for parameter, constraint in parameters(name).items():
         if constraint.name == "none":

@@ -1,6 +1,5 @@
 """Every example as a user runs it, on tiny data."""
 
-import os
 import pathlib
 import re
 import runpy
@@ -26,16 +25,12 @@ NAMES = sorted({command.split()[0] for command in RESULTS})
 EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
 
 
-QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as in conftest.py
-
-
 def run(name, *args):
     return subprocess.run(
         [sys.executable, str(EXAMPLES / f"{name}.py"), *args],
         capture_output=True,
         text=True,
         cwd=EXAMPLES.parent,
-        env=QUICKLY,
     )
 
 

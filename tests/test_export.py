@@ -1,7 +1,6 @@
 """Programs that run without the model's code and give what the model gives, bit for bit."""
 
 import concurrent.futures
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from tracetorch_jax import export, functional, snn, spikes
 
 KEY = jax.random.key(0)
 N = 4
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 
 
 def start(model, xs, rngs=KEY):
@@ -47,7 +46,7 @@ def saved(path, program):
     return export.load(export.save(path, program))
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_every_layer_for_every_device_any_batch_and_any_length(name, tmp_path):
     model = snn.Unroll(snn.ALL_LAYERS[name](N), return_carry=True)
     variables = start(model, sequences(1, 1, N))
@@ -219,7 +218,6 @@ def test_without_the_code(tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     assert out.stdout == "equal\n", out.stderr
 

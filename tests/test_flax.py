@@ -21,11 +21,11 @@ from jax.sharding import PartitionSpec as P
 from tracetorch_jax import functional, initializers, snn, spikes
 from tracetorch_jax.snn import flex
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_transformations(name):
     """vmap over sequences, nn.remat, nn.scan, nn.vmap and eval_shape give what the layer gives."""
     layer, variables = reference.scrambled(name)
@@ -58,7 +58,7 @@ def test_transformations(name):
     assert "raw_" in layer.tabulate(KEY, None, xs[:, 0], console_kwargs={"width": 200})
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_a_population_of_parameters(name):
     """nn.vmap makes independent layers; jax.vmap runs stacked parameters."""
     layer = snn.ALL_LAYERS[name]
@@ -74,7 +74,7 @@ def test_a_population_of_parameters(name):
     np.testing.assert_allclose(ys, stacked, atol=1e-6)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_layers_are_values(name):
     """Hashable and equal by value whatever they were given; usable as static arguments."""
     parameter = next(iter(snn.ALL_LAYERS[name](3).spec.parameters))
@@ -134,7 +134,7 @@ def test_equal_things_have_equal_hashes_in_every_process(tmp_path):
         assert one == two and hash(one) == hash(two), one
 
 
-@EVERY_LAYER
+@pytest.mark.parametrize("name", reference.FEW)
 def test_initial_values_and_ranks(name):
     """Floats are filled to the rank, arrays bring theirs, initializers get shape and key."""
     names = snn.ALL_LAYERS[name](3).spec.parameters
@@ -164,7 +164,7 @@ def test_initial_values_and_ranks(name):
     assert (raw[0] == raw[1]).all() and (raw[0] != raw[2]).all()
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_constants_are_out_of_sight_of_the_optimiser(name):
     """A non-learnable parameter is not in `params`; the others still train as before."""
     names = list(snn.ALL_LAYERS[name](3).spec.parameters)
@@ -188,7 +188,7 @@ def test_constants_are_out_of_sight_of_the_optimiser(name):
     reference.assert_trees_close(everything, values, 1e-6)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_constant_decays_may_be_exactly_0_or_1(name):
     names = snn.ALL_LAYERS[name](3).spec.parameters
     decays = [p for p, constraint in names.items() if constraint.name == "sigmoid"]
@@ -208,7 +208,7 @@ def test_an_integrator_without_leak_sums():
     assert ys[0, :, 0].tolist() == [1, 2, 3, 4, 5]
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_partitioning_metadata_stays_around_raw_parameters(name):
     parameter = next(iter(snn.ALL_LAYERS[name](3).spec.parameters))
     boxed = nn.with_partitioning(jax.nn.initializers.constant(0.4), ("model",))
@@ -256,7 +256,7 @@ def readout(hidden):
 
 
 @pytest.mark.slow
-@EVERY_LAYER
+@pytest.mark.parametrize("name", reference.FEW)
 def test_training_a_users_model_with_optax(name):
     model = Classifier(snn.ALL_LAYERS[name](3), train=True)
     xs = reference.inputs(8, 6, 5) * 4
@@ -287,7 +287,7 @@ def test_training_a_users_model_with_optax(name):
         assert (float(jnp.abs(g).sum()) > 0) or idle or "gamma" in str(path), path
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_checkpoints_round_trip(name):
     layer, variables = reference.scrambled(name)
     carry, _ = layer.apply(variables, None, reference.inputs(2, 3))

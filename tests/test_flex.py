@@ -13,7 +13,7 @@ from tracetorch_jax.snn import flex
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
 
-@pytest.mark.parametrize("name", reference.EVERY)
+@pytest.mark.parametrize("name", reference.EACH)
 def test_compiles_from_the_named_layers_program(name):
     """What XLA gets of sequence and gradient is equal to the letter, whatever options are set."""
     kwargs = {"dim": -2}

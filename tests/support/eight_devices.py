@@ -25,6 +25,7 @@ LENGTHS = jnp.array([5, 0, 3, 2, 5, 1, 4, 5])
 # Automatic axes take the same program, without its types: fewer layers tell the same.
 ON_BOTH = ("LI", "LIB", "SLIT", "DRLIB", "DSRLITS")
 KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
+BOTH = ["explicit", pytest.param("auto", marks=pytest.mark.nightly)]
 
 
 def mesh_of(kind, sizes=(4, 2), names=("data", "model")):
@@ -61,7 +62,7 @@ def test_there_are_eight_devices_and_axes_are_explicit_by_default():
     assert mesh.axis_types == (AxisType.Explicit,) * 2
 
 
-@pytest.mark.parametrize("layer", reference.EACH)
+@pytest.mark.parametrize("layer", reference.FEW)
 def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer):
     """Batch over data, neurons over model; and one reduction for each parameter."""
     cell, variables = reference.scrambled(layer, N)
@@ -194,7 +195,7 @@ def test_stacks_stay_split(name, kind):
     reference.assert_trees_close(got, want, 1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BOTH)
 def test_convolutions_stay_split(kind):
     model = snn.Unroll(
         snn.Sequential([nn.Conv(3, (3, 3)), snn.LIB(3), nn.ConvTranspose(2, (2, 2)), snn.LI(2)])

@@ -32,6 +32,7 @@ def each(layers, others=pytest.mark.nightly):
     return [pytest.param(name, marks=marks.get(name, others)) for name in layers]
 
 
+# Three in every tier, all in the last: where a program takes seconds to compile.
 FEW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.nightly) for n in LAYERS]
 EACH = each(LAYERS)  # for what knows steps rather than names
 EVERY = each(LAYERS, pytest.mark.slow)  # where the layer itself is the subject: all from `test` on

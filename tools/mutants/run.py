@@ -60,7 +60,7 @@ def together(folder: pathlib.Path, patches: list[pathlib.Path], options: list[st
 
 def pytest(folder: pathlib.Path, options: list[str]) -> list[str]:
     """The tests that fail."""
-    # Tests that run processes hand the path on to them.
+    # Processes that tests start inherit the path.
     env = os.environ | {"PYTHONPATH": str(folder)}
     found = "import importlib.util as u; print(u.find_spec('tracetorch_jax').origin)"
     where = run(folder, [sys.executable, "-c", found], env).stdout

@@ -255,8 +255,9 @@ def fire(
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
     # With P(u) the probability of a spike, both signs fire if draw < P(mem - pos_threshold) and
-    # 1 - draw < P(-mem - neg_threshold). For every surrogate in `spikes`, P rises and P(-u) is
-    # 1 - P(u). As thresholds are positive, the two P add up to at most 1, so this never happens.
+    # 1 - draw < P(-mem - neg_threshold). If both sides have one surrogate of `spikes`, P rises
+    # and P(-u) is 1 - P(u). As thresholds are positive, the two P add up to at most 1, and this
+    # never happens. Two surrogates may both fire.
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = _sides(spike)
     outs, resets, distances = [], [], []
