@@ -23,9 +23,10 @@ def test_as_users_compile(files, request):
     """XLA reads its flags once in a process, and the suite has some to compile quickly."""
     environment = os.environ | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "").replace(FLAGS, "")}
     environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    tier = request.config.getoption("--tier")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         "--optimised", "--tier", request.config.getoption("--tier"), *(HERE / name for name in files)],
+         "--optimised", "--tier", tier, *(HERE / name for name in files)],
         capture_output=True,
         text=True,
         cwd=HERE.parent,

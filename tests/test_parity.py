@@ -9,6 +9,11 @@ import reference
 from tracetorch_jax import snn
 from tracetorch_jax.functional.equations import equations
 
+OPTIMISED = [
+    pytest.param(n, marks=() if n in ("LI", "SLITS") else pytest.mark.nightly)
+    for n in reference.LAYERS
+]
+
 
 def check(cases, dtype, *ways):
     """Cases in each of the ways to run them."""
@@ -57,15 +62,7 @@ def test_matches_tracetorch_in_float32(layer):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "layer",
-    ["LI", "SLITS"]
-    + [
-        pytest.param(n, marks=pytest.mark.nightly)
-        for n in reference.LAYERS
-        if n not in ("LI", "SLITS")
-    ],
-)
+@pytest.mark.parametrize("layer", OPTIMISED)
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer):
     check(reference.cases(layer), "float32", "unroll")
 
