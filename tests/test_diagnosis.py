@@ -371,6 +371,18 @@ class TestNotFinite:
             assert f"The first is at `xs[{first[0]}, {first[1]}]`" in said
             assert "seq_lengths" not in said
 
+    def test_where_it_is_without_a_batch_and_within_lengths(self):
+        model, xs = snn.Unroll(snn.LI(8)), np.array(XS)
+        variables = model.init(KEY, XS)
+        xs[2, 5:] = np.nan  # padding, if the length of the third is 5
+        xs[3, 2, 0] = np.nan
+        (said,) = tt.diagnose(model, variables, xs[3]).problems
+        assert "The first is at `xs[2]`" in said
+        lengths = np.full(len(XS), XS.shape[1])
+        lengths[2] = 5
+        (said,) = tt.diagnose(model, variables, xs, seq_lengths=lengths).problems
+        assert said.startswith("1 of ") and "The first is at `xs[3, 2]`" in said
+
     def test_padding_of_nan(self):
         """Following the advice gives the diagnosis of the sequences without their padding."""
         lengths = np.full(len(XS), XS.shape[1])

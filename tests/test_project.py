@@ -4,6 +4,7 @@ import itertools
 import pathlib
 import re
 import shlex
+import subprocess
 import tomllib
 
 import pytest
@@ -92,3 +93,14 @@ def test_the_address_stands_in_one_place():
     for path in paths:
         if path.suffix in text and path.name != "pyproject.toml" and path.is_file():
             assert not any(host in path.read_text() for host in hosts), path
+
+
+MUTANTS = sorted((ROOT / "tools" / "mutants").glob("*.patch"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
+def test_mutants_apply_and_name_tests_that_exist():
+    for path in MUTANTS:
+        subprocess.run(["git", "apply", "--check", path], cwd=ROOT, check=True)
+        (line,) = (s for s in path.read_text().splitlines() if s.startswith("Tests: "))
+        assert all((ROOT / name.partition("::")[0]).is_file() for name in line.split()[1:]), path

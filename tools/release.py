@@ -1,5 +1,6 @@
 """What a release uploads, built and checked: `make release`. Nothing is uploaded or tagged."""
 
+import os
 import pathlib
 import re
 import shlex
@@ -124,6 +125,8 @@ def main():
         raise ValueError("commit these first, or remove them:\n" + "\n".join(changed))
     version, date = agreed(VERSIONS), agreed(DATES)
     check_changelog((ROOT / "CHANGELOG.md").read_text())
+    if os.environ.get("PUBLISH") == "true" and PLACEHOLDER in (ROOT / "pyproject.toml").read_text():
+        raise ValueError("[project.urls] of pyproject.toml has a placeholder for the address")
     tag = f"v{version}"
     here = git("tag", "--list", "v*", "--points-at", "HEAD")
     check_tag(tag, git("tag", "--list", "v*"), here)
