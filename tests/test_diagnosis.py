@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference
 
 import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes
@@ -533,13 +534,7 @@ RAW = {  # inverses of the constraints
 }
 
 
-NIGHTLY = pytest.mark.nightly
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [snn.RLITS, pytest.param(snn.LIB, marks=NIGHTLY), pytest.param(snn.DSLIT, marks=NIGHTLY)],
-)
+@pytest.mark.parametrize("layer", reference.first([snn.RLITS, snn.LIB, snn.DSLIT]))
 def test_no_advice_contradicts_another(layer):
     """Of random networks, which all run one program."""
     draw = np.random.default_rng(1)

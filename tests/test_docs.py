@@ -58,7 +58,13 @@ def imported(text: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SESSIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.nightly if n.startswith(("how-to", "coming")) else ())
+        for n in SESSIONS
+    ],
+)
 def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each session by itself; those with a peer where it is installed."""
     missing = {

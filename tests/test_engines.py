@@ -113,7 +113,7 @@ class TestTimeInBlocks:
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 class TestFused:
     def test_it_is_one_kernel_in_each_direction(self):
-        cell, variables = reference.scrambled("DSRLITS")
+        cell, variables = reference.scrambled("SLITS")
         xs = jnp.ones((20, 2, 3))
         run = gradient(cell, engine="fused")
         for platform in ("cuda", "tpu"):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+import reference
 from reference import assert_close, under
 from torch_vectors import (
     BIASED,
@@ -24,6 +25,7 @@ from torch_vectors import (
 
 from tracetorch_jax import functional, interop, snn, spikes
 
+ENDS = ("0.12.0", "0.19.2")
 FEW = ("LIB", "SRLIT", "DSRLITS")
 # Releases of which nothing but the spike function is their own.
 SAMPLED = {"0.13.1": ("LIB", "SLIB", "DLIT", "DSRLITS"), "0.18.2": FEW}
@@ -38,7 +40,7 @@ def run(spec, spike, values, carry, xs, weights):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", reference.first([*ENDS, *sorted({*RELEASES} - {*ENDS})], 2))
 def test_every_layer_of_a_release(release, trials):
     """Outputs and gradients from its state dict are those of the layer that it was taken from."""
     cases = [case for case in torch_cases(release).values() if "layer" in case.info]

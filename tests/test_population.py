@@ -26,7 +26,7 @@ def member(population, i):
     return jax.tree.map(lambda leaf: leaf[i], population)
 
 
-@pytest.mark.parametrize("layer", ["LIB", "DSRLITS"])
+@pytest.mark.parametrize("layer", reference.first(["DSRLITS", "LIB"]))
 def test_a_member_is_trained_as_if_it_were_alone(layer):
     model = stack(snn.ALL_LAYERS[layer])
     optimiser = optax.inject_hyperparams(optax.adam)(learning_rate=0.0)

@@ -32,6 +32,14 @@ def each(layers, others=pytest.mark.nightly):
     return [pytest.param(name, marks=marks.get(name, others)) for name in layers]
 
 
+def first(values, number=1):
+    """Values as parameters: some in every tier, the others in the last."""
+    return [
+        pytest.param(value, marks=() if i < number else pytest.mark.nightly)
+        for i, value in enumerate(values)
+    ]
+
+
 # Three in every tier, all in the last: where a program takes seconds to compile.
 FEW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.nightly) for n in LAYERS]
 EACH = each(LAYERS)  # for what knows steps rather than names
