@@ -179,7 +179,10 @@ CASES = {
 
 
 # These take seconds each.
-LONG = ("gradients vanish", "gradients explode", "input too great", "ternary thresholds too high")
+LONG = (
+    "gradients vanish", "gradients explode", "input too great", "ternary thresholds too high",
+    "driven below 0", "synapses too slow", "values too great",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def prepared(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", reference.first(MODELS, 6))
 def test_whatever_a_model_holds(name, tmp_path):
     model, variables, shape, options, xs, given = prepared(name)
     with jax.numpy_dtype_promotion("standard"):

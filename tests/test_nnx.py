@@ -41,7 +41,7 @@ def weighted(run, inputs):
 
 @pytest.mark.parametrize(
     ("name", "lengths"),
-    [pytest.param(*each.values, None, marks=each.marks) for each in reference.EACH]
+    [pytest.param(*each.values, None, marks=each.marks) for each in reference.FEW]
     + [(name, (4, 2)) for name in ("LI", "SLIB", "DSRLITS")],
 )
 def test_bit_equal_to_linen(name, lengths):

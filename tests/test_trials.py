@@ -419,8 +419,8 @@ def check_gradients(case, given, weights, gradients, rng):
         assert error <= 1e-9, f"gradient of {jax.tree_util.keystr(path)}: error {error:.3g}"
 
 
-# A quarter of the usual number for each way: with few examples Hypothesis makes all of them anew.
-FEW = settings(max_examples=settings().max_examples // 4)
+# A fifth of the usual number for each way: with few examples Hypothesis makes all of them anew.
+FEW = settings(max_examples=settings().max_examples // 5)
 
 
 @pytest.mark.parametrize("way", [*JITTED, *EAGER])
