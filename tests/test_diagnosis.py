@@ -306,6 +306,14 @@ def test_small_thresholds_and_single_steps():
         assert ("keeps next to nothing" in report.advice) == said
 
 
+def test_a_threshold_is_set_below_what_the_membrane_reaches():
+    model, xs = snn.Unroll(snn.LIB(8, threshold=20.0, beta=0.05)), 0.3 * jnp.asarray(XS)
+    (said,) = tt.diagnose(model, model.init(KEY, xs), xs).layers[0].problems
+    found = re.search(r"reaches at most (\S+) thresholds. Set `threshold=(\S+)`", said)
+    reached, threshold = map(float, found.groups())
+    assert threshold < 20 * reached < 1
+
+
 def test_lengths_by_name_and_by_position():
     model, lengths = snn.Unroll(snn.LIT(8, pos_threshold=0.3)), jnp.arange(48) % 7
     variables = model.init(KEY, XS)
