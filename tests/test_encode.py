@@ -249,6 +249,7 @@ class TestEvents:
             later = encode.frames(times + 100, channels, signs, start=100.0, **SIZE)
             np.testing.assert_array_equal(later, want)
 
+    @pytest.mark.slow
     def test_a_padded_batch_is_its_recordings(self):
         recordings = list(self.recordings())
         events = encode.pad_events(recordings)

@@ -120,6 +120,7 @@ def test_constructors_refuse_other_bad_arguments(name, family):
             layer(N, zero_split="quarter")
 
 
+@pytest.mark.slow
 @FAMILIES
 @EACH_LAYER
 def test_inputs_and_carries_that_do_not_fit(name, family):

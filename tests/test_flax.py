@@ -25,6 +25,7 @@ EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @EACH_LAYER
 def test_transformations(name):
     """vmap over sequences, nn.remat, nn.scan, nn.vmap and eval_shape give what the layer gives."""
@@ -115,6 +116,7 @@ def hashable_things():
         yield [*layers, snn.Sequential(layers), snn.Unroll(layers[0]), *steps, *weight, spike]
 
 
+@pytest.mark.slow
 def test_equal_things_have_equal_hashes_in_every_process(tmp_path):
     first, second = hashable_things()
     for one, two in zip(first, second, strict=True):
@@ -134,6 +136,7 @@ def test_equal_things_have_equal_hashes_in_every_process(tmp_path):
         assert one == two and hash(one) == hash(two), one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", reference.FEW)
 def test_initial_values_and_ranks(name):
     """Floats are filled to the rank, arrays bring theirs, initializers get shape and key."""

@@ -145,6 +145,7 @@ def test_recurrent_trace_lags_one_step(name):
     assert any(np.abs(o).any() for o in outs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", reference.EACH)
 def test_gradients_are_those_of_finite_differences(name, x64):
     """With spikes that are smooth, the whole sequence is, wherever no sign is split at 0."""

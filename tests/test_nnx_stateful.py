@@ -156,6 +156,7 @@ def test_detach_reaches_every_layer():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_states_are_not_trained_and_go_on_through_gradients():
     model, x = Model(), 5 * reference.inputs(2, 3)
 

@@ -40,6 +40,7 @@ def by_chunks(layer, variables, xs):
     return carry, jnp.concatenate([first, rest], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", reference.FEW)
 def test_every_way_over_a_sequence_agrees(name):
     """Values and gradients: steps, Unroll with each option, nn.RNN, and chunks."""
