@@ -81,7 +81,7 @@ def finish(processes):
     return [out for out, _ in outs]
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Over a real network, if only that of one machine."""
     with socket.socket() as free:

@@ -29,7 +29,7 @@ def test_matches_tracetorch_in_float64(layer, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.FEW)
+@pytest.mark.parametrize("layer", reference.LAYERS)
 def test_matches_tracetorch_on_other_axes_ranks_and_surrogates(layer, x64):
     others = {case.name for case in reference.one_program(layer)}
     check([c for c in reference.cases(layer) if c.name not in others], "float64", "unroll")
