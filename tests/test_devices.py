@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import inner
 import jax
 import jax.numpy as jnp
 import pages
@@ -24,18 +25,9 @@ SLOWEST = 600  # seconds after which a process hangs; it takes about ten
 @pytest.mark.slow
 def test_on_eight_devices(request):
     """In a process of its own, since devices are counted when JAX starts."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         "tests/support/eight_devices.py",
-         "--tier", request.config.getoption("--tier")],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    tier = request.config.getoption("--tier")
+    inner.run(tier, "tests/support/eight_devices.py", XLA_FLAGS=flags)
 
 
 @pytest.mark.nightly

@@ -179,15 +179,13 @@ CASES = {
 
 
 # These take seconds each.
-LONG = (
+LONG = {
     "gradients vanish", "gradients explode", "input too great", "ternary thresholds too high",
     "driven below 0", "synapses too slow", "values too great",
-)  # fmt: skip
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.nightly if n in LONG else ()) for n in CASES]
-)
+@pytest.mark.parametrize("name", reference.some(CASES, CASES.keys() - LONG))
 def test_advice_helps(name):
     layers, xs, index, level, words = CASES[name]
     path = f"cell/layers_{index}"

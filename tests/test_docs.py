@@ -11,6 +11,7 @@ import tomllib
 import jax
 import matplotlib.pyplot as plt
 import pytest
+import reference
 from generate import family
 from generate import pages as copies
 from generate.sessions import Block, Mark, code, run, sessions
@@ -60,10 +61,7 @@ def imported(text: str) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=pytest.mark.nightly if n.startswith(("how-to", "coming")) else ())
-        for n in SESSIONS
-    ],
+    reference.some(SESSIONS, [n for n in SESSIONS if not n.startswith(("how-to", "coming"))]),
 )
 def test_documented_code_runs(name, tmp_path, monkeypatch):
     """Each session by itself; those with a peer where it is installed."""

@@ -50,9 +50,7 @@ def test_parallel_matches_tracetorch(layer, x64):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "layer", ["SLITS", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("LI", "DSRLIT"))]
-)
+@pytest.mark.parametrize("layer", reference.first(["SLITS", "LI", "DSRLIT"]))
 def test_fused_and_scan_emit_the_same_spikes(layer):
     cell, variables = reference.scrambled(layer)
     xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])

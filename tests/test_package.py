@@ -12,6 +12,7 @@ import tomllib
 import flax
 import jax
 import pytest
+import reference
 
 import tracetorch_jax
 from tracetorch_jax import snn
@@ -136,7 +137,7 @@ def test_readme_names_every_layer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["image", pytest.param("rows", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("mode", reference.first(["image", "rows"]))
 def test_the_example_runs(mode, tmp_path):
     out = run(
         str(ROOT / "examples" / "digits.py"), "--smoke", "--mode", mode, "--out", str(tmp_path)

@@ -9,11 +9,6 @@ import reference
 from tracetorch_jax import snn
 from tracetorch_jax.functional.equations import equations
 
-OPTIMISED = [
-    pytest.param(n, marks=() if n in ("LI", "SLITS") else pytest.mark.nightly)
-    for n in reference.LAYERS
-]
-
 
 def check(cases, dtype, *ways):
     """Cases in each of the ways to run them."""
@@ -62,7 +57,7 @@ def test_matches_tracetorch_in_float32(layer):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", OPTIMISED)
+@pytest.mark.parametrize("layer", reference.some(reference.LAYERS, ("LI", "SLITS")))
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer):
     check(reference.cases(layer), "float32", "unroll")
 

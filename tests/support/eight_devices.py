@@ -25,7 +25,7 @@ LENGTHS = jnp.array([5, 0, 3, 2, 5, 1, 4, 5])
 # Automatic axes take the same program, without its types: fewer layers tell the same.
 ON_BOTH = ("LI", "LIB", "SLIT", "DRLIB", "DSRLITS")
 KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
-BOTH = ["explicit", pytest.param("auto", marks=pytest.mark.nightly)]
+BOTH = reference.first(KINDS)
 
 
 def mesh_of(kind, sizes=(4, 2), names=("data", "model")):

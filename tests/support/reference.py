@@ -32,16 +32,18 @@ def each(layers, others=pytest.mark.nightly):
     return [pytest.param(name, marks=marks.get(name, others)) for name in layers]
 
 
+def some(values, kept):
+    """Values as parameters: those that are kept in every tier, the others in the last."""
+    return [pytest.param(v, marks=() if v in kept else pytest.mark.nightly) for v in values]
+
+
 def first(values, number=1):
-    """Values as parameters: some in every tier, the others in the last."""
-    return [
-        pytest.param(value, marks=() if i < number else pytest.mark.nightly)
-        for i, value in enumerate(values)
-    ]
+    """Values as parameters: the first of them in every tier, the others in the last."""
+    return some(values, list(values)[:number])
 
 
 # Three in every tier, all in the last: where a program takes seconds to compile.
-FEW = [pytest.param(n, marks=() if n in QUICK else pytest.mark.nightly) for n in LAYERS]
+FEW = some(LAYERS, QUICK)
 EACH = each(LAYERS)  # for what knows steps rather than names
 EVERY = each(LAYERS, pytest.mark.slow)  # where the layer itself is the subject: all from `test` on
 
