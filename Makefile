@@ -46,19 +46,6 @@ test-oldest: $(OLDEST_VENV)/.installed
 test-newest: $(NEWEST_VENV)/.installed
 	$(NEWEST_VENV)/bin/python $(PYTEST)
 
-$(OLDEST_VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(OLDEST_VENV)
-	$(OLDEST_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST_VENV)/bin/python -m pip install --quiet --editable '.[test]' $$($(PYTHON) -c "import tomllib; \
-	print(*(need.replace('>=', '==') for need in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))")
-	touch $@
-
-$(NEWEST_VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(NEWEST_VENV)
-	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade --editable '.[test]'
-	touch $@
-
 # The site, in docs/_build/html; open index.html there.
 docs: $(VENV)/.installed
 	JAX_PLATFORMS=cpu $(VENV)/bin/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
@@ -72,21 +59,9 @@ test-browser: $(VENV)/.installed
 test-onnx: $(ONNX_VENV)/.installed
 	$(ONNX_VENV)/bin/python -m pytest tests/test_onnx.py
 
-$(ONNX_VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(ONNX_VENV)
-	$(ONNX_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]' 'pytest>=8.3'
-	touch $@
-
 # In an environment of its own, since nirtorch needs torch.
 test-nir: $(NIR_VENV)/.installed
 	$(NIR_VENV)/bin/python -m pytest tests/test_nir_torch.py
-
-$(NIR_VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(NIR_VENV)
-	$(NIR_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(NIR_VENV)/bin/python -m pip install --quiet --editable '.[nirtorch]' 'pytest>=8.3'
-	touch $@
 
 # In an environment of its own, since the peers need torch.
 PEERS = examples/benchmarks/requirements-torch.txt examples/benchmarks/requirements-torch-nodeps.txt
@@ -106,10 +81,18 @@ $(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
 release: $(RELEASE_VENV)/.installed
 	$(RELEASE_VENV)/bin/python tools/release.py
 
-$(RELEASE_VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(RELEASE_VENV)
-	$(RELEASE_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(RELEASE_VENV)/bin/python -m pip install --quiet --group release
+# Environments of their own, and what is installed into each.
+$(OLDEST_VENV)/.installed: NEEDS = --editable '.[test]' $$($(PYTHON) -c "import tomllib; \
+	print(*(need.replace('>=', '==') for need in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))")
+$(NEWEST_VENV)/.installed: NEEDS = --upgrade --editable '.[test]'
+$(ONNX_VENV)/.installed: NEEDS = --editable '.[onnx]' 'pytest>=8.3'
+$(NIR_VENV)/.installed: NEEDS = --editable '.[nirtorch]' 'pytest>=8.3'
+$(RELEASE_VENV)/.installed: NEEDS = --group release
+
+$(foreach venv,$(OLDEST_VENV) $(NEWEST_VENV) $(ONNX_VENV) $(NIR_VENV) $(RELEASE_VENV),$(venv)/.installed): pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet $(NEEDS)
 	touch $@
 
 $(VENV)/.installed: pyproject.toml

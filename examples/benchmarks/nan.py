@@ -74,12 +74,11 @@ def main():
         for what in kept:
             if kept[what].as_text() == bare[what].as_text():
                 sys.exit(f"error: {name} has one program for both sides, so nothing is compared")
-            pairs = [(kept[what], bare[what]), (bare[what], kept[what])]
-            ratios = []
-            for number in range(options.rounds):
-                order = pairs[number % 2]
-                took = {id(p): seconds(p, args, options.runs) for p in order}
-                ratios.append(took[id(kept[what])] / took[id(bare[what])])
+            sides, ratios = [("with", kept[what]), ("without", bare[what])], []
+            for _ in range(options.rounds):
+                took = {side: seconds(program, args, options.runs) for side, program in sides}
+                ratios.append(took["with"] / took["without"])
+                sides.reverse()
             low, median, high = np.percentile(ratios, (25, 50, 75))
             print(f"{name:8} {what:8}  with / without: {median:.3f}  ({low:.3f} to {high:.3f})")
 
