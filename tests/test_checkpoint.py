@@ -17,7 +17,8 @@ import writers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracetorch_jax import _files, checkpoint, snn
+from tracetorch_jax import checkpoint, snn
+from tracetorch_jax._shared import files as _files
 
 KEY = jax.random.key(0)
 

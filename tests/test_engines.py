@@ -14,8 +14,8 @@ from jax.sharding import AbstractMesh
 from jax.test_util import check_grads
 
 from tracetorch_jax import functional, snn
-from tracetorch_jax.functional import fused
-from tracetorch_jax.functional.linear import linear_recurrence
+from tracetorch_jax.functional.engines import fused
+from tracetorch_jax.functional.engines.parallel import linear_recurrence
 
 
 def gradient(layer, lengths=None, **options):

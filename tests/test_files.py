@@ -5,7 +5,7 @@ import pathlib
 import pytest
 import writers
 
-from tracetorch_jax import _files
+from tracetorch_jax._shared import files as _files
 
 WAYS = ("exchange", "rename")
 

@@ -13,6 +13,7 @@ import flax
 import jax
 import pytest
 import reference
+from generate import names
 
 import tracetorch_jax
 from tracetorch_jax import snn
@@ -157,3 +158,12 @@ def test_versions_are_what_is_declared():
     for module in (jax, flax):
         low = re.search(rf'"{module.__name__}>=([\d.]+)"', declared).group(1)
         assert numbers_of(module.__version__) >= numbers_of(low)
+
+
+def test_public_names_stay():
+    """Who takes a name away, or adds one, changes ``tests/data/public_names.txt`` as well."""
+    found = []
+    for path, thing in names.everywhere().items():
+        methods = names.methods(thing) if inspect.isclass(thing) else []
+        found += [path, *(f"{path}.{method}" for method in methods)]
+    assert sorted(found) == (ROOT / "tests/data/public_names.txt").read_text().split()

@@ -18,7 +18,7 @@ from flax import nnx as fnnx
 from scipy import integrate, special
 
 from tracetorch_jax import functional, nnx, snn, spikes
-from tracetorch_jax.functional import scan
+from tracetorch_jax.functional.engines import unroll as scan
 
 # Between them every pair of features.
 COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")

@@ -11,6 +11,7 @@ __all__ = [
     "checkpoint",
     "decode",
     "diagnose",
+    "diagnostics",
     "encode",
     "export",
     "functional",
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _ROOMS = (
     "checkpoint",
     "decode",
+    "diagnostics",
     "encode",
     "export",
     "initializers",
@@ -43,14 +45,14 @@ _ROOMS = (
     "sharding",
     "training",
 )
-_FUNCTIONS = {"diagnose": "diagnosis", "record": "recording"}
+_FUNCTIONS = ("diagnose", "record")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"tracetorch_jax.{name}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"tracetorch_jax.{_FUNCTIONS[name]}"), name)
+        return getattr(importlib.import_module("tracetorch_jax.diagnostics"), name)
     raise AttributeError(f"module 'tracetorch_jax' has no attribute {name!r}")
 
 

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._files import absolute, finish, plainly, replacing, workspace
-from tracetorch_jax._paths import leaves_by_name
+from tracetorch_jax._shared.files import absolute, finish, plainly, replacing, workspace
+from tracetorch_jax._shared.trees import leaves_by_name
 
 __all__ = ["read", "restore", "save"]
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import functional
-from tracetorch_jax._checks import check_number
+from tracetorch_jax._shared.checks import check_number
 
 __all__ = ["half_lives"]
 

@@ -19,7 +19,7 @@ import optax
 from jax.typing import ArrayLike
 
 from tracetorch_jax import decode as _decode
-from tracetorch_jax._axes import (
+from tracetorch_jax._shared.axes import (
     check_positive,
     check_values,
     known,
@@ -30,9 +30,9 @@ from tracetorch_jax._axes import (
     time_first,
     zero_padding,
 )
-from tracetorch_jax._checks import as_array, check_choice
-from tracetorch_jax._dtypes import as_given, countable
-from tracetorch_jax.functional.sequences import as_int32
+from tracetorch_jax._shared.checks import as_array, check_choice
+from tracetorch_jax._shared.dtypes import as_given, countable
+from tracetorch_jax.functional.engines.masks import as_int32
 
 __all__ = [
     "count_target",

@@ -13,9 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count, lengths_of, plain, steps_of, time_first, zero_padding
-from tracetorch_jax._checks import check_linen
-from tracetorch_jax._paths import path_name
+from tracetorch_jax._shared.axes import (
+    check_count,
+    lengths_of,
+    plain,
+    steps_of,
+    time_first,
+    zero_padding,
+)
+from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.trees import path_name
 
 __all__ = [
     "Operations",

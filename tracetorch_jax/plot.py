@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tracetorch_jax._axes import check_count, check_positive
-from tracetorch_jax._checks import as_array
+from tracetorch_jax._shared.axes import check_count, check_positive
+from tracetorch_jax._shared.checks import as_array
+from tracetorch_jax.diagnostics import Recording
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.recording import Recording
-from tracetorch_jax.training import kind_of
+from tracetorch_jax.training._labels import kind_of
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tracetorch_jax._paths import path_name
+from tracetorch_jax._shared.trees import path_name
 
 __all__ = ["partition_specs", "shard", "shardings"]
 

@@ -34,8 +34,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tracetorch_jax._checks import check_number, check_spike
-from tracetorch_jax._dtypes import wider
+from tracetorch_jax._shared.checks import check_number, check_spike
+from tracetorch_jax._shared.dtypes import wider
 
 __all__ = [
     "Spike",

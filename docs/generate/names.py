@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import tracetorch_jax
-from tracetorch_jax import diagnosis, nnx, recording, snn
+from tracetorch_jax import nnx, snn
 
 LAYERS = tuple(snn.ALL_LAYERS)
 # Prefixes, in the order in which tables of the layers have them.
@@ -17,8 +17,6 @@ FRONT_ENDS = ("snn", "nnx")
 INNER = {
     "snn.flex": snn.flex,
     "nnx.flex": nnx.flex,
-    "diagnosis": diagnosis,
-    "recording": recording,
 }
 
 

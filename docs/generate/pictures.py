@@ -50,7 +50,7 @@ def settings(name: str) -> dict[str, float]:
     return {k: v for k, v in SETTINGS.items() if k in snn.ALL_LAYERS[name](1).spec.parameters}
 
 
-def recording(name: str) -> tt.recording.Recording:
+def recording(name: str) -> tt.diagnostics.Recording:
     """What a layer of one neuron does with the test input."""
     model = snn.Unroll(snn.ALL_LAYERS[name](1, **settings(name)))
     xs = jnp.asarray(test_input())[None, :, None]

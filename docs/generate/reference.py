@@ -30,7 +30,7 @@ from generate.signatures import arguments, untyped
 _GROUPS = {
     "Models": ("snn", "nnx", "spikes", "initializers", "functional"),
     "Data in, answers out": ("encode", "decode"),
-    "Training": ("losses", "training", "metrics", "plot", "checkpoint", "sharding"),
+    "Training": ("losses", "training", "metrics", "diagnostics", "plot", "checkpoint", "sharding"),
     "Elsewhere": ("export", "interop"),
 }
 
@@ -86,14 +86,9 @@ def _index() -> str:
         raise ValueError(f"rooms that are in no group, or in one but not there: {listed ^ there}")
     text += ".. toctree::\n   :hidden:\n\n"
     text += "".join(f"   {room}\n" for room in sorted(listed)) + "\n"
-    inner = [room for room in INNER if "." not in room]
     text += _title("tracetorch_jax", "-") + _module("") + _examples("")
     text += _summary("", public(rooms()[""]))
     text += "".join(_entry("", rooms()[""], name) for name in public(rooms()[""]))
-    text += _title("What these give", "~")
-    for room in inner:
-        text += f".. py:module:: {full(room, '')}\n\n"
-        text += "".join(_entry(room, rooms()[room], name) for name in public(rooms()[room]))
     return text
 
 
@@ -122,6 +117,8 @@ def _module(room: str) -> str:
 def _examples(room: str) -> str:
     """The lines that a reader types before any example of the page."""
     lines = textwrap.indent(imports(room), "   ")
+    if not lines:
+        return ""
     return f"Examples on this page run after:\n\n.. code-block:: python\n\n{lines}\n"
 
 

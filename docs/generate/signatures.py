@@ -15,7 +15,7 @@ _ALIASES = {
     "Decoder": "str",
     "Engine": "str",
     "Flatten": "Mapping[str, Sequence[int] | None]",
-    "functional.scan.Engine": "str",
+    "functional.engines.unroll.Engine": "str",
     "Model": "nnx.Module",
     "Params": "Mapping[str, jax.Array]",
     "Reset": "str",

@@ -113,8 +113,8 @@ def leave(act):
 
 
 def of_files():
-    """`_files` without what else the package imports, so that starting is quick."""
-    spec = importlib.util.spec_from_file_location("files", ROOT / "tracetorch_jax" / "_files.py")
+    """`_shared.files` without what else the package imports, so that starting is quick."""
+    spec = importlib.util.spec_from_file_location("files", ROOT / "tracetorch_jax/_shared/files.py")
     files = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(files)
     return files
@@ -146,7 +146,8 @@ def single_files():
 def checkpoints():
     import numpy as np
 
-    from tracetorch_jax import _files, checkpoint
+    from tracetorch_jax import checkpoint
+    from tracetorch_jax._shared import files as _files
 
     checkpoint._orbax()  # imported before all start at once
 

@@ -14,10 +14,10 @@ from tracetorch_jax.functional.constraints import (
     time_constant_to_decay,
     timesteps_to_decay,
 )
-from tracetorch_jax.functional.scan import unroll
+from tracetorch_jax.functional.engines.layer_step import LayerStep
+from tracetorch_jax.functional.engines.unroll import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
 from tracetorch_jax.functional.steps import (
-    LayerStep,
     fire,
     membrane,
     recurrence,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._dtypes import asarray
+from tracetorch_jax._shared.dtypes import asarray
 
 
 def _floating(name: str, value: ArrayLike) -> jax.Array:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
 from tracetorch_jax.functional.traces import ZeroSplit
 

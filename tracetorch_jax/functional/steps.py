@@ -7,7 +7,6 @@ arrays of the shape of `x`. Branches are on static arguments only.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import spikes
-from tracetorch_jax._checks import check_spike
-from tracetorch_jax._dtypes import asarray, is_real, widen
-from tracetorch_jax.functional.linear import linear_recurrence
+from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax._shared.dtypes import asarray, is_real
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
@@ -28,7 +26,7 @@ State = dict[str, jax.Array]
 DEFAULT_SPIKE = spikes.atan(2.0)
 
 
-def _channels(x: jax.Array, dual: bool, zero_split: ZeroSplit) -> tuple[jax.Array, ...]:
+def channels(x: jax.Array, dual: bool, zero_split: ZeroSplit) -> tuple[jax.Array, ...]:
     return split(x, zero_split) if dual else (x,)
 
 
@@ -38,28 +36,19 @@ def _one_step(
     return update(decay, trace, x)
 
 
-def _all_steps(
-    update: Callable[..., jax.Array], decay: jax.Array, trace: jax.Array, x: jax.Array
-) -> jax.Array:
-    # Both updates, `ema` and `leak`, are decay * trace + added. What they give of a trace of 0 is
-    # `added`, so neither equation is written a second time here. `_align` gave a vector the rank
-    # of ``[T, ...]``, with a first axis of size 1.
-    added = update(decay, jnp.zeros_like(x), x)
-    return linear_recurrence(decay[0] if decay.ndim == x.ndim else decay, added, trace)
-
-
-def _advance(
+def advance(
     trace: Trace,
     names: tuple[str, str],
     params: Params,
     state: Mapping[str, jax.Array],
     x: tuple[jax.Array, ...],
     run: Callable[..., jax.Array] = _one_step,
+    leading: int = 0,
 ) -> tuple[State, jax.Array]:
     """Advance every channel of a trace; `names` are those of its decay and of its state."""
     decays, states = (channel_names(name, trace.dual) for name in names)
     for name, decay, value in zip(states, decays, x, strict=True):
-        _check_states(state, (name,), np.shape(value)[1 if run is _all_steps else 0 :])
+        _check_states(state, (name,), np.shape(value)[leading:])
         _check_params(params, (decay,), np.shape(value))
     new = {
         name: run(ema if averages else leak, params[decay], state[name], value)
@@ -135,7 +124,7 @@ def synapse(
         >>> functional.synapse({"alpha": 0.5}, {"syn": 2.0}, 4.0)
         ({'syn': 3.0}, 3.0)
     """
-    return _advance(trace, ("alpha", "syn"), params, state, _channels(x, trace.dual, zero_split))
+    return advance(trace, ("alpha", "syn"), params, state, channels(x, trace.dual, zero_split))
 
 
 def recurrence(
@@ -170,8 +159,8 @@ def recurrence(
         >>> functional.recurrence({"gamma": 0.75}, {"rec": 0.0}, 1.0)
         ({'rec': 0.25}, 0.25)
     """
-    x = _channels(out_tm1, trace.dual, zero_split)
-    return _advance(trace, ("gamma", "rec"), params, state, x)
+    x = channels(out_tm1, trace.dual, zero_split)
+    return advance(trace, ("gamma", "rec"), params, state, x)
 
 
 def membrane(
@@ -205,7 +194,7 @@ def membrane(
         >>> functional.membrane({"beta": 0.5}, {"mem": 2.0}, (1.0,))
         ({'mem': 2.0}, 2.0)
     """
-    return _advance(trace, ("beta", "mem"), params, state, delta)
+    return advance(trace, ("beta", "mem"), params, state, delta)
 
 
 def fire(
@@ -259,13 +248,13 @@ def fire(
     # and P(-u) is 1 - P(u). As thresholds are positive, the two P add up to at most 1, and this
     # never happens. Two surrogates may both fire.
     draws = (None, None) if draw is None else (draw, 1 - draw)
-    functions = _sides(spike)
+    functions = sides(spike)
     outs, resets, distances = [], [], []
-    sides = zip(
+    each_side = zip(
         (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
         strict=True,
     )  # fmt: skip
-    for sign, emission, threshold, scale, function, side_draw in sides:
+    for sign, emission, threshold, scale, function, side_draw in each_side:
         if emission is None:
             continue
         if emission == "passthrough":
@@ -310,10 +299,10 @@ def _signed_sum(terms: list[tuple[int, jax.Array]]) -> jax.Array:
 
 def is_stochastic(spike: Any) -> bool:
     """Whether a spike function, or one of a pair, needs random draws."""
-    return any(getattr(side, "stochastic", False) for side in _sides(spike))
+    return any(getattr(side, "stochastic", False) for side in sides(spike))
 
 
-def _sides(spike: Any) -> tuple[Any, Any]:
+def sides(spike: Any) -> tuple[Any, Any]:
     """A spike function for each side; one that is a NamedTuple is no pair."""
     return spike if type(spike) is tuple else (spike, spike)
 
@@ -359,32 +348,33 @@ def step(
         >>> state["mem"].tolist(), out.tolist()
         ([0.5, 0.5], [0.0, 1.0])
     """
-    for each in _sides(spike):
+    for each in sides(spike):
         check_spike("spike", each)
     x = asarray(x)
-    return _emit(spec, params, _integrate(spec, params, state, x), spike, key)
+    return emit(spec, params, integrate(spec, params, state, x), spike, key)
 
 
-def _integrate(
+def integrate(
     spec: Spec,
     params: Params,
     state: Mapping[str, jax.Array],
     x: jax.Array,
     run: Callable[..., jax.Array] = _one_step,
+    leading: int = 0,
 ) -> State:
     """The traces after they have taken in what reaches them, and before any reset."""
-    params = _align(params, x.ndim)
-    _check_states(state, spec.states, x.shape[1 if run is _all_steps else 0 :])
+    params = align(params, x.ndim)
+    _check_states(state, spec.states, x.shape[leading:])
     _check_params(params, spec.parameters, x.shape)
     halves = spec.zero_split
     new: State = {}
 
     drive = x
     if spec.synapse:
-        x_channels = _channels(x, spec.synapse.dual, halves)
-        syn, drive = _advance(spec.synapse, ("alpha", "syn"), params, state, x_channels, run)
+        names, parts = ("alpha", "syn"), channels(x, spec.synapse.dual, halves)
+        syn, drive = advance(spec.synapse, names, params, state, parts, run, leading)
         new |= syn
-    delta = _channels(drive, spec.membrane.dual, halves)
+    delta = channels(drive, spec.membrane.dual, halves)
 
     if spec.recurrence:
         rec, feedback = recurrence(
@@ -393,20 +383,20 @@ def _integrate(
         new |= rec
         delta = _add_feedback(spec, params, delta, feedback)
     if spec.bias:
-        parts = _channels(params["bias"], spec.membrane.dual, halves)
+        parts = channels(params["bias"], spec.membrane.dual, halves)
         delta = tuple(d + b for d, b in zip(delta, parts, strict=True))
 
-    mem, _ = _advance(spec.membrane, ("beta", "mem"), params, state, delta, run)
+    mem, _ = advance(spec.membrane, ("beta", "mem"), params, state, delta, run, leading)
     return new | mem
 
 
-def _emit(
+def emit(
     spec: Spec, params: Params, state: State, spike: Any, key: jax.Array | None
 ) -> tuple[State, jax.Array]:
     """The state after the reset, and the output."""
     mem = {name: state[name] for name in channel_names("mem", spec.membrane.dual)}
     out = sum_channels(mem.values())
-    params = _align(params, out.ndim)
+    params = align(params, out.ndim)
     if spec.emits:
         draw = None
         if spec.fires and is_stochastic(spike):
@@ -418,7 +408,7 @@ def _emit(
     return new, out
 
 
-def _align(params: Params, ndim: int) -> dict[str, jax.Array]:
+def align(params: Params, ndim: int) -> dict[str, jax.Array]:
     """Give vectors the rank of what they multiply; axes are counted from the end."""
 
     def align(value: Any) -> jax.Array:
@@ -435,7 +425,7 @@ def _add_feedback(
 ) -> tuple[jax.Array, ...]:
     """Add the weighted recurrent trace to each channel of what the membrane integrates."""
     by_sign = spec.membrane.dual or spec.rec_weight == "dual"
-    parts = _channels(rec, by_sign, spec.zero_split)
+    parts = channels(rec, by_sign, spec.zero_split)
     if spec.rec_weight:
         names = channel_names("rec_weight", spec.rec_weight == "dual")
         weights = [params[name] for name in names]
@@ -447,7 +437,7 @@ def _add_feedback(
 
 
 def _draw(spike: Any, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    if not all(map(is_stochastic, _sides(spike))):
+    if not all(map(is_stochastic, sides(spike))):
         raise ValueError(
             "`spike` must be stochastic for both signs or for neither, so that one draw decides "
             f"both; got {spike!r}."
@@ -455,118 +445,3 @@ def _draw(spike: Any, key: jax.Array | None, shape: tuple[int, ...]) -> jax.Arra
     if key is None:
         raise ValueError(f"`key` is needed to draw the spikes of {spike!r}; got None.")
     return jax.random.uniform(key, shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerStep:
-    """A layer's step as one hashable function, to hand to `unroll`.
-
-    Attributes:
-        spec: which features the layer has.
-        spike: spike function, or a pair.
-        dtype: what the step computes in, by default the type of the input.
-        out_dtype: type of the output, by default the one it is computed in.
-
-    Called with ``(params, state, x)``; if `spike` is stochastic, ``x`` is a pair of the input and
-    the step's PRNG key.
-
-    Raises:
-        TypeError: a spike function that may change without a change of its hash.
-
-    Example:
-        >>> layer = functional.LayerStep(functional.Spec())
-        >>> layer({"beta": jnp.array(0.5)}, {"mem": jnp.zeros(1)}, jnp.ones(1))[1].tolist()
-        [0.5]
-    """
-
-    spec: Spec
-    spike: Any = DEFAULT_SPIKE
-    dtype: Any = None
-    out_dtype: Any = None
-
-    def __post_init__(self) -> None:
-        for spike in _sides(self.spike):
-            check_spike("spike", spike)
-        for name in ("dtype", "out_dtype"):
-            if getattr(self, name) is not None:  # types that are equal also hash equal then
-                object.__setattr__(self, name, jnp.dtype(getattr(self, name)))
-
-    def __call__(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
-        """Advance by one step; see `step`.
-
-        Args:
-            params: constrained values by name; each broadcasts against the input.
-            state: states by name, each of the shape of the input.
-            x: input ``[..., N]``, or a pair of it and a PRNG key.
-
-        Returns:
-            The new state, and the output, of the shape of the input.
-
-        Raises:
-            KeyError: a parameter or state is missing.
-            ValueError: as `step` does.
-        """
-        return self._finish(params, self._begin(params, state, x), x)
-
-    @property
-    def stages(self) -> tuple[Any, ...]:
-        """The step in two parts: the traces before the reset; the reset and the output.
-
-        With a single state it is one part: there is too little to share for a cut to pay.
-        """
-        return (self,) if len(self.spec.states) == 1 else (self._begin, self._finish)
-
-    def ahead(
-        self, params: Params, state: State, xs: Any
-    ) -> tuple[State, LayerStep | None, Params, Any]:
-        """Advance the traces that depend on the input alone over all steps at once.
-
-        Args:
-            params: constrained values by name.
-            state: states before the first step.
-            xs: inputs ``[T, ...]``, or a pair of inputs and keys.
-
-        Returns:
-            States ``[T, ...]`` by name; the step that is left, or None; its parameters; and its
-            inputs, or where no step is left the outputs.
-
-        Raises:
-            ValueError: no trace depends on the input alone.
-        """
-        x, key = self._split(xs, rounded=True)
-        spec = self.spec
-        if not spec.fires and not spec.recurrence:
-            traces = _integrate(spec, params, state, x, _all_steps)
-            new, out = _emit(spec, params, traces, self.spike, key)
-            return new, None, params, self._cast(out)
-        if not spec.synapse:
-            raise ValueError(
-                "`engine` 'parallel' needs a trace that depends on the input alone, a synaptic one "
-                "or the membrane of a layer without spikes and recurrence; got a layer with the "
-                f"states {list(spec.states)}."
-            )
-        channels = _channels(x, spec.synapse.dual, spec.zero_split)
-        traces, drive = _advance(
-            spec.synapse, ("alpha", "syn"), _align(params, x.ndim), state, channels, _all_steps
-        )
-        rest = dataclasses.replace(self, spec=dataclasses.replace(spec, synapse=None))
-        params = {name: params[name] for name in rest.spec.parameters}
-        return traces, rest, params, drive if key is None else (drive, key)
-
-    def _begin(self, params: Params, state: State, x: Any) -> State:
-        return _integrate(self.spec, params, state, self._split(x)[0])
-
-    def _finish(self, params: Params, state: State, x: Any) -> tuple[State, jax.Array]:
-        new, out = _emit(self.spec, params, state, self.spike, self._split(x)[1])
-        return new, self._cast(out)
-
-    def _split(self, x: Any, rounded: bool = False) -> tuple[jax.Array, jax.Array | None]:
-        x, key = x if is_stochastic(self.spike) else (x, None)
-        x = jnp.asarray(x)
-        if self.dtype is not None:
-            # A step of a loop or a kernel reads what was rounded when it was stored.
-            x = widen(x, self.dtype) if rounded else x.astype(self.dtype)
-        return x, key
-
-    def _cast(self, out: jax.Array) -> jax.Array:
-        return out if self.out_dtype is None else out.astype(self.out_dtype)

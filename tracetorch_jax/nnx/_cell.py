@@ -8,14 +8,14 @@ from typing import Any, dataclass_transform
 import jax
 from flax import nnx
 
-from tracetorch_jax._cell import Carry, Cell, checked_init
-from tracetorch_jax._parameters import Parameter, freeze_value
+from tracetorch_jax._core.cell import AbstractCell, Carry, checked_init
+from tracetorch_jax._core.parameters import Parameter, freeze_value
 from tracetorch_jax.functional.steps import is_stochastic
 
 
 @dataclasses.dataclass(repr=False, eq=False)
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
-class TraceCell(Cell, nnx.RNNCellBase):
+class TraceCell(AbstractCell, nnx.RNNCellBase):
     """Base of all layers: one step of a trace layer as a Flax cell.
 
     A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each

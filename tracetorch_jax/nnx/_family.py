@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracetorch_jax._features import (
+from tracetorch_jax._core.features import (
     Binary,
     DualMembrane,
     DualRecurrence,

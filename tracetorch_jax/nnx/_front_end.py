@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from tracetorch_jax._stack import FrontEnd
+from tracetorch_jax._core.front_end import FrontEnd
 
 
 def _fresh_carry(cell: nnx.RNNCellBase, key: Any, input_shape: tuple[int, ...]) -> Any:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 
-from tracetorch_jax._paths import leaves_by_path, path_name
+from tracetorch_jax._shared.trees import leaves_by_path, path_name
 
 _COLLECTIONS: dict[type, str] = {nnx.Param: "params", nnx.BatchStat: "batch_stats"}
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from flax import nnx
 
-from tracetorch_jax._residual import Shortcut
-from tracetorch_jax._stack import Stack
+from tracetorch_jax._core.residual import AbstractResidual
+from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax.nnx._front_end import NNX
 
 
-class Sequential(Stack, nnx.RNNCellBase):
+class Sequential(AbstractSequential, nnx.RNNCellBase):
     """Cells, ordinary modules and functions, one after the other; itself a cell.
 
     Called as a cell, it takes one step through the whole stack: for streaming and for feedback.
@@ -85,7 +85,7 @@ class Sequential(Stack, nnx.RNNCellBase):
         return self.fresh_carries(key, input_shape)
 
 
-class Residual(Shortcut, Sequential):
+class Residual(AbstractResidual, Sequential):
     """A stack whose input goes past it, too: a residual connection, itself a cell.
 
         y = x + stack(x)                        merge="add"

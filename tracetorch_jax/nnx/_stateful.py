@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tracetorch_jax._cell import Cell
-from tracetorch_jax._checks import check_names
-from tracetorch_jax._dtypes import asarray
-from tracetorch_jax._paths import path_name
-from tracetorch_jax._stack import Stack
-from tracetorch_jax._unroll import check_cell
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._core.unroll import check_cell
+from tracetorch_jax._shared.checks import check_names
+from tracetorch_jax._shared.dtypes import asarray
+from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.nnx._front_end import NNX
 from tracetorch_jax.nnx._unroll import Unroll
 
@@ -90,7 +90,7 @@ class Stateful(nnx.Module):
         x = asarray(x)
         batch_shape = self._check_batch(x.shape)
         carry = self._current()
-        if carry is None and not isinstance(self.cell, (Cell, Stack)):
+        if carry is None and not isinstance(self.cell, (AbstractCell, AbstractSequential)):
             carry = NNX.fresh_carry(self.cell, None, x.shape)
         carry, y = self.cell(carry, x)
         self.set_carry(carry, batch_shape)
@@ -285,7 +285,7 @@ def _stateful_layers(model: nnx.Module) -> dict[str, Stateful]:
 
 def _check_carry(name: str, layer: Stateful, cell: Any, carry: Any) -> tuple[int, ...]:
     """The batch axes that a carry is for, if it fits its cell."""
-    if isinstance(cell, Stack):
+    if isinstance(cell, AbstractSequential):
         cells = cell.cells()
         _check_mapping(name, cell, carry, tuple(cells))
         parts = {
@@ -294,7 +294,7 @@ def _check_carry(name: str, layer: Stateful, cell: Any, carry: Any) -> tuple[int
         if len(set(parts.values())) > 1:
             raise ValueError(f"`{name}` must be for one batch; its batch axes are {parts}.")
         return next(iter(parts.values()), layer.batch_shape or ())
-    if isinstance(cell, Cell):
+    if isinstance(cell, AbstractCell):
         _check_mapping(name, cell, carry, cell.spec.states)
         shapes = {own: carry[own].shape for own in cell.spec.states}
         for own, shape in shapes.items():

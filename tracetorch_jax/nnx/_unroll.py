@@ -6,12 +6,12 @@ import dataclasses
 
 from flax import nnx
 
-from tracetorch_jax._unroll import OverTime
+from tracetorch_jax._core.unroll import AbstractUnroll
 from tracetorch_jax.nnx._front_end import NNX
 
 
 @dataclasses.dataclass(repr=False, eq=False)
-class Unroll(OverTime, nnx.Module):
+class Unroll(AbstractUnroll, nnx.Module):
     """A cell over time.
 
     Unlike in `flax.nnx.RNN`, the parameters of a trace layer are constrained once per sequence, a

@@ -8,11 +8,11 @@ import flax
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._cell import Carry, Cell, checked_init
+from tracetorch_jax._core.cell import AbstractCell, Carry, checked_init
 from tracetorch_jax.snn._front_end import bound, check_own
 
 
-class TraceCell(Cell, nn.RNNCellBase):
+class TraceCell(AbstractCell, nn.RNNCellBase):
     """Base of all layers: one step of a trace layer as a Flax cell.
 
     A subclass says what it is made of (`spec`), what it fires with (`spike_function`) and what each
@@ -33,9 +33,9 @@ class TraceCell(Cell, nn.RNNCellBase):
     """
 
     # Flax wraps the methods that it finds in the class itself.
-    parameters = bound(Cell.parameters)
-    __call__ = bound(Cell.__call__)
-    unroll = bound(Cell.unroll)
+    parameters = bound(AbstractCell.parameters)
+    __call__ = bound(AbstractCell.__call__)
+    unroll = bound(AbstractCell.unroll)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)

@@ -9,9 +9,10 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._checks import Method
-from tracetorch_jax._stack import FrontEnd, Stack
-from tracetorch_jax._unroll import OverTime
+from tracetorch_jax._core.front_end import FrontEnd
+from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._core.unroll import AbstractUnroll
+from tracetorch_jax._shared.checks import Method
 
 
 def bound(method: Method) -> Method:
@@ -20,7 +21,7 @@ def bound(method: Method) -> Method:
     @functools.wraps(method)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.scope is None:
-            over_time = isinstance(self, OverTime)
+            over_time = isinstance(self, AbstractUnroll)
             inputs = "xs" if over_time else "carry, x"
             zeros = "" if over_time else ", with None for a carry of zeros"
             raise TypeError(
@@ -28,7 +29,7 @@ def bound(method: Method) -> Method:
                 f"variables = model.init(key, {inputs}), then model.apply(variables, {inputs})"
                 f"{zeros}. Inside a module of flax.linen it is called as is."
             )
-        if isinstance(self, Stack):
+        if isinstance(self, AbstractSequential):
             check_own(
                 self,
                 [
@@ -37,7 +38,7 @@ def bound(method: Method) -> Method:
                     if isinstance(layer, nn.Module)
                 ],
             )
-        elif isinstance(self, OverTime):
+        elif isinstance(self, AbstractUnroll):
             params = self.variables.get("params", {})
             if any(name.startswith(("raw_", "layers_")) for name in params):
                 raise ValueError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tracetorch_jax._features import spec_of
-from tracetorch_jax._layer import Named, compose
+from tracetorch_jax._core.features import spec_of
+from tracetorch_jax._core.layer import AbstractLayer, compose
 from tracetorch_jax.snn._cell import TraceCell
 
 
-class Layer(Named, TraceCell):
+class Layer(AbstractLayer, TraceCell):
     """A layer whose features are its base classes."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tracetorch_jax._residual import Shortcut
+from tracetorch_jax._core.residual import AbstractResidual
 from tracetorch_jax.snn._front_end import bound
 from tracetorch_jax.snn._sequential import Sequential
 
 
-class Residual(Shortcut, Sequential):
+class Residual(AbstractResidual, Sequential):
     """A stack whose input goes past it, too: a residual connection, itself a cell.
 
         y = x + stack(x)                        merge="add"
@@ -38,5 +38,5 @@ class Residual(Shortcut, Sequential):
     """
 
     # Flax wraps what it finds in the class itself.
-    __call__ = bound(Shortcut.__call__)
-    unroll = bound(Shortcut.unroll)
+    __call__ = bound(AbstractResidual.__call__)
+    unroll = bound(AbstractResidual.unroll)

@@ -10,8 +10,8 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._checks import Method
-from tracetorch_jax._stack import Stack
+from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._shared.checks import Method
 from tracetorch_jax.snn._front_end import LINEN, bound
 
 
@@ -25,7 +25,7 @@ def _through(name: str, method: Method) -> Method:
     return cast(Method, call)
 
 
-class Sequential(Stack, nn.RNNCellBase):
+class Sequential(AbstractSequential, nn.RNNCellBase):
     """Cells, ordinary modules and functions, one after the other; itself a cell.
 
     Called as a cell, it takes one step through the whole stack: for streaming and for feedback.
@@ -72,11 +72,11 @@ class Sequential(Stack, nn.RNNCellBase):
 
     front_end = LINEN
     # Flax wraps what it finds in the class itself, and asks for a scope before anything else.
-    _step = nn.compact(Stack.__call__)
-    _unroll = nn.compact(Stack.unroll)
+    _step = nn.compact(AbstractSequential.__call__)
+    _unroll = nn.compact(AbstractSequential.unroll)
 
-    __call__ = nn.nowrap(bound(_through("_step", Stack.__call__)))
-    unroll = nn.nowrap(bound(_through("_unroll", Stack.unroll)))
+    __call__ = nn.nowrap(bound(_through("_step", AbstractSequential.__call__)))
+    unroll = nn.nowrap(bound(_through("_unroll", AbstractSequential.unroll)))
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from tracetorch_jax._unroll import OverTime
+from tracetorch_jax._core.unroll import AbstractUnroll
 from tracetorch_jax.snn._front_end import LINEN, bound
 
 
-class Unroll(OverTime, nn.Module):
+class Unroll(AbstractUnroll, nn.Module):
     """A cell over time.
 
     The parameters are those of the cell, under ``cell``, whatever the other arguments: checkpoints
@@ -44,7 +44,7 @@ class Unroll(OverTime, nn.Module):
     """
 
     front_end = LINEN
-    __call__ = bound(OverTime.__call__)  # Flax wraps what it finds in the class itself
+    __call__ = bound(AbstractUnroll.__call__)  # Flax wraps what it finds in the class itself
 
     def __post_init__(self) -> None:
         self.check_fields()

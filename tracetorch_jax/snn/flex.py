@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 
-from tracetorch_jax._flex import Configured, Decay, Threshold, Weight, counterpart
+from tracetorch_jax._core.leaky_integrator import (
+    AbstractLeakyIntegrator,
+    Decay,
+    Threshold,
+    Weight,
+    counterpart,
+)
 from tracetorch_jax.snn import _family
 from tracetorch_jax.snn._cell import TraceCell
 
 
-class LeakyIntegrator(Configured, TraceCell):
+class LeakyIntegrator(AbstractLeakyIntegrator, TraceCell):
     """A layer made of the features it is given.
 
     Each feature is on if it is configured. Given for both signs it is dual, given for one it is

@@ -32,7 +32,7 @@ class Ours:
             notes.append("the batch is split over virtual devices, one for each core")
         self.notes = "; ".join(notes)
         engine = options.get("engine", "auto")
-        if engine not in functional.scan.ENGINES:
+        if engine not in functional.engines.unroll.ENGINES:
             raise ValueError(f"the installed tracetorch_jax has no engine {engine!r}")
 
     def build(self, case: Case) -> Job | None:

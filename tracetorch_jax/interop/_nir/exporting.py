@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._checks import check_choice, check_linen
+from tracetorch_jax._shared.checks import check_choice, check_linen
 from tracetorch_jax.interop._nir.graph import build, import_nir
 from tracetorch_jax.interop._nir.layers import Style
 from tracetorch_jax.interop._nir.writer import write

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._checks import check_choice
-from tracetorch_jax._dtypes import misfit
+from tracetorch_jax._shared.checks import check_choice
+from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax.interop._nir import metadata as written
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.foreign import read_foreign

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn, spikes
-from tracetorch_jax._parameters import FrozenArray
+from tracetorch_jax._core.parameters import FrozenArray
 from tracetorch_jax.functional.steps import is_stochastic
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.snn import TraceCell

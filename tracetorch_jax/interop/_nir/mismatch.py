@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.interop._nir.exporting import check_dt, constrained
 from tracetorch_jax.interop._nir.layers import Style
 from tracetorch_jax.interop._nir.run import Reset, simulate

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._parameters import check_dtype
+from tracetorch_jax._core.parameters import check_dtype
 
 
 def _check_size(name: str, value: Any, least: int) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax._dtypes import misfit
+from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.cycles import Cycle, check_reset, decay_of
 from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tracetorch_jax._checks import in_brief, readable
+from tracetorch_jax._shared.checks import in_brief, readable
 from tracetorch_jax.interop._nir.file import check_file, check_heaps
 from tracetorch_jax.interop._nir.graph import (
     ELEMENTWISE,

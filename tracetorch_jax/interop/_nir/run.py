@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tracetorch_jax._checks import check_choice
+from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.graph import Graph, Node
 from tracetorch_jax.interop._nir.order import delayed_edges, order

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._paths import leaves_by_path, path_name
+from tracetorch_jax._shared.trees import leaves_by_path, path_name
 from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
 from tracetorch_jax.interop._torch.state_dict import SHOWN, StateDict, arrays_of, grouped, without

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._checks import in_brief, readable
+from tracetorch_jax._shared.checks import in_brief, readable
 
 _DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64,

@@ -7,8 +7,8 @@ from typing import cast
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._dtypes import misfit
-from tracetorch_jax._parameters import Parameter
+from tracetorch_jax._core.parameters import Parameter
+from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax.functional.spec import channel_names
 from tracetorch_jax.interop._torch.bias import bias_factor
 from tracetorch_jax.interop._torch.entries import Entry, entries_of

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._paths import path_name
+from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.interop._torch.layouts import layout_of
 from tracetorch_jax.interop._torch.survey import Found
 

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._checks import check_linen
-from tracetorch_jax._paths import leaves_by_path, path_name
+from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.trees import leaves_by_path, path_name
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
 _HOLDERS = (list, tuple, Mapping)

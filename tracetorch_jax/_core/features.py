@@ -1,0 +1,252 @@
+"""The fields of every feature, shared by all front ends, and what a set of features spells.
+
+A layer is a list of features: ``class SLIB(Binary, Membrane, Synapse, Layer)``. Each feature here
+holds fields and nothing else; their documentation becomes that of the layer's arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from tracetorch_jax import spikes
+from tracetorch_jax._core.parameters import Rank, Value
+from tracetorch_jax.functional.spec import Arity, Spec, Trace
+from tracetorch_jax.functional.traces import ZeroSplit
+
+# The decorator is repeated in full, since type checkers do not see fields behind an alias of it.
+# Without it linen's layers do not take the fields as arguments. With `repr` a layer would print the
+# fields of this one class instead of its own.
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Membrane:
+    """
+    beta: membrane decay per step, in (0, 1).
+    beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    beta_learnable: whether `beta` is trained; otherwise it stays a constant.
+    """
+
+    beta: Value = 0.9
+    beta_rank: Rank = 1
+    beta_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Synapse:
+    """
+    alpha: decay of the synaptic trace per step, in (0, 1).
+    alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    alpha_learnable: whether `alpha` is trained; otherwise it stays a constant.
+    """
+
+    alpha: Value = 0.5
+    alpha_rank: Rank = 1
+    alpha_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Recurrence:
+    """
+    gamma: decay of the recurrent trace per step, in (0, 1).
+    gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    gamma_learnable: whether `gamma` is trained; otherwise it stays a constant.
+    rec_weight: weight of the recurrent trace on its way to the membrane, of any sign.
+    rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
+    rec_weight_learnable: whether `rec_weight` is trained; otherwise it stays a constant.
+    """
+
+    gamma: Value = 0.9
+    gamma_rank: Rank = 1
+    gamma_learnable: bool = True
+    rec_weight: Value = 0.0
+    rec_weight_rank: Rank = 1
+    rec_weight_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Dual:
+    """
+    zero_split: gradient of the split into positive and negative parts where the signal is exactly
+        0: ``"half"`` or ``"both"`` (traceTorch's), see `functional.split`.
+    """
+
+    zero_split: ZeroSplit = "half"
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class DualMembrane(Dual):
+    """
+    pos_beta: decay of the positive membrane per step, in (0, 1).
+    pos_beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    pos_beta_learnable: whether `pos_beta` is trained; otherwise it stays a constant.
+    neg_beta: decay of the negative membrane per step, in (0, 1).
+    neg_beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    neg_beta_learnable: whether `neg_beta` is trained; otherwise it stays a constant.
+    """
+
+    pos_beta: Value = 0.9
+    pos_beta_rank: Rank = 1
+    pos_beta_learnable: bool = True
+    neg_beta: Value = 0.9
+    neg_beta_rank: Rank = 1
+    neg_beta_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class DualSynapse:
+    """
+    pos_alpha: decay of the positive synaptic trace per step, in (0, 1).
+    pos_alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    pos_alpha_learnable: whether `pos_alpha` is trained; otherwise it stays a constant.
+    neg_alpha: decay of the negative synaptic trace per step, in (0, 1).
+    neg_alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    neg_alpha_learnable: whether `neg_alpha` is trained; otherwise it stays a constant.
+    """
+
+    pos_alpha: Value = 0.5
+    pos_alpha_rank: Rank = 1
+    pos_alpha_learnable: bool = True
+    neg_alpha: Value = 0.5
+    neg_alpha_rank: Rank = 1
+    neg_alpha_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class DualRecurrence:
+    """
+    pos_gamma: decay of the positive recurrent trace per step, in (0, 1).
+    pos_gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    pos_gamma_learnable: whether `pos_gamma` is trained; otherwise it stays a constant.
+    neg_gamma: decay of the negative recurrent trace per step, in (0, 1).
+    neg_gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
+    neg_gamma_learnable: whether `neg_gamma` is trained; otherwise it stays a constant.
+    pos_rec_weight: weight of the recurrent trace while it is positive, of any sign.
+    pos_rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
+    pos_rec_weight_learnable: whether `pos_rec_weight` is trained; otherwise it stays a constant.
+    neg_rec_weight: weight of the recurrent trace while it is negative, of any sign.
+    neg_rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
+    neg_rec_weight_learnable: whether `neg_rec_weight` is trained; otherwise it stays a constant.
+    """
+
+    pos_gamma: Value = 0.9
+    pos_gamma_rank: Rank = 1
+    pos_gamma_learnable: bool = True
+    neg_gamma: Value = 0.9
+    neg_gamma_rank: Rank = 1
+    neg_gamma_learnable: bool = True
+    pos_rec_weight: Value = 0.0
+    pos_rec_weight_rank: Rank = 1
+    pos_rec_weight_learnable: bool = True
+    neg_rec_weight: Value = 0.0
+    neg_rec_weight_rank: Rank = 1
+    neg_rec_weight_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Potential:
+    """ema: True for a membrane that averages its input, False for a plain leaky sum."""
+
+    ema: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Firing:
+    """spike: spike function, from `tracetorch_jax.spikes` or your own."""
+
+    spike: spikes.Spike = spikes.atan(2.0)  # noqa: RUF009
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Binary(Firing):
+    """
+    threshold: membrane above which a neuron fires, greater than 0.
+    threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
+    threshold_learnable: whether `threshold` is trained; otherwise it stays a constant.
+    """
+
+    threshold: Value = 1.0
+    threshold_rank: Rank = 1
+    threshold_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Ternary(Firing):
+    """
+    pos_threshold: membrane above which a neuron emits +1, greater than 0.
+    pos_threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
+    pos_threshold_learnable: whether `pos_threshold` is trained; otherwise it stays a constant.
+    neg_threshold: a neuron emits -1 below minus this, greater than 0.
+    neg_threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
+    neg_threshold_learnable: whether `neg_threshold` is trained; otherwise it stays a constant.
+    """
+
+    pos_threshold: Value = 1.0
+    pos_threshold_rank: Rank = 1
+    pos_threshold_learnable: bool = True
+    neg_threshold: Value = 1.0
+    neg_threshold_rank: Rank = 1
+    neg_threshold_learnable: bool = True
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class ScaledTernary(Ternary):
+    """
+    pos_scale: what a positive spike is multiplied by on emission, of any sign.
+    pos_scale_rank: 0 for one scale shared by the layer, 1 for one per neuron.
+    pos_scale_learnable: whether `pos_scale` is trained; otherwise it stays a constant.
+    neg_scale: what a negative spike is multiplied by on emission, of any sign.
+    neg_scale_rank: 0 for one scale shared by the layer, 1 for one per neuron.
+    neg_scale_learnable: whether `neg_scale` is trained; otherwise it stays a constant.
+    """
+
+    pos_scale: Value = 1.0
+    pos_scale_rank: Rank = 1
+    pos_scale_learnable: bool = True
+    neg_scale: Value = 1.0
+    neg_scale_rank: Rank = 1
+    neg_scale_learnable: bool = True
+
+
+def spec_of(
+    names: Iterable[str], *, ema: bool | None = None, zero_split: ZeroSplit = "half"
+) -> Spec:
+    """The spec that a set of field names spells.
+
+    Args:
+        names: names of a layer's fields, or of the options given to a `LeakyIntegrator`.
+        ema: whether the membrane averages; by default it does unless the layer fires.
+        zero_split: see `functional.split`.
+
+    Example:
+        >>> spec_of({"alpha", "beta", "threshold"}).states
+        ('syn', 'mem')
+    """
+    names = frozenset(names)
+
+    def arity(name: str) -> Arity | None:
+        # With one sign alone, an option of `LeakyIntegrator` is single, as in traceTorch.
+        if f"pos_{name}" in names and f"neg_{name}" in names:
+            return "dual"
+        return "single" if names & {name, f"pos_{name}", f"neg_{name}"} else None
+
+    def trace(decay: str, ema: bool) -> Trace | None:
+        found = arity(decay)
+        return Trace(dual=found == "dual", ema=ema) if found else None
+
+    positive = bool(names & {"threshold", "pos_threshold"})
+    negative = "neg_threshold" in names
+    membrane = trace("beta", not (positive or negative) if ema is None else ema)
+    if membrane is None:
+        raise ValueError("`beta` is what every layer has; got none.")
+    return Spec(
+        membrane=membrane,
+        synapse=trace("alpha", True),
+        recurrence=trace("gamma", True),
+        rec_weight=arity("rec_weight"),
+        positive="spike" if positive else None,
+        negative="spike" if negative else None,
+        scale=arity("scale"),
+        bias="bias" in names,
+        zero_split=zero_split,
+    )

@@ -1,0 +1,139 @@
+"""What tells the front ends apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._shared.checks import (
+    check_choice,
+)
+from tracetorch_jax.functional.engines.masks import (
+    keep_ended,
+    mask_steps,
+    valid_steps,
+)
+from tracetorch_jax.functional.engines.placement import Placement, placement_of
+from tracetorch_jax.functional.engines.unroll import ENGINES
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The classes of a front end that a stack tells apart, and what it does with them.
+
+    Attributes:
+        module: base of all modules.
+        cell: base of all cells.
+        over_time: modules that run over time by themselves.
+        conv: convolutions, with a `kernel_size` and channels last.
+        dense: modules that work on one feature axis.
+        embed: modules that work on no feature axis.
+        batch_norm: modules that take a `mask` of what to average.
+        rowwise: other modules that treat every leading axis alike, as those above do, so that a
+            whole ``[T, B, ...]`` sequence can be handed to them as it is. All others get
+            ``[B * T, ...]``, the number of axes that they see in a single step.
+        dropout: modules that treat leading axes alike unless they have `broadcast_dims`.
+        fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.
+        output: from a layer, its carry and the shape of its input to the shape of its output.
+        scan: from a cell that is no trace layer, ``step(cell, carry, x)``, its first carry, inputs
+            ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
+    """
+
+    module: Any
+    cell: Any
+    over_time: tuple[Any, ...]
+    conv: tuple[Any, ...]
+    dense: tuple[Any, ...]
+    embed: tuple[Any, ...]
+    batch_norm: tuple[Any, ...]
+    rowwise: tuple[Any, ...]
+    dropout: tuple[Any, ...]
+    fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
+    output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
+    scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
+
+    @property
+    def any_leading_axes(self) -> tuple[Any, ...]:
+        """Modules that treat every leading axis alike."""
+        return self.dense + self.conv + self.embed + self.batch_norm + self.rowwise
+
+    def unroll(
+        self,
+        cell: Any,
+        carry: Any,
+        xs: jax.Array,
+        *,
+        init_key: Any = None,
+        **options: Any,
+    ) -> tuple[Any, jax.Array]:
+        """Advance any cell over the leading axis of `xs`: by itself if it can, else with a scan.
+
+        Args:
+            cell: the cell.
+            carry: its carry before the first step; None for a fresh one.
+            xs: ``[T, ...]``.
+            init_key: PRNG key of a fresh carry, for cells that start from random ones.
+            **options: `seq_lengths`, `engine`, `unroll` and `checkpoint_every`, see
+                `functional.unroll`.
+
+        Returns:
+            The last carry, and the outputs ``[T, ...]``.
+        """
+        if isinstance(cell, (AbstractCell, AbstractSequential)):
+            return cell.unroll(carry, xs, **options)
+        return self._unroll_other(cell, carry, xs, init_key, **options)
+
+    def _unroll_other(
+        self,
+        cell: Any,
+        carry: Any,
+        xs: jax.Array,
+        init_key: Any,
+        *,
+        seq_lengths: jax.Array | None = None,
+        engine: str = "auto",
+        unroll: int = 1,
+        checkpoint_every: Any = None,
+    ) -> tuple[Any, jax.Array]:
+        check_choice("engine", engine, ENGINES)
+        kind = type(cell).__name__
+        if engine not in ("auto", "scan"):
+            raise ValueError(
+                f"`engine` {engine!r} is for trace layers; {kind} is none, and needs 'auto' or "
+                "'scan'."
+            )
+        if checkpoint_every is not None:
+            raise ValueError(
+                f"`checkpoint_every` is for trace layers; {kind} is none. Wrap it in Flax's remat "
+                f"instead; got {checkpoint_every!r}."
+            )
+        if carry is None:
+            carry = self.fresh_carry(cell, init_key, xs.shape[1:])
+            batch = xs.ndim - 1 - cell.num_feature_axes
+            carry = jax.tree.map(lambda state: _split_batch(state, xs, batch), carry)
+        valid = None
+        if seq_lengths is not None:
+            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+            xs = mask_steps(valid, xs)
+
+        def step(cell: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
+            x, alive = inputs
+            new, y = cell(carry, x)
+            if alive is not None:
+                new = keep_ended(alive, new, carry)
+                y = mask_steps(alive, y)
+            return new, y
+
+        return self.scan(cell, step, carry, (xs, valid), unroll)
+
+
+def _split_batch(state: jax.Array, xs: jax.Array, batch: int) -> jax.Array:
+    """Place a fresh state as the batch of ``[T, ...]``, its first `batch` axes, is placed."""
+    own = placement_of(xs)
+    whole = (None,) * (state.ndim - batch)
+    return Placement(own.mesh, own.spec[1 : 1 + batch] + whole, own.varying).put(state)

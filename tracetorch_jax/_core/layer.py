@@ -1,0 +1,113 @@
+"""Named layers: fields to spec, and docstrings composed from the features."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.features import Firing, spec_of
+from tracetorch_jax._core.parameters import check_flag, check_rank, freeze_value
+from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax.functional.equations import equations
+from tracetorch_jax.functional.spec import Spec
+from tracetorch_jax.functional.steps import DEFAULT_SPIKE
+
+_COMMON_ARGS = """
+num_neurons: size of axis `dim`, at least 1.
+{features}
+dim: axis of one step's tensor that holds the neurons, counted from the end: -1 for ``[B, N]``, -3
+    for ``[B, C, H, W]``.
+dtype: what is computed in and given out; by default computation takes the wider of the dtypes of
+    input and parameters, and the output that of the input. Values of parameters must survive the
+    rounding to it: bfloat16 rounds a decay above 0.998 to 1, which raises; an initializer's value
+    becomes the nearest that it can hold. What training makes of them is not checked.
+param_dtype: what parameters are stored as.
+"""
+
+_VALUES = """
+Each parameter can be a float, an array or tuple of constrained values whose own rank then counts,
+or an initializer ``(key, shape, dtype) -> constrained values``. A value outside the domain raises;
+under `jax.jit`, where nothing can raise, an initializer's value outside the domain becomes the
+nearest that `param_dtype` and `dtype` can hold. Learnable ones are stored under
+``raw_<name>``{where}.
+"""
+
+_RAISES = """
+TypeError: an argument is unknown, positional, or of the wrong kind, such as None for `param_dtype`.
+ValueError: a value outside its domain or not finite, a vector of the wrong length, a rank other
+    than 0 or 1, `num_neurons` below 1, or `dim` not negative.
+"""
+
+
+class AbstractLayer(AbstractCell):
+    """A layer whose features are its base classes."""
+
+    @property
+    def spec(self) -> Spec:
+        return spec_of(
+            (field.name for field in dataclasses.fields(self)),
+            ema=getattr(self, "ema", None),
+            zero_split=getattr(self, "zero_split", "half"),
+        )
+
+    @property
+    def spike_function(self) -> Any:
+        return getattr(self, "spike", DEFAULT_SPIKE)
+
+    def canonicalize(self) -> None:
+        if isinstance(self, Firing):
+            check_spike("spike", self.spike)
+        if hasattr(self, "ema"):
+            self.set_field("ema", check_flag("ema", self.ema))
+        for name in self.spec.parameters:
+            self.set_field(name, freeze_value(name, getattr(self, name)))
+            rank, learnable = f"{name}_rank", f"{name}_learnable"
+            self.set_field(rank, check_rank(rank, getattr(self, rank)))
+            self.set_field(learnable, check_flag(learnable, getattr(self, learnable)))
+
+    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+        rank, learnable = getattr(self, f"{name}_rank"), getattr(self, f"{name}_learnable")
+        return name, getattr(self, name), rank, learnable
+
+
+def _indent(text: str, by: int = 4) -> str:
+    pad = " " * by
+    return "\n".join(pad + line if line else line for line in text.strip().splitlines())
+
+
+def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own: str = "") -> str:
+    """A layer's docstring: its own sentence, its equations, its features' arguments, an example.
+
+    Args:
+        cls: the layer.
+        example: lines of its doctest.
+        where: in what learnable parameters are stored.
+        own: arguments of the front end's own.
+    """
+    features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._core.features"]
+    spec = spec_of(field.name for field in dataclasses.fields(cls))
+    documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
+    arguments = _COMMON_ARGS.format(features="\n".join(documented)) + own
+    upstream = cls.__name__ if spec.emits else f"{cls.__name__}EMA"
+    return "\n".join(
+        [
+            inspect.cleandoc(cls.__doc__ or ""),
+            "",
+            _indent("\n".join(equations(spec))),
+            "",
+            _VALUES.format(where=where).strip(),
+            "",
+            "Args:",
+            _indent(arguments),
+            "",
+            "Raises:",
+            _indent(_RAISES),
+            "",
+            "Example:",
+            _indent("\n".join(example)),
+            "",
+            f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2.",
+        ]
+    )

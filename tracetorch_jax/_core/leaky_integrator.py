@@ -1,0 +1,244 @@
+"""What can be switched on and off in a `LeakyIntegrator`, in every front end."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.features import spec_of
+from tracetorch_jax._core.layer import AbstractLayer
+from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
+from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
+from tracetorch_jax.functional.steps import DEFAULT_SPIKE
+from tracetorch_jax.functional.traces import ZeroSplit
+from tracetorch_jax.spikes import Spike
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A scale, a recurrent weight or a bias.
+
+    Args:
+        value: a float, a 0-d or 1-d array or tuple whose own rank then counts, or an initializer
+            ``(key, shape, dtype) -> values``, see `tracetorch_jax.initializers`. Any sign.
+        rank: 0 for one value shared by the layer, 1 for one per neuron.
+        learnable: whether it is trained; otherwise it stays a constant.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis.
+
+    Example:
+        >>> flex.Weight(-0.5, rank=0)
+        Weight(value=-0.5, rank=0, learnable=True)
+    """
+
+    value: Value = 1.0
+    rank: Rank = dataclasses.field(default=1, kw_only=True)
+    learnable: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        object.__setattr__(self, "value", freeze_value(f"{name}.value", self.value))
+        object.__setattr__(self, "rank", check_rank(f"{name}.rank", self.rank))
+        object.__setattr__(self, "learnable", check_flag(f"{name}.learnable", self.learnable))
+
+
+@dataclasses.dataclass(frozen=True)
+class Decay(Weight):
+    """A decay, and with it a trace.
+
+    Args:
+        value: in (0, 1); otherwise as `Weight`'s.
+        rank: as `Weight`'s.
+        learnable: as `Weight`'s.
+        ema: whether the trace averages or sums what it takes in. By default synaptic and recurrent
+            traces average, and the membrane does unless there is a threshold.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis. Whether the value
+            is legal, the layer checks.
+
+    Example:
+        >>> flex.Decay(0.9, learnable=False)
+        Decay(value=0.9, rank=1, learnable=False, ema=None)
+    """
+
+    value: Value = 0.9
+    ema: bool | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema is not None:
+            object.__setattr__(self, "ema", check_flag("Decay.ema", self.ema))
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(Weight):
+    """A threshold, and with it what is emitted on its side.
+
+    Args:
+        value: greater than 0; otherwise as `Weight`'s.
+        rank: as `Weight`'s.
+        learnable: as `Weight`'s.
+        passthrough: True to emit the membrane's part of this sign as it is, rather than spikes;
+            nothing is reset then, and the threshold has no value.
+        spike: spike function of this side.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis. Whether the value
+            is legal, the layer checks.
+
+    Example:
+        >>> flex.Threshold(0.5).passthrough
+        False
+    """
+
+    value: Value = 1.0
+    passthrough: bool = dataclasses.field(default=False, kw_only=True)
+    spike: Spike = dataclasses.field(default=DEFAULT_SPIKE, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag = check_flag("Threshold.passthrough", self.passthrough)
+        object.__setattr__(self, "passthrough", flag)
+        check_spike("Threshold.spike", self.spike)
+
+
+_KINDS: dict[str, type] = {
+    "alpha": Decay,
+    "beta": Decay,
+    "gamma": Decay,
+    "threshold": Threshold,
+    "scale": Weight,
+    "rec_weight": Weight,
+}
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class AbstractLeakyIntegrator(AbstractCell):
+    """A layer made of the features it is given."""
+
+    pos_beta: Decay | None = None
+    neg_beta: Decay | None = None
+    pos_alpha: Decay | None = None
+    neg_alpha: Decay | None = None
+    pos_gamma: Decay | None = None
+    neg_gamma: Decay | None = None
+    pos_threshold: Threshold | None = None
+    neg_threshold: Threshold | None = None
+    pos_scale: Weight | None = None
+    neg_scale: Weight | None = None
+    pos_rec_weight: Weight | None = None
+    neg_rec_weight: Weight | None = None
+    bias: Weight | None = None
+    zero_split: ZeroSplit = "half"
+
+    def canonicalize(self) -> None:
+        for name, kind in [*_options(), ("bias", Weight)]:
+            option = getattr(self, name)
+            if option is not None and type(option) is not kind:
+                raise TypeError(
+                    f"`{name}` must be a {kind.__name__}, such as {kind.__name__}(0.5); "
+                    f"got {option!r}."
+                )
+        if self.pos_beta is None and self.neg_beta is None:
+            raise ValueError("`pos_beta` (or `neg_beta`) is needed: every layer has a membrane.")
+
+    @property
+    def spec(self) -> Spec:
+        given = {name: getattr(self, name) for name, _ in _options()}
+        given = {name: option for name, option in given.items() if option is not None}
+        spec = spec_of(
+            given.keys() | ({"bias"} if self.bias is not None else set()),
+            zero_split=self.zero_split,
+        )
+        return dataclasses.replace(
+            spec,
+            positive=_emission(self.pos_threshold),
+            negative=_emission(self.neg_threshold),
+            membrane=_with_ema(spec.membrane, self.pos_beta, self.neg_beta),
+            synapse=_with_ema(spec.synapse, self.pos_alpha, self.neg_alpha),
+            recurrence=_with_ema(spec.recurrence, self.pos_gamma, self.neg_gamma),
+        )
+
+    @property
+    def spike_function(self) -> Any:
+        pos, neg = self.pos_threshold, self.neg_threshold
+        found = [t.spike for t in (pos, neg) if t is not None and not t.passthrough]
+        if not found:
+            return DEFAULT_SPIKE
+        return found[0] if len(set(found)) == 1 else tuple(found)
+
+    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+        label = name
+        if name != "bias" and not name.startswith(POLARITIES):
+            label = f"pos_{name}" if getattr(self, f"pos_{name}") is not None else f"neg_{name}"
+        option = getattr(self, label)
+        return label, option.value, option.rank, option.learnable
+
+
+def _options() -> list[tuple[str, type]]:
+    """Name and kind of every option that has a sign."""
+    return [(name, kind) for root, kind in _KINDS.items() for name in channel_names(root, True)]
+
+
+def _emission(threshold: Threshold | None) -> Any:
+    if threshold is None:
+        return None
+    return "passthrough" if threshold.passthrough else "spike"
+
+
+def _with_ema(trace: Trace | None, pos: Decay | None, neg: Decay | None) -> Any:
+    """The trace with what its decays say of averaging, each for its own channel."""
+    if trace is None:
+        return None
+    flags = [
+        default if decay.ema is None else decay.ema
+        for decay, default in zip(
+            (decay for decay in (pos, neg) if decay is not None), trace.averages, strict=True
+        )
+    ]
+    return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
+
+
+def counterpart(
+    layer: type[AbstractLayer], leaky_integrator: Callable[..., Any], own: tuple[str, ...]
+) -> Any:
+    """A function with a named layer's arguments that gives it as a `LeakyIntegrator`.
+
+    Args:
+        layer: the named layer.
+        leaky_integrator: the front end's `LeakyIntegrator`.
+        own: arguments of the front end's own, handed on as they are.
+    """
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        handed_on = {name: kwargs[name] for name in own if name in kwargs}
+        named = layer(*args, **kwargs)
+        spike = {"spike": named.spike_function}
+        ema = {"ema": named.ema} if hasattr(named, "ema") else {}
+        options: dict[str, Any] = {}
+        for name in named.spec.parameters:
+            root = name.removeprefix("pos_").removeprefix("neg_")
+            extra = spike if root == "threshold" else ema if root == "beta" else {}
+            _, value, rank, learnable = named.setting(name)
+            option = _KINDS[root](value, rank=rank, learnable=learnable, **extra)
+            options[name if name.startswith(POLARITIES) else f"pos_{name}"] = option
+        for shared in ("dim", "dtype", "param_dtype", "zero_split"):
+            if hasattr(named, shared):
+                options[shared] = getattr(named, shared)
+        return leaky_integrator(named.num_neurons, **options, **handed_on)
+
+    make.__name__ = make.__qualname__ = layer.__name__
+    make.__module__ = leaky_integrator.__module__
+    make.__doc__ = (
+        f"`{layer.__name__}` as a `LeakyIntegrator`: same arguments, parameters and program."
+    )
+    return functools.update_wrapper(make, layer, assigned=(), updated=())  # for its signature

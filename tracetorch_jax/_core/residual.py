@@ -1,0 +1,51 @@
+"""Stacks that are passed by, in every front end."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._shared.checks import cell_call, check_choice
+from tracetorch_jax.functional.engines.masks import mask_steps, valid_steps
+
+
+@dataclasses.dataclass(init=False, repr=False, eq=False)
+class AbstractResidual(AbstractSequential):
+    """A stack whose input goes past it, too: all but where parameters are kept."""
+
+    merge: Literal["add", "concatenate"] = dataclasses.field(default="add", kw_only=True)
+    axis: int = dataclasses.field(default=-1, kw_only=True)
+
+    def check_fields(self, layers: Any, feature_axes: Any) -> None:
+        """Check the arguments of the constructor."""
+        check_choice("merge", self.merge, ("add", "concatenate"))
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int) or self.axis >= 0:
+            raise ValueError(f"`axis` must be a negative integer; got {self.axis!r}.")
+        super().check_fields(layers, feature_axes)
+
+    @cell_call
+    def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        carry, y = super().__call__(carry, x)
+        return carry, self._merge(x, y)
+
+    def unroll(
+        self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
+    ) -> tuple[Any, jax.Array]:
+        if seq_lengths is not None:
+            xs = mask_steps(valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]]), xs)
+        carry, ys = super().unroll(carry, xs, seq_lengths=seq_lengths, **options)
+        return carry, self._merge(xs, ys)
+
+    def _merge(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        if self.merge == "concatenate":
+            return jnp.concatenate([x, y], axis=self.axis)
+        if x.shape != y.shape:
+            raise ValueError(
+                f"`layers` of a Residual must give what they get, to be added to it: shape "
+                f'{x.shape}; got {y.shape}. See merge="concatenate".'
+            )
+        return x + y

@@ -1,0 +1,270 @@
+"""Checks of arguments that more than one room makes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import inspect
+import itertools
+import math
+import numbers
+import os
+import pathlib
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import jax
+
+from tracetorch_jax._shared.dtypes import asarray
+from tracetorch_jax._shared.files import absolute
+
+CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise unless `value` is one of `allowed`."""
+    if value not in allowed:
+        known = ", ".join(map(repr, allowed))
+        raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
+
+
+def check_fixed(name: str, function: Any, hint: str = "") -> None:
+    """Raise unless equality tells all that a function does, as far as an object can say.
+
+    A compiled program is found again by what it was compiled for, and keeps that as it was. An
+    object that is equal to itself although its attributes have changed would silently keep the old
+    ones.
+    """
+    changeable = _changeable(function)
+    if changeable is not None:
+        raise TypeError(
+            f"`{name}` must be a function, or an object that is hashable and equal by value, such "
+            "as a frozen dataclass: compiled programs keep it as it was. "
+            f"Got {changeable!r}.{hint}"
+        )
+
+
+_FIXED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, enum.Enum)
+
+
+def _changeable(value: Any) -> Any:
+    """The part of a value that may change while the value stays equal to itself, or None."""
+    kind = type(value)
+    try:
+        hash(value)
+    except TypeError:
+        return None if isinstance(value, jax.Array) else value
+    parts: Iterable[Any] = ()
+    if issubclass(kind, _FIXED):
+        pass
+    elif issubclass(kind, types.MethodType):
+        parts = value.__func__, value.__self__
+    elif issubclass(kind, functools.partial):
+        parts = value.func, *value.args, *value.keywords.values()
+    elif kind.__module__.partition(".")[0] in ("jax", "jaxlib", "functools"):
+        # What JAX and `lru_cache` make of functions has attributes, but none of the user's.
+        parts = (getattr(value, "__wrapped__", None),)
+    else:
+        # The class that defines equality decides. A dataclass compares its fields: each is looked
+        # into, and an attribute that is no field is refused. `object` compares identity, and a type
+        # written in C its content: they compare no attributes, so any attribute is refused.
+        judge = next(base for base in kind.__mro__ if "__eq__" in vars(base))
+        made = vars(judge).get("__dataclass_params__")
+        if isinstance(judge.__eq__, types.FunctionType) and not (made and made.eq):
+            return None  # an equality written by hand is believed
+        fields = dataclasses.fields(judge) if made and made.eq else ()
+        compared = {field.name for field in fields if field.compare}
+        sealed = judge is kind and kind.__setattr__ is not object.__setattr__
+        names = {field.name for field in fields}
+        if not sealed:  # attributes can be set that are no fields
+            slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+            names |= {*getattr(value, "__dict__", ()), *itertools.chain(*slots)} - {"__weakref__"}
+        if names - compared:
+            return value
+        parts = [getattr(value, name, None) for name in compared]
+        if issubclass(kind, tuple | frozenset):
+            parts = value
+    return next((part for part in map(_changeable, parts) if part is not None), None)
+
+
+def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:
+    """Raise unless the mapping has exactly the wanted keys."""
+    missing = [name for name in want if name not in got]
+    extra = [name for name in got if name not in want]
+    if missing or extra:
+        problems = [f"lacks {missing}"] * bool(missing) + [f"has unknown {extra}"] * bool(extra)
+        raise ValueError(
+            f"`{argument}` of {owner} must hold exactly {list(want)}; it {' and '.join(problems)}."
+        )
+
+
+def as_array(
+    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = asarray
+) -> jax.Array:
+    """An array of numbers, or what can be made one.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    try:
+        if value is None or isinstance(value, (str, bytes, Mapping)) or _looks_like_carry(value):
+            raise TypeError
+        return convert(value)
+    except (TypeError, ValueError):
+        pass
+    if _looks_like_carry(value):
+        hint = "That is (carry, outputs), as return_carry=True gives it: take the second."
+    got = type(value).__name__
+    raise TypeError(f"`{name}` must be an array; got {got}.{' ' * bool(hint)}{hint}")
+
+
+def _looks_like_carry(value: Any) -> bool:
+    """Whether it is what Unroll returns with `return_carry`."""
+    return (
+        type(value) is tuple
+        and len(value) == 2
+        and isinstance(value[0], (Mapping, tuple))
+        and hasattr(value[1], "shape")
+    )
+
+
+def check_spike(name: str, spike: Any) -> None:
+    """Raise unless `spike` is a function of a membrane that a compiled program can keep."""
+    if isinstance(spike, type):
+        room = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes; got the class {room}{spike.__name__}, "
+            f"which makes one: {room}{spike.__name__}()."
+        )
+    if not callable(spike):
+        raise TypeError(
+            f"`{name}` must be a function from u to spikes, such as spikes.atan(2.0); "
+            f"got {spike!r}."
+        )
+    hint = " To change it during training, make a layer with a new one, such as spikes.atan(4.0)."
+    check_fixed(name, spike, hint)
+
+
+def as_float(number: Any) -> float:
+    """A number as Python's float; infinite if it is a whole number that is too large for that."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def check_number(name: str, value: Any, advice: str) -> float:
+    """One known number as a float."""
+    check_known(name, value, advice)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    return as_float(value)
+
+
+def check_known(name: str, value: Any, advice: str) -> None:
+    """Raise if `value` is being traced."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be known before tracing; got a traced array of shape {value.shape}. "
+            f"{advice}"
+        )
+
+
+def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> None:
+    """Raise unless `model` is a linen module."""
+    import flax.linen as nn
+
+    if isinstance(model, nn.Module):
+        return
+    hint = ""
+    if _is_of("flax.nnx", model):
+        hint = (
+            " of flax.nnx. Make the same model of tracetorch_jax.snn and flax.linen; its variables "
+            "are tracetorch_jax.nnx.to_linen(model)"
+        )
+    raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}{hint}.")
+
+
+def check_front_end(name: str, module: Any, base: type) -> None:
+    """Raise if it is a module of Flax's other front end than that of `base`, or a class."""
+    ours, other = "flax.linen", "flax.nnx"
+    if base.__module__.startswith(other):
+        ours, other = other, ours
+    if isinstance(module, type) and (_is_of(ours, module) or _is_of(other, module)):
+        first = ", ".join(list(inspect.signature(vars(module)["__init__"]).parameters)[1:2])
+        raise TypeError(
+            f"`{name}` must be a layer; got the class {module.__name__}. Make a layer of it: "
+            f"{module.__name__}({first}, ...)."
+        )
+    if not isinstance(module, base) and _is_of(other, module):
+        rooms = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
+        raise TypeError(
+            f"`{name}` must be of {ours}, as all of one model; got {type(module).__name__} of "
+            f"{other}. Layers for {ours} are in {rooms[ours]}."
+        )
+
+
+def _is_of(package: str, module: Any) -> bool:
+    """Whether it is a module, or a class of them, of this front end, which is not imported."""
+    bases = (module if isinstance(module, type) else type(module)).__mro__
+    return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
+
+
+def cell_call(method: Method) -> Method:
+    """Let the call of a cell say what it takes if the carry is left out."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(args) + len(kwargs) < 2:
+            got = "one argument" if args or kwargs else "none"
+            raise TypeError(f"`carry` and `x` are needed; got {got}. {CALL}.")
+        return method(self, *args, **kwargs)
+
+    return cast(Method, call)
+
+
+@contextlib.contextmanager
+def within(name: str, layer: Any, hint: str = "") -> Iterator[None]:
+    """Say of an error in which layer of a stack it is: in its message, else in a note."""
+    try:
+        yield
+    except Exception as error:
+        mark = " In layer `"
+        plain = isinstance(error, (TypeError, ValueError)) and len(error.args) == 1
+        text, found, rest = str(error.args[0]).rpartition(mark) if plain else ("", "", "")
+        place = f"{name}/{rest}" if found else f"{name}` ({type(layer).__name__})."
+        if plain:
+            error.args = (f"{text if found else rest}{mark}{place}",)
+        else:
+            error.add_note(f"{mark}{place}".strip())
+        if hint:
+            error.add_note(hint)
+        raise
+
+
+def readable(argument: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a file that can be opened.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`, or no ordinary file.
+        IsADirectoryError: there is a folder.
+        PermissionError: the file must not be read.
+        ValueError: the path begins with the name of a user that there is not.
+    """
+    path = absolute(path, argument, links=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"`{argument}` must be a file; {path} is a folder.")
+    if not path.is_file():
+        raise FileNotFoundError(f"`{argument}` must be a file; there is none at {path}.")
+    path.open("rb").close()
+    return path
+
+
+def in_brief(error: Exception) -> str:
+    """What an error says, for a sentence of our own."""
+    return str(error).rstrip(".") or type(error).__name__

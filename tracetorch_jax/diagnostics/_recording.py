@@ -1,0 +1,134 @@
+"""What the layers of a network did: their inputs, states and outputs at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax.snn import TraceCell
+
+_SEEN = "recorded"  # beside the states, by their names
+
+
+class Recording(NamedTuple):
+    """What `record` keeps of one trace layer.
+
+    Attributes:
+        layer: the layer, without parameters.
+        inputs: ``[B, T, ...]``, or ``[T, ...]`` without a batch axis.
+        outputs: of the same shape.
+        states: every state after every step, by name, of the same shape.
+        parameters: constrained values by name, ``(num_neurons,)`` or ``()``.
+    """
+
+    layer: TraceCell
+    inputs: jax.Array
+    outputs: jax.Array
+    states: dict[str, jax.Array]
+    parameters: dict[str, jax.Array]
+
+
+def record(
+    model: nn.Module, variables: Any, *args: Any, **kwargs: Any
+) -> tuple[Any, dict[str, Recording]]:
+    """Run a model once and keep what each of its trace layers received, held and gave.
+
+    Nothing is kept otherwise: this call is a program of its own, which stores all of it. Of a layer
+    that runs several times, its last run is kept.
+
+    Args:
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
+        variables: its variables.
+        *args: arguments of the model.
+        **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
+            model changes is not returned.
+
+    Returns:
+        The model's output, and a dict from each trace layer's path, such as ``cell/layers_1``, to
+        its `Recording`, in the order in which they ran.
+
+    Raises:
+        TypeError: `model` is a cell, or no linen module.
+        ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
+            `scan`.
+
+    Example:
+        >>> model = snn.Unroll(snn.Sequential([nn.Dense(4), snn.SLIB(4)]))
+        >>> xs = jnp.ones((2, 10, 3))
+        >>> variables = model.init(jax.random.key(0), xs)
+        >>> ys, layers = tt.record(model, variables, xs)
+        >>> layers["cell/layers_1"].states["mem"].shape
+        (2, 10, 4)
+    """
+    check_linen("model", model)
+    if isinstance(model, nn.RNNCellBase):
+        raise TypeError(
+            f"`model` must run over time: put the cell {type(model).__name__} into snn.Unroll."
+        )
+    layers: dict[str, TraceCell] = {}
+    axes: dict[str, int] = {}
+    mutable = kwargs.pop("mutable", False)
+    if mutable is not True:
+        mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "trace_states"]
+
+    def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
+        layers[path] = cell.clone(parent=None, name=None)
+        axes[path] = xs.ndim
+        cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters()))
+        return ys
+
+    with nn.intercept_methods(each_unrolled(watch)):
+        out, updated = model.apply(variables, *args, mutable=mutable, **kwargs)
+    if not layers:
+        raise ValueError(
+            "`model` must run trace layers through tracetorch_jax.snn.Unroll; none was run."
+        )
+    recordings = {}
+    for path in layers:
+        own: Any = updated.get("trace_states", {})
+        for name in path.split("/") if path else []:
+            own = own.get(name, {})
+        if _SEEN not in own or own[_SEEN][-1][0].ndim != axes[path]:
+            raise ValueError(
+                f"`model` must not run its trace layers under nn.vmap or nn.scan to be recorded; "
+                f"{path} is."
+            )
+        inputs, outputs, parameters = own[_SEEN][-1]
+        batched = inputs.ndim > 1 + layers[path].num_feature_axes
+        recordings[path] = Recording(
+            layers[path],
+            _batch_first(inputs, batched),
+            _batch_first(outputs, batched),
+            {name: _batch_first(own[name][-1], batched) for name in layers[path].spec.states},
+            parameters,
+        )
+    return out, recordings
+
+
+def each_unrolled(
+    watch: Callable[[str, TraceCell, jax.Array, jax.Array], jax.Array],
+) -> Callable[..., Any]:
+    """Interceptor of Flax methods that hands to `watch` each trace layer run over time.
+
+    `watch` gets the layer's path, the layer, its input and output ``[T, ...]``, and returns the
+    output that the network goes on with.
+    """
+
+    def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        cell = context.module
+        if not (isinstance(cell, TraceCell) and context.method_name == "unroll"):
+            return next_fun(*args, **kwargs)
+        carry, ys = next_fun(*args, **kwargs)
+        return carry, watch(path_name(cell.path), cell, jnp.asarray(args[1]), ys)
+
+    return intercept
+
+
+def _batch_first(xs: jax.Array, batched: bool) -> jax.Array:
+    return jnp.moveaxis(xs, 0, 1) if batched else xs

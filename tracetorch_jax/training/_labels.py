@@ -1,0 +1,111 @@
+"""What each parameter is, for optax."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import jax
+
+from tracetorch_jax import functional
+from tracetorch_jax._shared.trees import key_name, path_name
+from tracetorch_jax.functional import DECAY, THRESHOLD
+
+Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "other"]
+
+
+def parameter_labels(params: Any) -> Any:
+    """Say of each parameter what it is, for `optax.multi_transform`.
+
+    Args:
+        params: a tree of parameters, as ``model.init(...)["params"]``.
+
+    Returns:
+        A tree of the same structure that holds for each leaf ``"decay"``, ``"threshold"``,
+        ``"scale"``, ``"rec_weight"`` or ``"bias"`` of a trace layer (stored as ``raw_...``), and
+        ``"other"`` for everything else, such as the weights of a Dense layer.
+
+    Raises:
+        ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
+
+    Example:
+        >>> params = snn.LIB(8).init(jax.random.key(0), None, jnp.zeros((1, 8)))["params"]
+        >>> training.parameter_labels(params)
+        {'raw_beta': 'decay', 'raw_threshold': 'threshold'}
+        >>> kinds = ("decay", "threshold", "scale", "rec_weight", "bias")
+        >>> rates = {"other": optax.adam(1e-3), **{kind: optax.adam(1e-2) for kind in kinds}}
+        >>> state = optax.multi_transform(rates, training.parameter_labels).init(params)
+    """
+    return jax.tree.map_with_path(lambda path, _: _kind(path), params)
+
+
+def decay_mask(params: Any) -> Any:
+    """Which parameters weight decay is for: all but a trace layer's own, biases and the scales of
+    normalisations.
+
+    Decaying a raw parameter towards 0 would draw every decay to 0.5 and every threshold to 0.69.
+
+    Args:
+        params: a tree of parameters, as ``model.init(...)["params"]``.
+
+    Returns:
+        A tree of booleans, for the `mask` of `optax.adamw` and others.
+
+    Raises:
+        ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
+
+    Example:
+        >>> optimiser = optax.adamw(1e-3, weight_decay=1e-2, mask=training.decay_mask)
+        >>> params = {"Dense_0": {"kernel": 1.0, "bias": 0.0}, "cell": {"raw_beta": 2.0}}
+        >>> training.decay_mask(params)
+        {'Dense_0': {'bias': False, 'kernel': True}, 'cell': {'raw_beta': False}}
+    """
+    return jax.tree.map_with_path(
+        lambda path, _: _kind(path) == "other" and _leaf_name(path) not in ("bias", "scale"),
+        params,
+    )
+
+
+def _leaf_name(path: Any) -> str:
+    """Name of a parameter, also of one in a box such as `flax.linen.Partitioned`."""
+    names = [key_name(key) for key in path]
+    while names and names[-1] == "value":
+        names.pop()
+    return names[-1] if names else ""
+
+
+def _kind(path: Any) -> Kind:
+    """What a parameter is, by its name."""
+    known = kind_of(_leaf_name(path))
+    if known is None:
+        raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
+    return known
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a parameter of this name is; None for one of an unknown layer."""
+    return _kinds().get(name) if name.startswith("raw_") else "other"
+
+
+@functools.cache
+def _kinds() -> dict[str, Kind]:
+    """Kind of each raw parameter in the family."""
+    single, dual = functional.Trace(), functional.Trace(dual=True)
+    kinds: dict[str, Kind] = {}
+    for trace, arity in ((single, "single"), (dual, "dual")):
+        for positive, negative in (("spike", None), ("spike", "spike")):
+            spec = functional.Spec(
+                membrane=trace,
+                synapse=trace,
+                recurrence=trace,
+                rec_weight=arity,  # type: ignore[arg-type]
+                positive=positive,  # type: ignore[arg-type]
+                negative=negative,  # type: ignore[arg-type]
+                scale=arity,  # type: ignore[arg-type]
+                bias=True,
+            )
+            for name, constraint in spec.parameters.items():
+                last = name.removeprefix("pos_").removeprefix("neg_")
+                kind = {DECAY: "decay", THRESHOLD: "threshold"}.get(constraint, last)
+                kinds[f"raw_{name}"] = kind  # type: ignore[assignment]
+    return kinds
