@@ -17,6 +17,7 @@ from tracetorch_jax import functional
 from tracetorch_jax._core.parameters import Parameter, check_dim, check_dtype, check_num_neurons
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.unroll import Engine
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE, is_stochastic
@@ -214,9 +215,7 @@ class AbstractCell:
         """
         xs, compute, out = self._prepare("xs", xs, leading=1)
         carry = self._check_carry(carry, xs.shape[1:], compute)
-        # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16
-        # array whenever a step writes into it.
-        cast = xs.dtype != compute and engine != "fused" and jax.default_backend() == "cpu"
+        cast = xs.dtype != compute and policy.widens_at_once(engine)
         inputs: Any = widen(xs, compute) if cast else xs
         if is_stochastic(self.spike_function):
             inputs = inputs, jax.random.split(self.draw_key(), xs.shape[0])

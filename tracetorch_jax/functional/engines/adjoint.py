@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._shared.dtypes import wider
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.masks import keep_ended, length_of
 from tracetorch_jax.functional.engines.placement import broadcast_like, full_like
 
@@ -39,8 +40,7 @@ def scan_elementwise(
         step: elementwise ``step(params, state, x) -> (state, out)``. If it has an attribute
             ``stages``, these are the functions it is made of: ``first(params, state, x)`` gives a
             pytree of real arrays, ``stage(params, values, x)`` the next, the last one what `step`
-            gives. On CPU, where XLA gives every result of a step a kernel of its own, what passes
-            between stages is computed once rather than in each of these kernels.
+            gives. Where `policy.runs_in_stages`, what passes between stages is computed once.
         unroll: steps per iteration of the compiled loop.
         every: K, to store one state per K steps.
         params: pytree of arrays that broadcast against the state's.
@@ -256,7 +256,7 @@ def _pull_back(
 
 def _stages(step: Step) -> Stages:
     stages = getattr(step, "stages", None)
-    return stages if stages and jax.default_backend() == "cpu" else (step,)
+    return stages if stages and policy.runs_in_stages() else (step,)
 
 
 def _broadcaster(params: Tree, state: Tree) -> Callable[[], Tree]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from tracetorch_jax._shared.dtypes import wider
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.adjoint import (
     Step,
     check_new_state,
@@ -101,7 +102,7 @@ _INTERPRETER = _Target(rows=1, time_bytes=None, ahead=1, options=_interpreter_op
 
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
-    here = {"gpu": _GPU, "tpu": _TPU}.get(jax.default_backend(), _INTERPRETER)
+    here = {"gpu": _GPU, "tpu": _TPU, "cpu": _INTERPRETER}[policy.kernel_device()]
     if not here.available:
         return f"{here.part} on this device, which JAX {jax.__version__} does not have"
     shape = jax.tree.leaves(state)[0].shape

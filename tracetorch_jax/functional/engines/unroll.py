@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax._shared.checks import check_choice, check_fixed
 from tracetorch_jax._shared.dtypes import asarray
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.adjoint import check_new_state, scan_elementwise
 from tracetorch_jax.functional.engines.masks import (
     in_chunks,
@@ -142,8 +143,7 @@ def unroll(
         # The loops of `scan_elementwise` take any number of steps.
         unroll, checkpoint_every = 1, checkpoint_every if elementwise else None
     if elementwise and checkpoint_every is None:
-        # On CPU storing fewer states is also faster: what is computed again stays in the cache.
-        checkpoint_every = 8 if jax.default_backend() == "cpu" and engine != "fused" else 1
+        checkpoint_every = policy.steps_per_state(engine)
     try:
         return _program(scan, step, unroll, checkpoint_every)(params, state, xs, valid)
     except TypeError as error:

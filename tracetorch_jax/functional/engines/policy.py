@@ -1,0 +1,38 @@
+"""What depends on the kind of device, each decision by itself."""
+
+from __future__ import annotations
+
+import jax
+
+
+def steps_per_state(engine: str) -> int:
+    """K, where a gradient of an elementwise step keeps the state before each K-th step."""
+    # In a loop on CPU keeping fewer states is also faster: what is computed again stays in the
+    # cache. Elsewhere keeping all is faster.
+    return 8 if _loops_on_cpu(engine) else 1
+
+
+def runs_in_stages() -> bool:
+    """Whether a step is compiled as the stages that it is made of."""
+    # XLA on CPU gives every result of a step a kernel of its own, and computes in each of them what
+    # they share. Cut into stages, it computes that once.
+    return jax.default_backend() == "cpu"
+
+
+def widens_at_once(engine: str) -> bool:
+    """Whether a sequence of narrow numbers is cast before the loop rather than step by step."""
+    # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16 array
+    # whenever a step of a loop writes into it.
+    return _loops_on_cpu(engine)
+
+
+def kernel_device() -> str:
+    """The device that the fused kernel is written for: ``"gpu"``, ``"tpu"`` or ``"cpu"``."""
+    # On any other device Pallas interprets it, as on CPU.
+    backend = jax.default_backend()
+    return backend if backend in ("gpu", "tpu") else "cpu"
+
+
+def _loops_on_cpu(engine: str) -> bool:
+    """Whether XLA on CPU compiles a loop over the steps; the fused kernel is no loop of XLA."""
+    return jax.default_backend() == "cpu" and engine != "fused"
