@@ -160,7 +160,7 @@ class TestFused:
         """JAX has announced that it will remove the Triton part."""
         path = f"jax.experimental.pallas.{missing}"
         monkeypatch.setitem(sys.modules, path, None)  # importing it raises
-        monkeypatch.setattr(functional, "fused", fused)
+        monkeypatch.setattr(functional.engines, "fused", fused)
         monkeypatch.delitem(sys.modules, fused.__name__)
         importlib.import_module(fused.__name__)
         cell, variables = reference.scrambled("SLIB", 5)
