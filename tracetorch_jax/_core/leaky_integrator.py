@@ -12,7 +12,7 @@ from tracetorch_jax._core.features import spec_of
 from tracetorch_jax._core.layer import AbstractLayer
 from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
-from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
+from tracetorch_jax.functional.spec import PARAMETERS, ParameterRow, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
 from tracetorch_jax.spikes import Spike
@@ -111,14 +111,18 @@ class Threshold(Weight):
         check_spike("Threshold.spike", self.spike)
 
 
-_KINDS: dict[str, type] = {
-    "alpha": Decay,
-    "beta": Decay,
-    "gamma": Decay,
-    "threshold": Threshold,
-    "scale": Weight,
-    "rec_weight": Weight,
-}
+def _option_of(row: ParameterRow) -> type[Weight]:
+    """What a parameter is configured with."""
+    return {"decay": Decay, "threshold": Threshold}.get(row.kind, Weight)
+
+
+def _options() -> dict[str, type[Weight]]:
+    """Name and kind of every option."""
+    return {
+        name: _option_of(row)
+        for row in PARAMETERS
+        for name in channel_names(row.name, dual=row.signed)
+    }
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -141,7 +145,7 @@ class AbstractLeakyIntegrator(AbstractCell):
     zero_split: ZeroSplit = "half"
 
     def canonicalize(self) -> None:
-        for name, kind in [*_options(), ("bias", Weight)]:
+        for name, kind in _options().items():
             option = getattr(self, name)
             if option is not None and type(option) is not kind:
                 raise TypeError(
@@ -153,19 +157,19 @@ class AbstractLeakyIntegrator(AbstractCell):
 
     @property
     def spec(self) -> Spec:
-        given = {name: getattr(self, name) for name, _ in _options()}
-        given = {name: option for name, option in given.items() if option is not None}
-        spec = spec_of(
-            given.keys() | ({"bias"} if self.bias is not None else set()),
-            zero_split=self.zero_split,
-        )
+        given = (name for name in _options() if getattr(self, name) is not None)
+        spec = spec_of(given, zero_split=self.zero_split)
+        traces: dict[str, Any] = {}
+        for row in PARAMETERS:
+            trace = getattr(spec, row.field)
+            if row.kind == "decay" and trace:
+                names = channel_names(row.name, dual=row.signed)
+                traces[row.field] = _with_ema(trace, [getattr(self, name) for name in names])
         return dataclasses.replace(
             spec,
             positive=_emission(self.pos_threshold),
             negative=_emission(self.neg_threshold),
-            membrane=_with_ema(spec.membrane, self.pos_beta, self.neg_beta),
-            synapse=_with_ema(spec.synapse, self.pos_alpha, self.neg_alpha),
-            recurrence=_with_ema(spec.recurrence, self.pos_gamma, self.neg_gamma),
+            **traces,
         )
 
     @property
@@ -176,17 +180,12 @@ class AbstractLeakyIntegrator(AbstractCell):
             return DEFAULT_SPIKE
         return found[0] if len(set(found)) == 1 else tuple(found)
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         label = name
-        if name != "bias" and not name.startswith(POLARITIES):
+        if name not in _options():  # of one sign alone
             label = f"pos_{name}" if getattr(self, f"pos_{name}") is not None else f"neg_{name}"
         option = getattr(self, label)
         return label, option.value, option.rank, option.learnable
-
-
-def _options() -> list[tuple[str, type]]:
-    """Name and kind of every option that has a sign."""
-    return [(name, kind) for root, kind in _KINDS.items() for name in channel_names(root, True)]
 
 
 def _emission(threshold: Threshold | None) -> Any:
@@ -195,15 +194,12 @@ def _emission(threshold: Threshold | None) -> Any:
     return "passthrough" if threshold.passthrough else "spike"
 
 
-def _with_ema(trace: Trace | None, pos: Decay | None, neg: Decay | None) -> Any:
+def _with_ema(trace: Trace, decays: list[Decay | None]) -> Trace:
     """The trace with what its decays say of averaging, each for its own channel."""
-    if trace is None:
-        return None
+    given = (decay for decay in decays if decay is not None)
     flags = [
         default if decay.ema is None else decay.ema
-        for decay, default in zip(
-            (decay for decay in (pos, neg) if decay is not None), trace.averages, strict=True
-        )
+        for decay, default in zip(given, trace.averages, strict=True)
     ]
     return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
 
@@ -226,11 +222,11 @@ def counterpart(
         ema = {"ema": named.ema} if hasattr(named, "ema") else {}
         options: dict[str, Any] = {}
         for name in named.spec.parameters:
-            root = name.removeprefix("pos_").removeprefix("neg_")
-            extra = spike if root == "threshold" else ema if root == "beta" else {}
             _, value, rank, learnable = named.setting(name)
-            option = _KINDS[root](value, rank=rank, learnable=learnable, **extra)
-            options[name if name.startswith(POLARITIES) else f"pos_{name}"] = option
+            key = name if name in _options() else f"pos_{name}"
+            kind = _options()[key]
+            extra = spike if kind is Threshold else ema if name.endswith("beta") else {}
+            options[key] = kind(value, rank=rank, learnable=learnable, **extra)
         for shared in ("dim", "dtype", "param_dtype", "zero_split"):
             if hasattr(named, shared):
                 options[shared] = getattr(named, shared)
