@@ -166,7 +166,9 @@ RECURRENCE = Feature(
     trace="recurrent trace",
     holds="the layer's own output, smoothed",
 )
-MEMBRANE = Feature(field="membrane", state="mem", trace="membrane", holds="after the reset")
+MEMBRANE = Feature(
+    field="membrane", state="mem", trace="membrane", holds="the integrated input, after the reset"
+)
 
 # In the order in which a step updates them.
 TRACES = (SYNAPSE, RECURRENCE, MEMBRANE)
