@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import functional
-from tracetorch_jax._core.parameters import Parameter, check_dim, check_dtype, check_num_neurons
+from tracetorch_jax._core.parameters import (
+    Parameter,
+    Rank,
+    check_dim,
+    check_dtype,
+    check_num_neurons,
+)
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
 from tracetorch_jax.functional.engines import policy
@@ -54,7 +60,7 @@ class AbstractCell:
     def canonicalize(self) -> None:
         """Bring the fields to their hashable form, checking their types."""
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         """Of a parameter: what its user calls it, its value, its rank, and if it is learnable."""
         raise NotImplementedError
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from tracetorch_jax import spikes
 from tracetorch_jax._core.parameters import Rank, Value
-from tracetorch_jax.functional.spec import Arity, Spec, Trace
+from tracetorch_jax.functional.spec import PARAMETERS, Arity, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
 
 # The decorator is repeated in full, since type checkers do not see fields behind an alias of it.
@@ -230,23 +231,22 @@ def spec_of(
             return "dual"
         return "single" if names & {name, f"pos_{name}", f"neg_{name}"} else None
 
-    def trace(decay: str, ema: bool) -> Trace | None:
-        found = arity(decay)
-        return Trace(dual=found == "dual", ema=ema) if found else None
-
+    fields: dict[str, Any] = {}
+    for row in PARAMETERS:
+        found = arity(row.name)
+        if row.kind == "decay":
+            fields[row.field] = Trace(dual=found == "dual") if found else None
+        elif row.field == row.name:
+            fields[row.field] = found if row.signed else bool(found)
+    if fields["membrane"] is None:
+        raise ValueError("`beta` is what every layer has; got none.")
     positive = bool(names & {"threshold", "pos_threshold"})
     negative = "neg_threshold" in names
-    membrane = trace("beta", not (positive or negative) if ema is None else ema)
-    if membrane is None:
-        raise ValueError("`beta` is what every layer has; got none.")
+    averages = not (positive or negative) if ema is None else ema
+    fields["membrane"] = dataclasses.replace(fields["membrane"], ema=averages)
     return Spec(
-        membrane=membrane,
-        synapse=trace("alpha", True),
-        recurrence=trace("gamma", True),
-        rec_weight=arity("rec_weight"),
+        **fields,
         positive="spike" if positive else None,
         negative="spike" if negative else None,
-        scale=arity("scale"),
-        bias="bias" in names,
         zero_split=zero_split,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import Firing, spec_of
-from tracetorch_jax._core.parameters import check_flag, check_rank, freeze_value
+from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
@@ -67,7 +67,7 @@ class AbstractLayer(AbstractCell):
             self.set_field(rank, check_rank(rank, getattr(self, rank)))
             self.set_field(learnable, check_flag(learnable, getattr(self, learnable)))
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         rank, learnable = getattr(self, f"{name}_rank"), getattr(self, f"{name}_learnable")
         return name, getattr(self, name), rank, learnable
 

@@ -5,7 +5,7 @@ The lines are Python: a test executes them against the reference vectors.
 
 from __future__ import annotations
 
-from tracetorch_jax.functional.spec import Spec, Trace, channel_names
+from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, Trace, channel_names, require
 
 
 def _update(trace: Trace, decay: str, state: str, inputs: tuple[str, ...]) -> list[str]:
@@ -53,6 +53,9 @@ def equations(spec: Spec) -> list[str]:
     Args:
         spec: any layer's.
 
+    Raises:
+        ValueError: a spec with a field that these lines do not know.
+
     Example:
         >>> for line in equations(Spec(membrane=Trace(ema=False), positive="spike")):
         ...     print(line)
@@ -60,6 +63,7 @@ def equations(spec: Spec) -> list[str]:
         out = spike(mem - threshold)
         mem = mem - threshold * out
     """
+    require(spec, FIRST_FIELDS, "The text of the equations")
     lines, drive = [], "x"
     if spec.synapse:
         lines += _update(spec.synapse, "alpha", "syn", _parts("x", spec.synapse.dual))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracetorch_jax._core.parameters import Parameter
 from tracetorch_jax._shared.dtypes import misfit
-from tracetorch_jax.functional.spec import channel_names
+from tracetorch_jax.functional.spec import FIRST_FIELDS, channel_names, require
 from tracetorch_jax.interop._torch.bias import bias_factor
 from tracetorch_jax.interop._torch.entries import Entry, entries_of
 from tracetorch_jax.interop._torch.survey import Found, Leaf
@@ -105,6 +105,7 @@ class TraceLayout(Layout):
     def __init__(self, found: Found) -> None:
         self.found = found
         self.layer = cast(TraceCell, found.module)
+        require(self.layer.spec, FIRST_FIELDS, "A state dict of traceTorch", found.label)
         self.parameters = {p.raw_name: p for p in self.layer.describe()}
         self.counters = ()
         self.entries = []
