@@ -7,11 +7,13 @@ holds fields and nothing else; their documentation becomes that of the layer's a
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from tracetorch_jax import spikes
 from tracetorch_jax._core.parameters import Rank, Value
+from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.functional.spec import PARAMETERS, Arity, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
 
@@ -223,8 +225,12 @@ def spec_of(
         >>> spec_of({"alpha", "beta", "threshold"}).states
         ('syn', 'mem')
     """
-    names = frozenset(names)
+    check_choice("zero_split", zero_split, get_args(ZeroSplit))  # a list, say, has no hash
+    return _spec_of(frozenset(names), ema, zero_split)
 
+
+@functools.lru_cache(maxsize=256)  # every step of a layer asks for its spec, several times
+def _spec_of(names: frozenset[str], ema: bool | None, zero_split: ZeroSplit) -> Spec:
     def arity(name: str) -> Arity | None:
         # With one sign alone, an option of `LeakyIntegrator` is single, as in traceTorch.
         if f"pos_{name}" in names and f"neg_{name}" in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -41,13 +42,18 @@ ValueError: a value outside its domain or not finite, a vector of the wrong leng
 """
 
 
+@functools.lru_cache(maxsize=256)
+def _field_names(layer: type[AbstractLayer]) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(layer))
+
+
 class AbstractLayer(AbstractCell):
     """A layer whose features are its base classes."""
 
     @property
     def spec(self) -> Spec:
         return spec_of(
-            (field.name for field in dataclasses.fields(self)),
+            _field_names(type(self)),
             ema=getattr(self, "ema", None),
             zero_split=getattr(self, "zero_split", "half"),
         )

@@ -7,13 +7,13 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import spec_of
 from tracetorch_jax._core.layer import AbstractLayer
 from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
-from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax._shared.checks import check_choice, check_spike
 from tracetorch_jax.functional.spec import PARAMETERS, ParameterRow, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
@@ -178,6 +178,7 @@ def _option_of(row: ParameterRow) -> type[Weight]:
     return {"decay": Decay, "threshold": Threshold}.get(row.kind, Weight)
 
 
+@functools.cache
 def _options() -> dict[str, type[Weight]]:
     """Name and kind of every option."""
     return {
@@ -214,25 +215,19 @@ class AbstractLeakyIntegrator(AbstractCell):
                     f"`{name}` must be a {kind.__name__}, such as {kind.__name__}(0.5); "
                     f"got {option!r}."
                 )
+        check_choice("zero_split", self.zero_split, get_args(ZeroSplit))
         if self.pos_beta is None and self.neg_beta is None:
             raise ValueError("`pos_beta` (or `neg_beta`) is needed: every layer has a membrane.")
 
     @property
     def spec(self) -> Spec:
-        given = (name for name in _options() if getattr(self, name) is not None)
-        spec = spec_of(given, zero_split=self.zero_split)
-        traces: dict[str, Any] = {}
-        for row in PARAMETERS:
-            trace = getattr(spec, row.field)
-            if row.kind == "decay" and trace:
-                names = channel_names(row.name, dual=row.signed)
-                traces[row.field] = _with_ema(trace, [getattr(self, name) for name in names])
-        return dataclasses.replace(
-            spec,
-            positive=_emission(self.pos_threshold),
-            negative=_emission(self.neg_threshold),
-            **traces,
+        options = ((name, getattr(self, name)) for name in _options())
+        said = tuple(
+            (name, getattr(option, "ema", None), getattr(option, "passthrough", False))
+            for name, option in options
+            if option is not None
         )
+        return _spec(said, self.zero_split)
 
     @property
     def spike_function(self) -> Any:
@@ -250,18 +245,32 @@ class AbstractLeakyIntegrator(AbstractCell):
         return label, option.value, option.rank, option.learnable
 
 
-def _emission(threshold: Threshold | None) -> Any:
-    if threshold is None:
-        return None
-    return "passthrough" if threshold.passthrough else "spike"
+@functools.lru_cache(maxsize=256)  # every step of a layer asks for its spec, several times
+def _spec(options: tuple[tuple[str, bool | None, bool], ...], zero_split: ZeroSplit) -> Spec:
+    """The spec of options, each a name, what it says of averaging, and whether it passes through."""
+    ema = {name: averages for name, averages, _ in options}
+    passes = {name: through for name, _, through in options}
+    spec = spec_of(ema, zero_split=zero_split)
+    traces: dict[str, Any] = {}
+    for row in PARAMETERS:
+        trace = getattr(spec, row.field)
+        if row.kind == "decay" and trace:
+            names = channel_names(row.name, dual=row.signed)
+            traces[row.field] = _with_ema(trace, [ema[name] for name in names if name in ema])
+    emissions = {None: None, False: "spike", True: "passthrough"}
+    return dataclasses.replace(
+        spec,
+        positive=emissions[passes.get("pos_threshold")],
+        negative=emissions[passes.get("neg_threshold")],
+        **traces,
+    )
 
 
-def _with_ema(trace: Trace, decays: list[Decay | None]) -> Trace:
+def _with_ema(trace: Trace, said: list[bool | None]) -> Trace:
     """The trace with what its decays say of averaging, each for its own channel."""
-    given = (decay for decay in decays if decay is not None)
     flags = [
-        default if decay.ema is None else decay.ema
-        for decay, default in zip(given, trace.averages, strict=True)
+        default if averages is None else averages
+        for averages, default in zip(said, trace.averages, strict=True)
     ]
     return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
 
