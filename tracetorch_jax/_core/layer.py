@@ -11,7 +11,7 @@ from tracetorch_jax._core.features import Firing, spec_of
 from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec
+from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, beyond
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 
 _COMMON_ARGS = """
@@ -91,6 +91,7 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
     documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
     arguments = _COMMON_ARGS.format(features="\n".join(documented)) + own
     upstream = cls.__name__ if spec.emits else f"{cls.__name__}EMA"
+    reference = f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2."
     return "\n".join(
         [
             inspect.cleandoc(cls.__doc__ or ""),
@@ -107,7 +108,6 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
             "",
             "Example:",
             _indent("\n".join(example)),
-            "",
-            f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2.",
+            *([] if beyond(spec, FIRST_FIELDS) else ["", reference]),
         ]
     )
