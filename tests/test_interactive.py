@@ -1,16 +1,14 @@
 """The interactive page: what it computes, and says of the layers, is the library's."""
 
-import doctest
 import re
 
-import generate.javascript
-import generate.operations
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from generate.javascript import argument, translate, write
+from generate import javascript
+from generate.signatures import argument
 from interactive import LINKS, call, sources
 from pages import read
 from py_mini_racer import MiniRacer
@@ -143,85 +141,10 @@ def test_half_lives_in_javascript_are_the_librarys(engine, x64):
     np.testing.assert_allclose(got, functional.decay_to_halflife(np.array(decays)), rtol=1e-14)
 
 
-# The translation.
-
-
-def evaluate(engine, function, x, y):
-    """A function of two numbers, after its translation."""
-    lines, values = translate(lambda x, y: {"found": function(x, y)}, "x", "y")
-    return call(engine, f"(x, y) => {{ {' '.join(lines)} return {values['found']}; }}", x, y)
-
-
-@jax.jit
-def called(x):
-    return jnp.where((x > 0) & ~(x > 1), x, 2 * x)
-
-
-FUNCTIONS = {
-    "order of sums": lambda x, y: x - (y - (x - y)) + (x + (y + 0.1)),
-    "order of products": lambda x, y: x / (y / (x * y)) / (x * (y * 3)),
-    "signs": lambda x, y: -jnp.negative(-x) - (-(x - y)),
-    "negative numbers": lambda x, y: x - (-0.5) * y + jnp.minimum(-2.0, y),
-    "comparisons": lambda x, y: jnp.where((x >= y) | (x < 0.1), x, -y) + (x != y) + (y <= x),
-    "choices": lambda x, y: jnp.where(x > y, jnp.where(y > 0, x, y), 1.0) * (1 + (x == y)),
-    "booleans": lambda x, y: jnp.where((x > y) == (y > 0), x, y),
-    "functions": lambda x, y: (
-        jnp.exp(x) + jnp.log(abs(y)) + jnp.log1p(abs(x)) + jnp.expm1(y) + jnp.tanh(x) * jnp.sign(y)
-    ),
-    "sigmoid": lambda x, y: jax.nn.sigmoid(x) * jax.nn.sigmoid(-y) - jnp.sqrt(abs(x)),
-    "calls": lambda x, y: called(x) * called(y),
-    "softplus": lambda x, y: jax.nn.softplus(x) + jax.nn.softplus(y),
-    "constants": lambda x, y: x * np.float64(1 / 3) + jnp.float64(2.5) * y,
-    "arguments": lambda x, y: y,
-    "numbers": lambda x, y: jnp.float64(0.25),
-    "infinity": lambda x, y: jnp.minimum(x, jnp.inf) + jnp.maximum(y, -jnp.inf),
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_translations_compute_the_same(engine, name):
-    function = FUNCTIONS[name]
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        for x, y in ((0.3, -1.7), (-0.6, 0.4), (1.25, 1.25), (2.0, 0.5)):
-            want = float(function(jnp.float64(x), jnp.float64(y)))
-            got = evaluate(engine, function, x, y)
-            assert got == pytest.approx(want, rel=1e-14, abs=1e-14), (x, y)
-
-
-@pytest.mark.parametrize(
-    "function, message",
-    [
-        (
-            jnp.arctan,
-            r"The operation `atan` has no translation into JavaScript; those .* abs, add,",
-        ),
-        (jnp.cumsum, r"The operation `\w+` has no translation|must be on scalars"),
-        (lambda x: jnp.ones(3).sum() * x, r"The operation `\w+` must be on scalars; got shape"),
-        (
-            lambda x: jax.lax.while_loop(lambda v: v < 1, lambda v: 2 * v, x),
-            "The operation `while` has no translation",
-        ),
-        (lambda x: x.astype(jnp.int32), "`convert_element_type` .*; got float64 to int32"),
-        (
-            lambda x: jax.lax.select_n((x > 0).astype(jnp.int32), x, -x),
-            "The operation `select_n` must be on booleans; got int32",
-        ),
-    ],
-)
-def test_what_has_no_translation_raises(function, message):
-    with (
-        jax.numpy_dtype_promotion("standard"),
-        pytest.raises(NotImplementedError, match=message),
-    ):
-        translate(lambda x: {"y": function(x)}, "x")
-
-
-def test_what_the_result_does_not_need_is_not_translated():
-    def function(x):
-        jnp.arctan(x)
-        return {"y": x + 1}
-
-    assert translate(function, "x") == (["const y = x + 1;"], {"y": "y"})
+def test_constraints_without_a_map_raise(monkeypatch):
+    monkeypatch.delitem(javascript.MAPS, "softplus")
+    with pytest.raises(ValueError, match="`MAPS` must have the constraint 'softplus'"):
+        javascript.script()
 
 
 def test_undocumented_arguments_raise():
@@ -230,16 +153,10 @@ def test_undocumented_arguments_raise():
 
 
 def test_the_script_is_written_where_the_page_looks(tmp_path):
-    write(tmp_path)
+    javascript.write(tmp_path)
     text = (tmp_path / "interactive" / "layers.js").read_text()
     assert text == sources()[0]
     assert "import " not in text and "export " not in text and "fetch" not in text
-
-
-@pytest.mark.parametrize("module", [generate.javascript, generate.operations])
-def test_docstrings_of_the_generator_run(module):
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed
 
 
 # The model behind the page.

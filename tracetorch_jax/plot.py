@@ -18,7 +18,7 @@ from tracetorch_jax._shared.axes import check_count, check_positive
 from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax.diagnostics import Recording
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.training._labels import kind_of
+from tracetorch_jax.functional.spec import parameter_row
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 
@@ -259,15 +259,20 @@ def _decays(name: str, given: Any) -> np.ndarray:
     for key, value in given.items():
         if isinstance(value, (Recording, Mapping)):
             found.append(_decays(f"{name}[{key!r}]", value))
-        elif kind_of(f"raw_{key}") == "decay":
+        elif _is_decay(key):
             values = np.ravel(np.asarray(value, np.float64))
             found.append(values[(values != 0) & (values != 1)])
-        elif kind_of(key) == "decay":
+        elif _is_decay(key.removeprefix("raw_")):
             raise ValueError(
                 f"`{name}` must hold decays, not the raw parameters of `params`; got {key!r}. "
                 f"{_GIVEN}"
             )
     return np.concatenate(found) if found else np.empty(0)
+
+
+def _is_decay(name: str) -> bool:
+    row = parameter_row(name)
+    return row is not None and row.kind == "decay"
 
 
 _GIVEN = "See tracetorch_jax.record, or a layer's `parameters`."

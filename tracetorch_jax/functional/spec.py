@@ -223,10 +223,18 @@ def require(spec: Spec, known: Collection[str], format: str, layer: str = "the l
         Traceback (most recent call last):
         ValueError: A plain integrator cannot hold `bias` of the layer; got True.
     """
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if field.name not in known and value != field.default:
-            raise ValueError(f"{format} cannot hold `{field.name}` of {layer}; got {value!r}.")
+    for name in beyond(spec, known):
+        got = getattr(spec, name)
+        raise ValueError(f"{format} cannot hold `{name}` of {layer}; got {got!r}.")
+
+
+def beyond(spec: Spec, known: Collection[str]) -> list[str]:
+    """Fields of a spec that are not `known` and differ from their defaults."""
+    return [
+        field.name
+        for field in dataclasses.fields(spec)
+        if field.name not in known and getattr(spec, field.name) != field.default
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -72,15 +72,10 @@ def _leaf_name(path: Any) -> str:
 
 def _kind(path: Any) -> Kind | Literal["other"]:
     """What a parameter is, by its name."""
-    known = kind_of(_leaf_name(path))
-    if known is None:
-        raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
-    return known
-
-
-def kind_of(name: str) -> Kind | Literal["other"] | None:
-    """What a parameter of this name is; None for one of an unknown layer."""
+    name = _leaf_name(path)
     if not name.startswith("raw_"):
         return "other"
     row = parameter_row(name.removeprefix("raw_"))
-    return row.kind if row else None
+    if row is None:
+        raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
+    return row.kind
