@@ -23,6 +23,7 @@ from tracetorch_jax._core.parameters import (
 )
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
+from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.unroll import Engine
 from tracetorch_jax.functional.spec import Spec
@@ -133,17 +134,12 @@ class AbstractCell:
             >>> layer.apply(variables, method="parameters")["beta"].tolist()
             [0.5, 0.5]
         """
-        return {
-            p.name: p.constraint.constrain(self.raw(p.name)) if p.learnable else p.constant()
-            for p in self.describe()
-        }
+        return {p.name: p.constrained(self.raw) for p in self.describe()}
 
     def _along_dim(self, dtype: Any) -> dict[str, jax.Array]:
         """Constrained values, cast for computing and shaped along `dim`."""
-        trailing = (1,) * (-self.dim - 1)
         return {
-            name: value.astype(dtype).reshape(value.shape + trailing if value.ndim else ())
-            for name, value in self.parameters().items()
+            name: along(value.astype(dtype), self.dim) for name, value in self.parameters().items()
         }
 
     # One step.

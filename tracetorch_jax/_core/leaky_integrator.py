@@ -247,7 +247,7 @@ class AbstractLeakyIntegrator(AbstractCell):
 
 @functools.lru_cache(maxsize=256)  # every step of a layer asks for its spec, several times
 def _spec(options: tuple[tuple[str, bool | None, bool], ...], zero_split: ZeroSplit) -> Spec:
-    """The spec of options, each a name, what it says of averaging, and whether it passes through."""
+    """The spec of options: of each its name, its `ema`, and whether it passes through."""
     ema = {name: averages for name, averages, _ in options}
     passes = {name: through for name, _, through in options}
     spec = spec_of(ema, zero_split=zero_split)

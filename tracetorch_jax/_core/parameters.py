@@ -244,7 +244,9 @@ class Parameter:
             value = jnp.asarray(value, self.dtype)
         return self.constraint.invert(self.constraint.clip(value, self.compute)).astype(self.dtype)
 
-    def constant(self) -> jax.Array:
-        """The value of a parameter that is not learnable."""
+    def constrained(self, raw: Callable[[str], jax.Array]) -> jax.Array:
+        """The value of the raw parameter of this name, or a constant if it is not learnable."""
+        if self.learnable:
+            return self.constraint.constrain(raw(self.name))
         value = np.asarray(self.value, np.float64)
         return jnp.asarray(np.broadcast_to(value, self.shape), self.dtype)

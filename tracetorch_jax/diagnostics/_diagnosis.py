@@ -16,6 +16,7 @@ import numpy as np
 
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import wider
+from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
@@ -481,10 +482,7 @@ def _before_reset(recording: Recording) -> Any:
         name: jnp.concatenate([jnp.asarray(first[name], wide)[:, None], state[:, :-1]], axis=1)
         for name, state in states.items()
     }
-    trailing = (1,) * (-layer.dim - 1)
-    params = {
-        name: p.reshape(p.shape + trailing) if p.ndim else p for name, p in parameters.items()
-    }
+    params = {name: along(p, layer.dim) for name, p in parameters.items()}
     before = integrate(layer.spec, params, previous, xs)
     return before, thresholds_of(layer.spec, params, previous)
 

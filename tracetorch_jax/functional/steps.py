@@ -17,6 +17,7 @@ import numpy as np
 from tracetorch_jax import spikes
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax._shared.dtypes import asarray, is_real
+from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.spec import Spec, Trace, channel_names
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
@@ -50,6 +51,19 @@ def advance(
     for name, decay, value in zip(states, decays, x, strict=True):
         _check_states(state, (name,), np.shape(value)[leading:])
         _check_params(params, (decay,), np.shape(value))
+    return _advance(trace, names, params, state, x, run)
+
+
+def _advance(
+    trace: Trace,
+    names: tuple[str, str],
+    params: Params,
+    state: Mapping[str, jax.Array],
+    x: tuple[jax.Array, ...],
+    run: Callable[..., jax.Array] = _one_step,
+) -> tuple[State, jax.Array]:
+    """`advance` of what has been checked."""
+    decays, states = (channel_names(name, trace.dual) for name in names)
     new = {
         name: run(ema if averages else leak, params[decay], state[name], value)
         for name, decay, averages, value in zip(states, decays, trace.averages, x, strict=True)
@@ -243,6 +257,18 @@ def fire(
     names = [name for name in (*spec.thresholds, *spec.scales) if name]
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
+    return _fire(params, state, mem, spec, spike, draw)
+
+
+def _fire(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    mem: jax.Array,
+    spec: Spec,
+    spike: Any,
+    draw: jax.Array | None,
+) -> tuple[State, jax.Array]:
+    """`fire` of what has been checked."""
     # With P(u) the probability of a spike, both signs fire if draw < P(mem - pos_threshold) and
     # 1 - draw < P(-mem - neg_threshold). If both sides have one surrogate of `spikes`, P rises
     # and P(-u) is 1 - P(u). As thresholds are positive, the two P add up to at most 1, and this
@@ -387,21 +413,21 @@ def integrate(
     drive = x
     if spec.synapse:
         names, parts = ("alpha", "syn"), channels(x, spec.synapse.dual, halves)
-        syn, drive = advance(spec.synapse, names, params, state, parts, run, leading)
+        syn, drive = _advance(spec.synapse, names, params, state, parts, run)
         new |= syn
     delta = channels(drive, spec.membrane.dual, halves)
 
     if spec.recurrence:
-        rec, feedback = recurrence(
-            params, state, state["prev_output"], trace=spec.recurrence, zero_split=halves
-        )
+        names = "gamma", "rec"
+        parts = channels(state["prev_output"], spec.recurrence.dual, halves)
+        rec, feedback = _advance(spec.recurrence, names, params, state, parts)
         new |= rec
         delta = _add_feedback(spec, params, delta, feedback)
     if spec.bias:
         parts = channels(params["bias"], spec.membrane.dual, halves)
         delta = tuple(d + b for d, b in zip(delta, parts, strict=True))
 
-    mem, _ = advance(spec.membrane, ("beta", "mem"), params, state, delta, run, leading)
+    mem, _ = _advance(spec.membrane, ("beta", "mem"), params, state, delta, run)
     return new | mem
 
 
@@ -415,7 +441,7 @@ def emit(
         draw = None
         if spec.fires and is_stochastic(spike):
             draw = _draw(spike, key, out.shape)
-        state, out = fire(params, state, out, spec=spec, spike=spike, draw=draw)
+        state, out = _fire(params, state, out, spec, spike, draw)
     if spec.recurrence:
         state = state | {"prev_output": out}
     return state, out
@@ -428,14 +454,7 @@ def sum_membrane(spec: Spec, state: Mapping[str, jax.Array]) -> jax.Array:
 
 def align(params: Params, ndim: int) -> dict[str, jax.Array]:
     """Give vectors the rank of what they multiply; axes are counted from the end."""
-
-    def align(value: Any) -> jax.Array:
-        value = jnp.asarray(value)
-        if not 0 < value.ndim < ndim:
-            return value
-        return value.reshape((1,) * (ndim - value.ndim) + value.shape)
-
-    return {name: align(value) for name, value in params.items()}
+    return {name: along(jnp.asarray(value), -1, ndim) for name, value in params.items()}
 
 
 def _add_feedback(

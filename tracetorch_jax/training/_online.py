@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from tracetorch_jax import functional
 from tracetorch_jax._shared.checks import check_linen, check_names
 from tracetorch_jax._shared.dtypes import asarray, wider
+from tracetorch_jax._shared.shapes import along
+from tracetorch_jax.functional.engines.adjoint import reduce_to
 from tracetorch_jax.functional.engines.placement import common_placement
 
 
@@ -153,24 +155,17 @@ def _per_element(layer: Any, raw: dict[str, jax.Array], carry: Any, x: jax.Array
     """One step of a layer with a raw parameter for every element of the input."""
     values = {}
     for p in layer.describe():
-        values[p.name] = (
-            p.constraint.constrain(raw[p.raw_name])
-            if p.learnable
-            else _widen(p.constant(), layer.dim, x.shape)
-        ).astype(x.dtype)
+        value = p.constrained(lambda name: raw[f"raw_{name}"])
+        wide = value if p.learnable else _widen(value, layer.dim, x.shape)
+        values[p.name] = wide.astype(x.dtype)
     return functional.step(layer.spec, values, carry, x, spike=layer.spike_function)
 
 
 def _widen(value: jax.Array, dim: int, shape: tuple[int, ...]) -> jax.Array:
     """A parameter along `dim`, one for each element of the input."""
-    value = jnp.asarray(value)
-    rank = (1,) * (len(shape) + dim) + value.shape + (1,) * (-dim - 1)
-    return jnp.broadcast_to(value.reshape(rank if value.ndim else (1,) * len(shape)), shape)
+    return jnp.broadcast_to(along(jnp.asarray(value), dim, len(shape)), shape)
 
 
 def _narrow(value: jax.Array, like: jax.Array, dim: int) -> jax.Array:
     """Undo `_widen` for gradients: sum over all that shared the parameter."""
-    if not jnp.ndim(like):
-        return value.sum()
-    axis = value.ndim + dim
-    return value.sum(tuple(i for i in range(value.ndim) if i != axis))
+    return reduce_to(along(jnp.asarray(like), dim, value.ndim), value).reshape(jnp.shape(like))

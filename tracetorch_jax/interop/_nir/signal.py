@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from tracetorch_jax._shared.shapes import along
+
 
 @dataclasses.dataclass
 class Signal:
@@ -35,6 +37,5 @@ class Signal:
 
     def full(self, value: np.ndarray, dim: int) -> np.ndarray:
         """A value along axis `dim` of our tensor, as an array of NIR's shape."""
-        value = np.asarray(value).astype(np.float64)
-        along = value.reshape(value.shape + (1,) * (-dim - 1)) if value.ndim else value
-        return np.broadcast_to(along, self.shape).ravel()[self.index]
+        value = along(np.asarray(value).astype(np.float64), dim)
+        return np.broadcast_to(value, self.shape).ravel()[self.index]

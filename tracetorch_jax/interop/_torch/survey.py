@@ -9,9 +9,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import leaves_by_path, path_name
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
@@ -158,10 +159,8 @@ def _complete(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
                 f"of zeros: only a single trace layer says by itself what shapes its parameters "
                 f"have; got none."
             )
-        step = jax.ShapeDtypeStruct((cell.num_neurons,) + (1,) * (-cell.dim - 1), jnp.float32)
-        if isinstance(model, Unroll):
-            step = jax.ShapeDtypeStruct((1, *step.shape), step.dtype)
-        inputs = (step,)
+        step = along(np.zeros(cell.num_neurons, np.float32), cell.dim)
+        inputs = (step[None] if isinstance(model, Unroll) else step,)
     if isinstance(model, nn.RNNCellBase) and len(inputs) == 1:
         inputs = (None, *inputs)
     return inputs

@@ -1,0 +1,23 @@
+"""How a parameter lies in the tensor that it is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def along(value: Any, dim: int, ndim: int = 0) -> Any:
+    """A value of shape ``()`` or ``(N,)`` as it lies along axis `dim` of a step's tensor.
+
+    Args:
+        value: array of JAX or NumPy. A scalar stays as it is.
+        dim: axis of the tensor, from the end.
+        ndim: axes of the tensor, to have as many where rank must not differ.
+
+    Example:
+        >>> along(jnp.ones(3), -2).shape, along(jnp.ones(3), -2, 4).shape
+        ((3, 1), (1, 1, 3, 1))
+    """
+    if not value.ndim:
+        return value
+    shape = value.shape + (1,) * (-dim - 1)
+    return value.reshape((1,) * (ndim - len(shape)) + shape)
