@@ -178,6 +178,52 @@ def test_a_cell_that_draws_and_sows():
     np.testing.assert_array_equal(jnp.swapaxes(sown, 0, 1), ys)
 
 
+def equations_of(jaxpr):
+    """Every equation of a program, those of the programs in it included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns")):
+            yield from equations_of(inner) if hasattr(inner, "eqns") else ()
+
+
+@pytest.mark.parametrize(
+    ("layers", "more"),
+    [
+        ([snn.LIB(2)], 1),
+        ([snn.LIB(2), snn.SLIB(2), snn.LI(2)], 3),
+        (
+            [
+                nn.Dense(2, use_bias=False),
+                snn.LIB(2),
+                nn.Dropout(0.5, deterministic=True),
+                snn.LI(2),
+            ],
+            2,
+        ),
+        ([nn.Dense(2), snn.LIB(2), jax.nn.relu, snn.LI(2)], 4),
+        ([snn.LIB(2), snn.Residual([snn.Sequential([snn.LIB(2), nn.Dense(2)]), snn.LI(2)])], 4),
+        ([snn.LIB(2), nn.SimpleCell(2)], 1),  # that masks its outputs step by step
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_mask_is_made_once_and_applied_where_zeros_can_end(layers, more, reverse):
+    """To the input, and to each output that is not 0 where the input is 0."""
+    model = snn.Unroll(snn.Sequential(layers, feature_axes=1), reverse=reverse, keep_order=reverse)
+    xs = reference.inputs(3, 7, 2)
+
+    def counts(lengths):
+        program = jax.make_jaxpr(lambda xs, n: model.init_with_output(KEY, xs, seq_lengths=n)[0])
+        found = [
+            (equation.primitive.name, out.aval.shape)
+            for equation in equations_of(program(xs, lengths).jaxpr)
+            for out in equation.outvars
+        ]
+        return np.array([found.count(("lt", (7, 3))), found.count(("select_n", (7, 3, 2)))])
+
+    made, applied = counts(jnp.array([7, 2, 0])) - counts(None)
+    assert (made, applied) == (1, 1 + more)
+
+
 @EACH_LAYER
 def test_padding_changes_neither_values_nor_gradients(name):
     layer, variables = reference.scrambled(name)

@@ -16,7 +16,7 @@ from tracetorch_jax._shared.checks import (
 from tracetorch_jax.functional.engines.masks import (
     keep_ended,
     mask_steps,
-    valid_steps,
+    without_padding,
 )
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 from tracetorch_jax.functional.engines.unroll import ENGINES
@@ -116,17 +116,14 @@ class FrontEnd:
             carry = self.fresh_carry(cell, init_key, xs.shape[1:])
             batch = xs.ndim - 1 - cell.num_feature_axes
             carry = jax.tree.map(lambda state: _split_batch(state, xs, batch), carry)
-        valid = None
-        if seq_lengths is not None:
-            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
-            xs = mask_steps(valid, xs)
+        xs, valid = without_padding(xs, seq_lengths)
 
         def step(cell: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
             x, alive = inputs
             new, y = cell(carry, x)
             if alive is not None:
-                new = keep_ended(alive, new, carry)
-                y = mask_steps(alive, y)
+                new = keep_ended(alive.mask, new, carry)
+                y = mask_steps(alive.mask, y)
             return new, y
 
         return self.scan(cell, step, carry, (xs, valid), unroll)

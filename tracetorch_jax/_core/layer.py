@@ -53,8 +53,9 @@ class AbstractLayer(AbstractCell):
 
     @property
     def spec(self) -> Spec:
+        layer: Any = type(self)
         return spec_of(
-            _field_names(type(self)),
+            _field_names(layer),
             ema=getattr(self, "ema", None),
             zero_split=getattr(self, "zero_split", "half"),
         )

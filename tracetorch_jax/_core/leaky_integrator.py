@@ -257,7 +257,7 @@ def _spec(options: tuple[tuple[str, bool | None, bool], ...], zero_split: ZeroSp
         if row.kind == "decay" and trace:
             names = channel_names(row.name, dual=row.signed)
             traces[row.field] = _with_ema(trace, [ema[name] for name in names if name in ema])
-    emissions = {None: None, False: "spike", True: "passthrough"}
+    emissions: dict[bool | None, Any] = {None: None, False: "spike", True: "passthrough"}
     return dataclasses.replace(
         spec,
         positive=emissions[passes.get("pos_threshold")],

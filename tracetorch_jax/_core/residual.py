@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._shared.checks import cell_call, check_choice
-from tracetorch_jax.functional.engines.masks import mask_steps, valid_steps
+from tracetorch_jax.functional.engines.masks import without_padding
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -35,9 +35,8 @@ class AbstractResidual(AbstractSequential):
     def unroll(
         self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
     ) -> tuple[Any, jax.Array]:
-        if seq_lengths is not None:
-            xs = mask_steps(valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]]), xs)
-        carry, ys = super().unroll(carry, xs, seq_lengths=seq_lengths, **options)
+        xs, options["seq_lengths"] = without_padding(xs, seq_lengths)
+        carry, ys = super().unroll(carry, xs, **options)
         return carry, self._merge(xs, ys)
 
     def _merge(self, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -19,9 +19,10 @@ from tracetorch_jax._shared.checks import (
     within,
 )
 from tracetorch_jax.functional.engines.masks import (
+    Valid,
     expand_mask,
     mask_steps,
-    valid_steps,
+    without_padding,
 )
 from tracetorch_jax.functional.engines.placement import is_split
 
@@ -140,22 +141,19 @@ class AbstractSequential:
         """
         carry = self._check_carry(carry)
         batched = xs.ndim - 1 > self.num_feature_axes
-        valid = None
-        if seq_lengths is not None:
-            valid = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
-            xs = mask_steps(valid, xs)
+        xs, valid = without_padding(xs, seq_lengths)
         new = {}
         for i, layer in enumerate(self.layers):
             name = f"layers_{i}"
             with within(name, layer, self._hint(layer, xs)):
                 if self._is_cell(layer):
                     new[name], xs = self.front_end.unroll(
-                        layer, carry[name], xs, seq_lengths=seq_lengths, **options
+                        layer, carry[name], xs, seq_lengths=valid, **options
                     )
                 else:
                     xs = self._over_time(layer, xs, batched, valid)
-        if valid is not None:
-            xs = mask_steps(valid, xs)  # a bias, say, made something of the padding
+                    if valid is not None and not self._keeps_zeros(layer):
+                        xs = mask_steps(valid.mask, xs)
         return new, xs
 
     def _is_cell(self, layer: Any) -> bool:
@@ -184,13 +182,13 @@ class AbstractSequential:
         return self.front_end.output(layer, carry, x)
 
     def _over_time(
-        self, layer: Any, xs: jax.Array, batched: bool, valid: jax.Array | None
+        self, layer: Any, xs: jax.Array, batched: bool, valid: Valid | None
     ) -> jax.Array:
         """Apply something that keeps no state to every step of a sequence ``[T, ...]``."""
         if not isinstance(layer, self.front_end.module):
             return jax.vmap(layer)(xs)
         if isinstance(layer, self.front_end.batch_norm):
-            mask = None if valid is None else expand_mask(valid, xs.ndim)
+            mask = None if valid is None else expand_mask(valid.mask, xs.ndim)
             return layer(xs, mask=mask)
         if not batched or self._takes_any_leading_axes(layer, xs):
             return _same_length(layer, layer(xs), xs.shape[:1])
@@ -199,6 +197,12 @@ class AbstractSequential:
         merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
         ys = _same_length(layer, layer(merged), merged.shape[:1])
         return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
+
+    def _keeps_zeros(self, layer: Any) -> bool:
+        """Whether it surely makes zeros of zeros; with a bias, say, it does not."""
+        if type(layer) in self.front_end.dense + self.front_end.conv:
+            return not layer.use_bias
+        return type(layer) in self.front_end.dropout
 
     def _hint(self, layer: Any, x: Any) -> str:
         """What to say of an error in Flax's own layer that refuses a split input."""

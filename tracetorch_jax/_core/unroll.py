@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._shared.checks import as_array, check_choice, check_front_end
-from tracetorch_jax.functional.engines.masks import check_lengths
+from tracetorch_jax.functional.engines.masks import Valid, expand_mask, without_padding
 from tracetorch_jax.functional.engines.unroll import ENGINES, Engine
 
 
@@ -83,26 +83,27 @@ class AbstractUnroll:
         time_axis = 0 if time_major or xs.ndim == axes + 1 else 1
         xs = jnp.moveaxis(xs, time_axis, 0)
         if seq_lengths is not None:
-            seq_lengths = self._check_lengths(seq_lengths, xs, axes)
+            self._check_lengths(seq_lengths, xs, axes)
+        xs, valid = without_padding(xs, seq_lengths)
         if reverse:
-            xs = _flip(xs, seq_lengths)
+            xs = _flip(xs, valid)
 
         carry, ys = self.front_end.unroll(
             self.cell,
             initial_carry,
             xs,
             init_key=init_key,
-            seq_lengths=seq_lengths,
+            seq_lengths=valid,
             engine=self.engine,
             unroll=self.unroll,
             checkpoint_every=self.checkpoint_every,
         )
         if reverse and keep_order:
-            ys = _flip(ys, seq_lengths)
+            ys = _flip(ys, valid)
         ys = jnp.moveaxis(ys, 0, time_axis)
         return (carry, ys) if return_carry else ys
 
-    def _check_lengths(self, seq_lengths: Any, xs: jax.Array, axes: int) -> jax.Array:
+    def _check_lengths(self, seq_lengths: Any, xs: jax.Array, axes: int) -> None:
         batched = xs.ndim > axes + 1
         want = xs.shape[1:2] if batched else ()
         if np.shape(seq_lengths) != want:
@@ -110,7 +111,6 @@ class AbstractUnroll:
                 f"`seq_lengths` must have one length per sequence, shape {want}; "
                 f"got shape {np.shape(seq_lengths)}."
             )
-        return check_lengths(seq_lengths, xs.shape[0])
 
 
 def check_cell(cell: Any, front_end: Any) -> None:
@@ -129,13 +129,13 @@ def check_cell(cell: Any, front_end: Any) -> None:
         )
 
 
-def _flip(xs: jax.Array, seq_lengths: jax.Array | None) -> jax.Array:
+def _flip(xs: jax.Array, valid: Valid | None) -> jax.Array:
     """Reverse each sequence in time; padding stays where it is."""
-    if seq_lengths is None:
+    if valid is None:
         return jnp.flip(xs, 0)
     # A flip of the whole axis would put padding first, but lengths count the steps from the start.
-    trailing = (1,) * (xs.ndim - 1 - seq_lengths.ndim)
-    lengths = seq_lengths.reshape((1, *seq_lengths.shape, *trailing))
+    inside = expand_mask(valid.mask, xs.ndim)
+    lengths = inside.sum(0, keepdims=True, dtype=jnp.int32)
     steps = jnp.arange(xs.shape[0], dtype=jnp.int32).reshape((-1,) + (1,) * (xs.ndim - 1))
-    source = jnp.where(steps < lengths, lengths - 1 - steps, steps)
+    source = jnp.where(inside, lengths - 1 - steps, steps)
     return jnp.take_along_axis(xs, source, axis=0)

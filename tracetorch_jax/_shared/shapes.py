@@ -17,7 +17,8 @@ def along(value: Any, dim: int, ndim: int = 0) -> Any:
         >>> along(jnp.ones(3), -2).shape, along(jnp.ones(3), -2, 4).shape
         ((3, 1), (1, 1, 3, 1))
     """
-    if not value.ndim:
-        return value
-    shape = value.shape + (1,) * (-dim - 1)
-    return value.reshape((1,) * (ndim - len(shape)) + shape)
+    shape = value.shape
+    if shape:
+        shape += (1,) * (-dim - 1)
+        shape = (1,) * (ndim - len(shape)) + shape
+    return value.reshape(shape)

@@ -454,7 +454,8 @@ def sum_membrane(spec: Spec, state: Mapping[str, jax.Array]) -> jax.Array:
 
 def align(params: Params, ndim: int) -> dict[str, jax.Array]:
     """Give vectors the rank of what they multiply; axes are counted from the end."""
-    return {name: along(jnp.asarray(value), -1, ndim) for name, value in params.items()}
+    arrays = {name: jnp.asarray(value) for name, value in params.items()}
+    return {name: along(p, -1, ndim) if p.ndim else p for name, p in arrays.items()}
 
 
 def _add_feedback(

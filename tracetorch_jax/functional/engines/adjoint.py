@@ -296,22 +296,23 @@ def _get(buffers: Tree, t: Any) -> Tree:
     return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, t, 0, keepdims=False), buffers)
 
 
-def _is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: Any) -> bool:
+    """Whether an array has a derivative."""
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def inexact(tree: Tree) -> Leaves:
     """The arrays that have a derivative."""
-    return [leaf for leaf in jax.tree.leaves(tree) if _is_inexact(leaf)]
+    return [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
 
 
 def fill(tree: Tree, leaves: Leaves) -> Tree:
     """Put `leaves` in the places of the inexact ones of `tree`."""
     rest = iter(leaves)
-    return jax.tree.map(lambda leaf: next(rest) if _is_inexact(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else leaf, tree)
 
 
 def place(cotangents: Leaves, like: Tree) -> Tree:
     """Cotangents in the structure of what they belong to, None where there is no derivative."""
     rest = iter(cotangents)
-    return jax.tree.map(lambda leaf: next(rest) if _is_inexact(leaf) else None, like)
+    return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else None, like)

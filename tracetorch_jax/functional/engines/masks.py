@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +60,40 @@ def check_lengths(seq_lengths: Any, length: int) -> jax.Array:
     return whole_counts("seq_lengths", seq_lengths, 0, length, f"0 and T = {length}")
 
 
+class Valid(NamedTuple):
+    """Steps within each sequence, for inputs that are 0 beyond: what becomes of `seq_lengths`.
+
+    `Unroll` makes it once, and whatever takes `seq_lengths` takes it in their place.
+
+    Attributes:
+        mask: ``[T, B]``, or ``[T]`` without a batch axis.
+    """
+
+    mask: jax.Array
+
+
+def without_padding(xs: jax.Array, seq_lengths: Any) -> tuple[jax.Array, Valid | None]:
+    """A sequence with zeros beyond each end, and where that is.
+
+    Args:
+        xs: ``[T, ...]``.
+        seq_lengths: as of `valid_steps`; `Valid` if the zeros are there; None if all steps count.
+
+    Raises:
+        TypeError: as `valid_steps` does.
+        ValueError: as `valid_steps` does.
+    """
+    if seq_lengths is None or isinstance(seq_lengths, Valid):
+        return xs, seq_lengths
+    mask = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+    return mask_steps(mask, xs), Valid(mask)
+
+
 def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) -> jax.Array:
     """Boolean ``[T, B]``, or ``[T]`` for a scalar: which steps lie within each sequence.
 
     Args:
-        seq_lengths: ``[B]`` integers, or a scalar.
+        seq_lengths: ``[B]`` integers, or a scalar; or `Valid`, whose mask it is then.
         length: T.
         shapes: of one step's tensors, with B as their leading axis.
 
@@ -72,19 +101,21 @@ def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) ->
         TypeError: not integers.
         ValueError: wrong shape, or a concrete length outside [0, T].
     """
-    lengths = check_lengths(seq_lengths, length)
-    if lengths.ndim > 1:
+    lengths = None if isinstance(seq_lengths, Valid) else check_lengths(seq_lengths, length)
+    batch = seq_lengths.mask.shape[1:] if lengths is None else lengths.shape
+    if len(batch) > 1:
         raise ValueError(
             f"`seq_lengths` must be a vector of shape [B], or a scalar without a batch axis; "
-            f"got shape {lengths.shape}."
+            f"got shape {batch}."
         )
-    if lengths.ndim == 1:
-        for shape in shapes:
-            if shape[:1] != lengths.shape:
-                raise ValueError(
-                    f"`seq_lengths` must have one length for each sequence in the batch; got shape "
-                    f"{lengths.shape} for a step of shape {tuple(shape)}."
-                )
+    for shape in shapes if batch else []:
+        if shape[:1] != batch:
+            raise ValueError(
+                f"`seq_lengths` must have one length for each sequence in the batch; got shape "
+                f"{batch} for a step of shape {tuple(shape)}."
+            )
+    if lengths is None:
+        return seq_lengths.mask
     steps = jnp.arange(length, dtype=jnp.int32).reshape((length,) + (1,) * lengths.ndim)
     return steps < lengths.reshape((1, *lengths.shape))
 
@@ -102,9 +133,7 @@ def keep_ended(alive: jax.Array, new: Any, old: Any) -> Any:
 
 
 def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:
-    """Zero what lies beyond each sequence's end; leave what is not a real number (keys) alone."""
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x
+    """Zero what lies beyond each sequence's end."""
     return jnp.where(expand_mask(valid, x.ndim), x, jnp.zeros_like(x))
 
 

@@ -14,8 +14,14 @@ import jax.numpy as jnp
 from tracetorch_jax._shared.checks import check_choice, check_fixed
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax.functional.engines import policy
-from tracetorch_jax.functional.engines.adjoint import check_new_state, scan_elementwise
+from tracetorch_jax.functional.engines.adjoint import (
+    check_new_state,
+    inexact,
+    is_inexact,
+    scan_elementwise,
+)
 from tracetorch_jax.functional.engines.masks import (
+    Valid,
     in_chunks,
     keep_ended,
     length_of,
@@ -145,7 +151,8 @@ def unroll(
     if elementwise and checkpoint_every is None:
         checkpoint_every = policy.steps_per_state(engine)
     try:
-        return _program(scan, step, unroll, checkpoint_every)(params, state, xs, valid)
+        clean = isinstance(seq_lengths, Valid)
+        return _program(scan, step, unroll, checkpoint_every, clean)(params, state, xs, valid)
     except TypeError as error:
         if scan is not _scan_any and "custom_vjp" in str(error):
             raise TypeError(_BACKWARDS_ONLY) from error
@@ -180,13 +187,13 @@ def _choose(
 # some 2 MB, and what their steps refer to: a loop that makes a new lambda each time would fill it.
 @functools.lru_cache(maxsize=128)
 def _program(
-    scan: Callable[..., Any], step: Step, unroll: int, every: int | None
+    scan: Callable[..., Any], step: Step, unroll: int, every: int | None, clean: bool
 ) -> Callable[..., Any]:
     """What runs a step over time, compiled; the last that were used are kept."""
 
     @jax.jit
     def run(params: Any, state: Any, xs: Any, valid: Any) -> tuple[Any, Any]:
-        return _run(scan, step, unroll, every, params, state, xs, valid)
+        return _run(scan, step, unroll, every, clean, params, state, xs, valid)
 
     return run
 
@@ -196,6 +203,7 @@ def _run(
     step: Step,
     unroll: int,
     every: int | None,
+    clean: bool,
     params: Any,
     state: Any,
     xs: Any,
@@ -203,16 +211,21 @@ def _run(
 ) -> tuple[Any, Any]:
     # The input is masked too, though an ended sequence keeps its state. Backwards its steps get a
     # cotangent of 0, and 0 times a derivative at NaN is NaN in the gradients of the parameters.
-    if valid is not None:
-        xs = jax.tree.map(lambda x: mask_steps(valid, x), xs)
+    if valid is not None and not clean:
+        xs = _zero_padding(valid, xs)
     if scan is _scan_any:
         state = place_state(step, params, state, xs) if length_of(xs) else state
     else:
         state, xs = place_elementwise(params, state, xs, valid)
     state, ys = scan(step, unroll, every, params, state, (xs, valid))
     if valid is not None:
-        ys = jax.tree.map(lambda y: mask_steps(valid, y), ys)
+        ys = _zero_padding(valid, ys)
     return state, ys
+
+
+def _zero_padding(valid: jax.Array, tree: Any) -> Any:
+    """Mask all real numbers; others, such as keys, may have no batch axis."""
+    return jax.tree.map(lambda x: mask_steps(valid, x) if is_inexact(x) else x, tree)
 
 
 def _scan_any(
@@ -259,7 +272,7 @@ def _at_least_one(name: str, value: Any) -> int:
 
 def _step_shapes(xs: Any) -> list[tuple[int, ...]]:
     """Shapes of one step of every real-valued array."""
-    return [x.shape[1:] for x in jax.tree.leaves(xs) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return [x.shape[1:] for x in inexact(xs)]
 
 
 def _check_elementwise(params: Any, state: Any) -> None:
