@@ -38,7 +38,44 @@ def _require(name: str, value: jax.Array, inside: jax.Array, rule: str) -> None:
         raise ValueError(f"`{name}` must {rule}; got {bad:g}.")
 
 
-def sigmoid_inverse(value: ArrayLike) -> jax.Array:
+def _checked(
+    rule: str, inside: Callable[[jax.Array], jax.Array]
+) -> Callable[[Callable[[jax.Array], jax.Array]], Callable[[ArrayLike], jax.Array]]:
+    """Make `convert` check its only argument, named as in its own signature."""
+
+    def wrap(convert: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayLike], jax.Array]:
+        name = convert.__code__.co_varnames[0]
+
+        @functools.wraps(convert)
+        def checked(value: ArrayLike) -> jax.Array:
+            array = _floating(name, value)
+            _require(name, array, inside(array), rule)
+            return convert(array)
+
+        checked.__annotations__ = {name: "ArrayLike", "return": "jax.Array"}
+        return checked
+
+    return wrap
+
+
+_positive = _checked("be greater than 0", lambda v: v > 0)
+_unit = _checked("lie strictly between 0 and 1", lambda v: (v > 0) & (v < 1))
+
+
+# From values to raw ones, in JAX or in NumPy (`xp`). For the way back JAX has functions of its own,
+# with derivatives of their own; NumPy has none, so the formulas stand with each constraint.
+
+
+def _logit(value: Any, xp: Any) -> Any:
+    return xp.log(value) - xp.log1p(-value)
+
+
+def _inverse_softplus(value: Any, xp: Any) -> Any:
+    return value + xp.log(-xp.expm1(-value))
+
+
+@_unit
+def sigmoid_inverse(value: jax.Array) -> jax.Array:
     """Raw parameter whose sigmoid is `value`: ``log(v) - log1p(-v)``.
 
     Args:
@@ -55,12 +92,11 @@ def sigmoid_inverse(value: ArrayLike) -> jax.Array:
         >>> float(functional.sigmoid_inverse(0.5))
         0.0
     """
-    value = _floating("value", value)
-    _require("value", value, (value > 0) & (value < 1), "lie strictly between 0 and 1")
-    return jnp.log(value) - jnp.log1p(-value)
+    return _logit(value, jnp)
 
 
-def softplus_inverse(value: ArrayLike) -> jax.Array:
+@_checked("be greater than 0 and finite", lambda v: (v > 0) & jnp.isfinite(v))
+def softplus_inverse(value: jax.Array) -> jax.Array:
     """Raw parameter whose softplus is `value`: ``v + log(-expm1(-v))``.
 
     This form neither overflows for a large value nor cancels for a small one, unlike
@@ -80,9 +116,7 @@ def softplus_inverse(value: ArrayLike) -> jax.Array:
         >>> float(functional.softplus_inverse(100.0))
         100.0
     """
-    value = _floating("value", value)
-    _require("value", value, (value > 0) & jnp.isfinite(value), "be greater than 0 and finite")
-    return value + jnp.log(-jnp.expm1(-value))
+    return _inverse_softplus(value, jnp)
 
 
 class _Numpy(NamedTuple):
@@ -264,7 +298,7 @@ DECAY = Constraint(
     sigmoid_inverse,
     _Numpy(
         lambda raw: 1 / (1 + np.exp(-raw)),
-        lambda v: np.log(v) - np.log1p(-v),
+        functools.partial(_logit, xp=np),
         lambda v: (v > 0) & (v < 1),
         lambda v: (v >= 0) & (v <= 1),
         # Not `tiny`: on its way to the raw value and back it falls below, which XLA flushes to 0.
@@ -281,7 +315,7 @@ THRESHOLD = Constraint(
     softplus_inverse,
     _Numpy(
         lambda raw: np.log1p(np.exp(-np.abs(raw))) + np.maximum(raw, 0),
-        lambda v: v + np.log(-np.expm1(-v)),
+        functools.partial(_inverse_softplus, xp=np),
         lambda v: v > 0,
         lambda v: v > 0,
         lambda info: (2 * info.tiny, info.max),
@@ -300,30 +334,6 @@ UNBOUNDED = Constraint(
     ),
 )
 """Scales, weights and biases: the raw parameter itself, of any sign."""
-
-
-def _time_scale(
-    rule: str, inside: Callable[[jax.Array], jax.Array]
-) -> Callable[[Callable[[jax.Array], jax.Array]], Callable[[ArrayLike], jax.Array]]:
-    """Make `convert` check its only argument, named as in its own signature."""
-
-    def wrap(convert: Callable[[jax.Array], jax.Array]) -> Callable[[ArrayLike], jax.Array]:
-        name = convert.__code__.co_varnames[0]
-
-        @functools.wraps(convert)
-        def checked(value: ArrayLike) -> jax.Array:
-            array = _floating(name, value)
-            _require(name, array, inside(array), rule)
-            return convert(array)
-
-        checked.__annotations__ = {name: "ArrayLike", "return": "jax.Array"}
-        return checked
-
-    return wrap
-
-
-_positive = _time_scale("be greater than 0", lambda v: v > 0)
-_unit = _time_scale("lie strictly between 0 and 1", lambda v: (v > 0) & (v < 1))
 
 
 @_positive
@@ -422,7 +432,7 @@ def decay_to_time_constant(decay: jax.Array) -> jax.Array:
     return -1 / jnp.log(decay)
 
 
-@_time_scale("be greater than 1", lambda v: v > 1)
+@_checked("be greater than 1", lambda v: v > 1)
 def timesteps_to_decay(timesteps: jax.Array) -> jax.Array:
     """Decay of an average over about `timesteps` steps: ``1 - 1 / timesteps``.
 
