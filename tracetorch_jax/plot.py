@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tracetorch_jax._shared.axes import check_count, check_positive
-from tracetorch_jax._shared.checks import as_array
+from tracetorch_jax._shared.axes import check_positive
+from tracetorch_jax._shared.checks import as_array, check_integer
 from tracetorch_jax.diagnostics import Recording
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.training._labels import kind_of
@@ -209,7 +209,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
 
     Raises:
         ImportError: matplotlib is missing.
-        TypeError: decays that are no numbers.
+        TypeError: decays that are no numbers, or `bins` that is no integer.
         ValueError: no decays or one outside (0, 1), or `bins` below 1.
 
     Example:
@@ -217,7 +217,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
         >>> ax.get_xlabel()
         'half-life (steps)'
     """
-    bins = check_count("bins", bins)
+    bins = check_integer("bins", bins)
     steps = {}
     for name, given in (("before", before), ("decays", decays)):
         if given is None:
@@ -329,6 +329,7 @@ def animate(
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: an argument of another kind.
         ValueError: frames of another rank, a `shape` that does not hold N values, a `path` that
             does not end in ``.gif``, `fps` below 1.
 
@@ -340,7 +341,7 @@ def animate(
     path = pathlib.Path(path)
     if path.suffix.lower() != ".gif":
         raise ValueError(f"`path` must end in .gif; got {path.name!r}.")
-    fps = check_count("fps", fps)
+    fps = check_integer("fps", fps)
     if shape is not None:
         images = _one(frames, "frames", sequence)
         if np.shape(shape) != (2,) or np.prod(shape) != images.shape[1]:
@@ -449,8 +450,4 @@ def _one(
 
 
 def _index(name: str, index: int, size: int) -> int:
-    if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-        raise TypeError(f"`{name}` must be an integer; got {index!r}.")
-    if not -size <= index < size:
-        raise ValueError(f"`{name}` must lie between 0 and {size - 1}; got {index}.")
-    return index
+    return check_integer(name, index, -size, size - 1, f"an integer between 0 and {size - 1}")

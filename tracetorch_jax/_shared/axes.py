@@ -45,13 +45,6 @@ def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
         raise ValueError(f"`{name}` must {rule}; got {bad.flat[0]}.")
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
-    return int(value)
-
-
 def _numbers(name: str, value: Any) -> np.ndarray | None:
     """A number or an array of them, or None while they are being traced."""
     values = known(value)

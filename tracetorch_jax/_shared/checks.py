@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import numbers
+import operator
 import os
 import pathlib
 import types
@@ -20,6 +21,7 @@ import jax
 
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax._shared.files import absolute
+from tracetorch_jax._shared.trees import differences, listed
 
 CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
 
@@ -31,6 +33,34 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         known = ", ".join(map(repr, allowed))
         raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
+
+
+def check_integer(
+    name: str, value: Any, least: int | None = 1, most: int | None = None, rule: str = ""
+) -> int:
+    """Return `value` as Python's integer.
+
+    Args:
+        name: of the argument.
+        value: an integer, of Python or NumPy, or an array that is one.
+        least: the least that is allowed; None for any.
+        most: the most that is allowed; None for any.
+        rule: what it must be, in words; by default an integer of at least `least`.
+
+    Raises:
+        TypeError: not an integer. A bool is none, nor is a number that is being traced.
+        ValueError: an integer that is not allowed.
+    """
+    wrong = f"`{name}` must be {rule or f'an integer of at least {least}'}; got {value!r}."
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(wrong) from None
+    if isinstance(value, bool):
+        raise TypeError(wrong)
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise ValueError(wrong)
+    return number
 
 
 def check_fixed(name: str, function: Any, hint: str = "") -> None:
@@ -94,12 +124,9 @@ def _changeable(value: Any) -> Any:
 
 def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:
     """Raise unless the mapping has exactly the wanted keys."""
-    missing = [name for name in want if name not in got]
-    extra = [name for name in got if name not in want]
-    if missing or extra:
-        problems = [f"lacks {missing}"] * bool(missing) + [f"has unknown {extra}"] * bool(extra)
+    if problems := differences(got, want):
         raise ValueError(
-            f"`{argument}` of {owner} must hold exactly {list(want)}; it {' and '.join(problems)}."
+            f"`{argument}` of {owner} must hold exactly {list(want)}; it {listed(problems)}."
         )
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import (
-    check_count,
     check_finite,
     check_positive,
     check_values,
     known,
     plain,
 )
+from tracetorch_jax._shared.checks import check_integer
 from tracetorch_jax._shared.dtypes import as_given, countable, is_real
 from tracetorch_jax.functional.engines.masks import as_int32, whole_counts
 
@@ -130,8 +130,8 @@ def frames(
             `dtype` can hold; T * N of 2**31 or more. While values are being traced they can't be
             checked; what lies out of range is then left out, as is a time of NaN, and a sum becomes
             the nearest that `dtype` can hold.
-        TypeError: times that are not real numbers, channels or `num_events` that are not integers,
-            a `dtype` of booleans, or an unsigned one with polarities.
+        TypeError: times that are not real numbers, channels or numbers of events, steps or channels
+            that are not integers, a `dtype` of booleans, or an unsigned one with polarities.
 
     Example:
         >>> times, channels = [0.0, 0.4, 1.2], [0, 0, 1]
@@ -148,7 +148,8 @@ def frames(
         >>> np.concatenate(xs).shape
         (3, 2, 2)
     """
-    steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
+    steps = check_integer("num_steps", num_steps)
+    neurons = check_integer("num_channels", num_channels)
     if steps * neurons >= 2**31:
         raise ValueError(
             f"`num_steps` times `num_channels` must be below 2**31; got {steps} * {neurons}."

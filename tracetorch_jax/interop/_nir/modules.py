@@ -11,11 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._core.parameters import check_dtype
-
-
-def _check_size(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
+from tracetorch_jax._shared.checks import check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +21,8 @@ class _OverAxes:
     axes: int = 3
 
     def __post_init__(self) -> None:
-        _check_size("axes", self.axes, 1 if isinstance(self, Flatten) else 2)
+        axes = check_integer("axes", self.axes, 1 if isinstance(self, Flatten) else 2)
+        object.__setattr__(self, "axes", axes)
 
     def _check(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -44,6 +41,7 @@ class ChannelsLast(_OverAxes):
         axes: axes of one step's tensor, channels included.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
@@ -74,6 +72,7 @@ class ChannelsFirst(_OverAxes):
         axes: axes of one step's tensor, channels included.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
@@ -104,6 +103,7 @@ class Flatten(_OverAxes):
         axes: how many; every axis but those of the batch.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 1; when called, an array of fewer axes.
 
     Example:
@@ -135,10 +135,9 @@ class _Pool:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size("size", self.size, 1)
-        if self.stride is None:
-            object.__setattr__(self, "stride", self.size)
-        _check_size("stride", self.stride, 1)
+        object.__setattr__(self, "size", check_integer("size", self.size))
+        stride = self.size if self.stride is None else check_integer("stride", self.stride)
+        object.__setattr__(self, "stride", stride)
 
     def _sum(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -157,6 +156,7 @@ class AvgPool(_Pool):
         stride: from one square to the next, by default `size`.
 
     Raises:
+        TypeError: an argument that is no integer.
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
@@ -188,6 +188,7 @@ class SumPool(_Pool):
         stride: from one square to the next, by default `size`.
 
     Raises:
+        TypeError: an argument that is no integer.
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
