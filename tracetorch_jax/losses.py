@@ -23,16 +23,13 @@ from tracetorch_jax._shared.axes import (
     check_positive,
     check_values,
     known,
-    lengths_of,
     plain,
     real,
-    steps_of,
     time_first,
-    zero_padding,
 )
 from tracetorch_jax._shared.checks import as_array, check_choice
 from tracetorch_jax._shared.dtypes import as_given, countable
-from tracetorch_jax.functional.engines.masks import as_int32
+from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
 
 __all__ = [
     "count_target",

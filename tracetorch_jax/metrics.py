@@ -14,14 +14,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import (
-    lengths_of,
     plain,
-    steps_of,
     time_first,
-    zero_padding,
 )
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
 
 __all__ = [
     "Operations",

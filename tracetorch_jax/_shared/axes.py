@@ -13,7 +13,6 @@ import numpy as np
 
 from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import is_real
-from tracetorch_jax.functional.engines.masks import expand_mask, valid_steps
 
 
 def known(x: Any) -> np.ndarray | None:
@@ -101,31 +100,3 @@ def time_first(name: str, xs: Any, time_major: bool) -> jax.Array:
             f"batch axis; got shape {xs.shape}."
         )
     return xs if time_major or xs.ndim == 2 else jnp.moveaxis(xs, 1, 0)
-
-
-def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
-    """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
-    if seq_lengths is None:
-        return None
-    shape = np.shape(seq_lengths)
-    if xs.ndim == 2 and shape:
-        raise ValueError(
-            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {shape}."
-        )
-    if xs.ndim > 2 and not shape:
-        raise ValueError(
-            "`seq_lengths` must have one length per sequence of the batch; got a scalar."
-        )
-    return valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
-
-
-def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
-    """``[T, B, ...]`` with zeros beyond each sequence's end, whatever stood there."""
-    return xs if valid is None else jnp.where(expand_mask(valid, xs.ndim), xs, jnp.zeros_like(xs))
-
-
-def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
-    """Steps of each sequence: ``[B]``, or a scalar."""
-    if valid is None:
-        return jnp.full(xs.shape[1:2] if xs.ndim > 2 else (), xs.shape[0])
-    return valid.sum(axis=0)

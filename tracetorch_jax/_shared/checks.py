@@ -204,9 +204,7 @@ def check_known(name: str, value: Any, advice: str) -> None:
 
 def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> None:
     """Raise unless `model` is a linen module."""
-    import flax.linen as nn
-
-    if isinstance(model, nn.Module):
+    if not isinstance(model, type) and _is_of("flax.linen", model):
         return
     hint = ""
     if _is_of("flax.nnx", model):

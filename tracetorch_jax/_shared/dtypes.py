@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -75,3 +76,18 @@ def misfit(array: Any, dtype: Any) -> str | None:
     value = array[place].item()
     where = f" at {list(place)}" if place else ""
     return f"{value!r}{where}, where values must be finite and fit {dtype.name}"
+
+
+def in_words(shape: Sequence[Any]) -> str:
+    """A shape, names of sizes included.
+
+    Example:
+        >>> in_words((2, "t", 3))
+        '[2, t, 3]'
+    """
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def type_of(array: Any) -> str:
+    """Dtype and shape, such as ``float32[b, 20]``."""
+    return f"{array.dtype}{in_words(array.shape)}"

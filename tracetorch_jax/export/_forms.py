@@ -11,16 +11,15 @@ import jax.numpy as jnp
 from jax.export import Exported
 
 from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.dtypes import in_words, type_of
 from tracetorch_jax.export._programs import (
     PLATFORMS,
     Shape,
     array_spec,
     carry_spec,
     cell_of,
-    in_words,
     key_specs,
     trace,
-    type_of,
 )
 
 

@@ -155,21 +155,6 @@ def _spec(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
 
 
-def in_words(shape: Sequence[Any]) -> str:
-    """A shape, names of sizes included.
-
-    Example:
-        >>> in_words((2, "t", 3))
-        '[2, t, 3]'
-    """
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def type_of(array: Any) -> str:
-    """Dtype and shape, such as ``float32[b, 20]``."""
-    return f"{array.dtype}{in_words(array.shape)}"
-
-
 def free_path(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     """The absolute path of a file that may be written."""
     path = absolute(path)
