@@ -453,7 +453,7 @@ def _is_held(dtype: Any) -> bool:
 
 def _is_key(leaf: Any) -> bool:
     """Whether a leaf is a PRNG key."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kind(leaf: Any) -> str:

@@ -109,7 +109,8 @@ def _changeable(value: Any) -> Any:
             return None  # an equality written by hand is believed
         fields = dataclasses.fields(judge) if made and made.eq else ()
         compared = {field.name for field in fields if field.compare}
-        sealed = judge is kind and kind.__setattr__ is not object.__setattr__
+        setter: Any = kind.__setattr__
+        sealed = judge is kind and setter is not object.__setattr__
         names = {field.name for field in fields}
         if not sealed:  # attributes can be set that are no fields
             slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)

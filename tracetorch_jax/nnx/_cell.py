@@ -112,7 +112,7 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
         return self.zeros(input_shape)
 
 
-def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param:
+def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param[Any]:
     """A new variable; what an initializer says of it, such as its sharding, stays with it."""
     if not callable(parameter.value):
         return nnx.Param(parameter.init(jax.random.key(0), parameter.shape, parameter.dtype))

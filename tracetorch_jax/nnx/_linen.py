@@ -81,9 +81,9 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
     return model
 
 
-def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable]:
+def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable[Any]]:
     """Every variable that linen has too, by its collection and path there."""
-    found: dict[tuple[str, ...], nnx.Variable] = {}
+    found: dict[tuple[str, ...], nnx.Variable[Any]] = {}
     for path, variable in nnx.iter_graph(model):
         collection = next(
             (name for kind, name in _COLLECTIONS.items() if isinstance(variable, kind)), None
