@@ -415,7 +415,7 @@ def _check(argument: str, name: str, leaf: Any) -> None:
         )
 
 
-def _is_number(leaf: Any) -> bool:
+def _is_number(leaf: object) -> bool:
     """Whether a leaf is a number of Python's, or was when it was saved."""
     if type(leaf).__name__ == "ScalarMetadata":
         return True
@@ -432,7 +432,7 @@ def _same_number(saved: Any, wanted: Any) -> bool:
     return got == want or (got, want) == ("i", "f")
 
 
-def _family(leaf: Any) -> str:
+def _family(leaf: object) -> str:
     """b, i, f or c for truth values, whole numbers, floating point and complex numbers; else ?."""
     dtype: Any = np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     kinds: dict[str, Any] = {
@@ -451,7 +451,7 @@ def _is_held(dtype: Any) -> bool:
     return jax.dtypes.canonicalize_dtype(dtype) == dtype
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: object) -> bool:
     """Whether a leaf is a PRNG key."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

@@ -173,7 +173,7 @@ def first_spike(
     return zero_padding(silent, valid).sum(axis=0)
 
 
-def _sequence(outputs: Any, seq_lengths: Any, time_major: bool) -> tuple[jax.Array, Any]:
+def _sequence(outputs: Any, seq_lengths: object, time_major: bool) -> tuple[jax.Array, Any]:
     """Outputs as ``[T, B, ...]``, and which of their steps count."""
     xs = time_first("outputs", outputs, time_major)
     return xs, steps_of(xs, seq_lengths)

@@ -427,7 +427,7 @@ def silence_penalty(
     return jnp.square(jnp.maximum(plain(min_rate, rates.dtype) - rates, 0)).mean()
 
 
-def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
+def _rates(spikes: Any, seq_lengths: object, time_major: bool) -> jax.Array:
     """Mean magnitude of each neuron's output over time and batch."""
     xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)

@@ -248,7 +248,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
     return ax
 
 
-def _decays(name: str, given: Any) -> np.ndarray:
+def _decays(name: str, given: object) -> np.ndarray:
     """All decays of an array, of parameters by name, or of recordings."""
     if isinstance(given, Recording):
         given = given.parameters
@@ -437,7 +437,7 @@ def _whole(ax: Any, steps: int, neurons: int) -> None:
 
 
 def _one(
-    values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
+    values: object, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
 ) -> np.ndarray:
     """One sequence of a batch, as NumPy."""
     array: Any = as_array(name, values, convert=np.asarray)

@@ -44,7 +44,7 @@ class FrontEnd:
             ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
     """
 
-    module: Any
+    module: object
     cell: Any
     over_time: tuple[Any, ...]
     conv: tuple[Any, ...]

@@ -15,7 +15,7 @@ from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import is_real
 
 
-def known(x: Any) -> np.ndarray | None:
+def known(x: object) -> np.ndarray | None:
     """The values of an argument, or None while they are being traced."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
@@ -34,7 +34,7 @@ def plain(number: Any, dtype: Any = None) -> Any:
     return jnp.asarray((number if value is None else value).astype(dtype))
 
 
-def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
+def check_values(name: str, x: object, inside: Any, rule: str) -> None:
     """Raise ``ValueError`` for the first known value for which `inside` is false."""
     values = known(x)
     if values is None:
@@ -44,7 +44,7 @@ def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
         raise ValueError(f"`{name}` must {rule}; got {bad.flat[0]}.")
 
 
-def _numbers(name: str, value: Any) -> np.ndarray | None:
+def _numbers(name: str, value: object) -> np.ndarray | None:
     """A number or an array of them, or None while they are being traced."""
     values = known(value)
     if values is None:
@@ -54,14 +54,14 @@ def _numbers(name: str, value: Any) -> np.ndarray | None:
     return values
 
 
-def check_finite(name: str, value: Any) -> None:
+def check_finite(name: str, value: object) -> None:
     """A finite number, or an array of them."""
     values = _numbers(name, value)
     if values is not None and not np.all(np.isfinite(values)):
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
-def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
+def check_positive(name: str, value: object, dtype: Any = None) -> Any:
     """A number greater than 0, or an array of them, also in the `dtype` of what it meets."""
     values = _numbers(name, value)
     if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):
@@ -75,7 +75,7 @@ def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
     return plain(value, dtype)
 
 
-def real(name: str, x: Any) -> jax.Array:
+def real(name: str, x: object) -> jax.Array:
     """An array of real numbers; anything but floating point becomes float32."""
     x = as_array(name, x)
     if not is_real(x.dtype):
@@ -91,7 +91,7 @@ def add_time(sample: jax.Array, time_major: bool) -> int:
     return 0 if time_major or sample.ndim < 2 else 1
 
 
-def time_first(name: str, xs: Any, time_major: bool) -> jax.Array:
+def time_first(name: str, xs: object, time_major: bool) -> jax.Array:
     """A sequence as ``[T, B, ...]``, or ``[T, N]`` where there is no batch axis."""
     xs = real(name, xs)
     if xs.ndim < 2:

@@ -28,7 +28,7 @@ CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[Any, ...]) -> None:
     """Raise unless `value` is one of `allowed`."""
     if value not in allowed:
         known = ", ".join(map(repr, allowed))
@@ -63,7 +63,7 @@ def check_integer(
     return number
 
 
-def check_fixed(name: str, function: Any, hint: str = "") -> None:
+def check_fixed(name: str, function: object, hint: str = "") -> None:
     """Raise unless equality tells all that a function does, as far as an object can say.
 
     A compiled program is found again by what it was compiled for, and keeps that as it was. An
@@ -132,7 +132,7 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], ow
 
 
 def as_array(
-    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = asarray
+    name: str, value: object, hint: str = "", convert: Callable[[Any], Any] = asarray
 ) -> jax.Array:
     """An array of numbers, or what can be made one.
 
@@ -151,7 +151,7 @@ def as_array(
     raise TypeError(f"`{name}` must be an array; got {got}.{' ' * bool(hint)}{hint}")
 
 
-def _looks_like_carry(value: Any) -> bool:
+def _looks_like_carry(value: object) -> bool:
     """Whether it is what Unroll returns with `return_carry`."""
     return (
         type(value) is tuple
@@ -161,7 +161,7 @@ def _looks_like_carry(value: Any) -> bool:
     )
 
 
-def check_spike(name: str, spike: Any) -> None:
+def check_spike(name: str, spike: object) -> None:
     """Raise unless `spike` is a function of a membrane that a compiled program can keep."""
     if isinstance(spike, type):
         room = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
@@ -186,7 +186,7 @@ def as_float(number: Any) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def check_number(name: str, value: Any, advice: str) -> float:
+def check_number(name: str, value: object, advice: str) -> float:
     """One known number as a float."""
     check_known(name, value, advice)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -194,7 +194,7 @@ def check_number(name: str, value: Any, advice: str) -> float:
     return as_float(value)
 
 
-def check_known(name: str, value: Any, advice: str) -> None:
+def check_known(name: str, value: object, advice: str) -> None:
     """Raise if `value` is being traced."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
@@ -203,7 +203,7 @@ def check_known(name: str, value: Any, advice: str) -> None:
         )
 
 
-def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> None:
+def check_linen(name: str, model: object, what: str = "a Flax linen module") -> None:
     """Raise unless `model` is a linen module."""
     if not isinstance(model, type) and _is_of("flax.linen", model):
         return
@@ -216,7 +216,7 @@ def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> Non
     raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}{hint}.")
 
 
-def check_front_end(name: str, module: Any, base: type) -> None:
+def check_front_end(name: str, module: object, base: type) -> None:
     """Raise if it is a module of Flax's other front end than that of `base`, or a class."""
     ours, other = "flax.linen", "flax.nnx"
     if base.__module__.startswith(other):
@@ -235,7 +235,7 @@ def check_front_end(name: str, module: Any, base: type) -> None:
         )
 
 
-def _is_of(package: str, module: Any) -> bool:
+def _is_of(package: str, module: object) -> bool:
     """Whether it is a module, or a class of them, of this front end, which is not imported."""
     bases = (module if isinstance(module, type) else type(module)).__mro__
     return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
@@ -255,7 +255,7 @@ def cell_call(method: Method) -> Method:
 
 
 @contextlib.contextmanager
-def within(name: str, layer: Any, hint: str = "") -> Iterator[None]:
+def within(name: str, layer: object, hint: str = "") -> Iterator[None]:
     """Say of an error in which layer of a stack it is: in its message, else in a note."""
     try:
         yield

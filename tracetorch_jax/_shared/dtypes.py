@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def as_given(x: Any) -> Any:
+def as_given(x: object) -> Any:
     """An argument as an array: JAX's, or else NumPy's, of which JAX may cut 64 bits to 32."""
     return x if isinstance(x, jax.Array) else np.asarray(x)
 
 
-def asarray(x: Any) -> jax.Array:
+def asarray(x: object) -> jax.Array:
     """`jnp.asarray`, but known whole numbers that JAX would cut to 32 bits become floating."""
     if not (isinstance(x, jax.Array) or hasattr(x, "__jax_array__")):
         with contextlib.suppress(TypeError, ValueError):  # traced numbers in a list, or no array
@@ -61,7 +61,7 @@ def countable(x: jax.Array) -> jax.Array:
     return x.astype(wider(x.dtype, jnp.float32))
 
 
-def misfit(array: Any, dtype: Any) -> str | None:
+def misfit(array: object, dtype: Any) -> str | None:
     """The first value that is not finite or that a dtype cannot hold, in words; None if all fit."""
     array, dtype = np.asarray(array), np.dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 
-def key_name(key: Any) -> str:
+def key_name(key: object) -> str:
     """A step of a path into a tree, in words that do not depend on the containers.
 
     Example:

@@ -87,7 +87,7 @@ def key_specs(rngs: Sequence[str]) -> dict[str, Any]:
     return {"rngs": dict.fromkeys(rngs, key)} if rngs else {}
 
 
-def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
+def cell_of(model: object, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     """The cell that takes the steps, and its own variables."""
     if isinstance(model, nn.RNNCellBase):
         return model, variables
@@ -113,7 +113,7 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     return model.cell, own
 
 
-def carry_spec(cell: nn.RNNCellBase, variables: Any, x: Any, named: dict[str, Any]) -> Any:
+def carry_spec(cell: nn.RNNCellBase, variables: Any, x: object, named: dict[str, Any]) -> Any:
     """Shapes and dtypes of a cell's carry for an input like `x`."""
 
     def fresh(variables: Any, x: Any, named: Any) -> Any:

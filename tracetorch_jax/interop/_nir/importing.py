@@ -186,7 +186,7 @@ def _arrays(node: Node, names: dict[str, str], module: Any) -> dict[str, np.ndar
     return found
 
 
-def _cast(array: Any, dtype: str, name: str) -> np.ndarray:
+def _cast(array: object, dtype: str, name: str) -> np.ndarray:
     wanted = jnp.dtype(dtype)
     if wanted == np.float64 and not has_float64():
         raise ValueError(
