@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.files import absolute, finish, plainly, replacing, workspace
 from tracetorch_jax._shared.trees import differences, leaves_by_name, listed
@@ -446,7 +447,7 @@ def _family(leaf: object) -> str:
     return known if dtype.itemsize <= (16 if known == "c" else 8) else "?"
 
 
-def _is_held(dtype: Any) -> bool:
+def _is_held(dtype: DTypeLike) -> bool:
     """Whether arrays on devices can be of a type; 64 bits take ``jax_enable_x64``."""
     return jax.dtypes.canonicalize_dtype(dtype) == dtype
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from tracetorch_jax._shared.checks import as_float, check_integer, check_known
 from tracetorch_jax.functional.constraints import Constraint
@@ -48,7 +48,7 @@ class FrozenArray:
     def ndim(self) -> int:
         return self._array.ndim
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._array, dtype=dtype, copy=copy)
 
     def __eq__(self, other: object) -> bool:
@@ -123,7 +123,7 @@ def check_dim(dim: Any) -> int:
     return check_integer("dim", dim, None, -1, f"a negative integer, {end}")
 
 
-def check_dtype(name: str, dtype: Any) -> np.dtype:
+def check_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     """Return `dtype` in the one form that hashes as it compares, if a layer can compute in it."""
     try:
         given = None if dtype is None else jnp.dtype(dtype)  # to NumPy None is float64
@@ -160,8 +160,8 @@ class Parameter:
     rank: int
     learnable: bool
     num_neurons: int
-    dtype: Any
-    compute: Any
+    dtype: DTypeLike
+    compute: DTypeLike
 
     @property
     def raw_name(self) -> str:
@@ -196,7 +196,7 @@ class Parameter:
                 f"constant is in no checkpoint; got the initializer {self.value!r}."
             )
 
-    def init(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
+    def init(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """Make the raw parameter; boxes such as `nn.Partitioned` stay around it."""
         if not callable(self.value):
             raw = self.constraint.raw(np.asarray(self.value, np.float64))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import is_real
@@ -20,7 +21,7 @@ def known(x: object) -> np.ndarray | None:
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def plain(number: Any, dtype: Any = None) -> Any:
+def plain(number: Any, dtype: DTypeLike | None = None) -> Any:
     """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap.
 
     With the floating `dtype` of what it meets, it is floating: a known number as Python's own, a
@@ -61,7 +62,7 @@ def check_finite(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
-def check_positive(name: str, value: object, dtype: Any = None) -> Any:
+def check_positive(name: str, value: object, dtype: DTypeLike | None = None) -> Any:
     """A number greater than 0, or an array of them, also in the `dtype` of what it meets."""
     values = _numbers(name, value)
     if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):

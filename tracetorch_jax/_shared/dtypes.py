@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 
 def as_given(x: object) -> Any:
@@ -27,13 +28,13 @@ def asarray(x: object) -> jax.Array:
     return jnp.asarray(x)
 
 
-def is_real(dtype: Any) -> bool:
+def is_real(dtype: DTypeLike) -> bool:
     """Whether a type is of real numbers, booleans among them."""
     number = jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_
     return bool(number and not jnp.issubdtype(dtype, jnp.complexfloating))
 
 
-def widen(x: jax.Array, dtype: Any) -> jax.Array:
+def widen(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x` as a wider type, rounded as the narrow one is.
 
     Where a product and a sum in bfloat16 are fused with what follows, XLA leaves out the rounding
@@ -61,7 +62,7 @@ def countable(x: jax.Array) -> jax.Array:
     return x.astype(wider(x.dtype, jnp.float32))
 
 
-def misfit(array: object, dtype: Any) -> str | None:
+def misfit(array: object, dtype: DTypeLike) -> str | None:
     """The first value that is not finite or that a dtype cannot hold, in words; None if all fit."""
     array, dtype = np.asarray(array), np.dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):

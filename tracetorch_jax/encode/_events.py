@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from tracetorch_jax._shared.axes import (
     check_finite,
@@ -93,7 +93,7 @@ def frames(
     binary: bool = False,
     num_events: ArrayLike | None = None,
     time_major: bool = False,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """Sum lists of events into the steps of a sequence, on the device.
 
@@ -304,7 +304,7 @@ def _signs(polarities: Any) -> jax.Array:
     return jnp.where(jnp.abs(signs) == 1, jnp.sign(signs), jnp.zeros_like(signs)).astype(jnp.int32)
 
 
-def _fit(sums: jax.Array, dtype: Any, most: int) -> jax.Array:
+def _fit(sums: jax.Array, dtype: DTypeLike, most: int) -> jax.Array:
     """Sums of at most `most` events in the type asked for: refuse, or clip, what it can't hold."""
     info: Any = jnp.iinfo if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo
     ends = int(float(info(dtype).min)), int(float(info(dtype).max))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.checks import check_choice, check_linen
 from tracetorch_jax._shared.files import absolute, replacing
@@ -49,7 +50,7 @@ def trace(
 
 
 def array_spec(
-    name: str, shape: Shape, dtype: Any, symbols: jax.export.SymbolicScope
+    name: str, shape: Shape, dtype: DTypeLike, symbols: jax.export.SymbolicScope
 ) -> jax.ShapeDtypeStruct:
     """An array whose sizes may be names; `symbols` are those that its argument's peers use."""
     text = shape if isinstance(shape, str) else ", ".join(map(str, shape))

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tracetorch_jax._core.parameters import check_dtype
 from tracetorch_jax._shared.checks import check_integer
@@ -233,7 +234,7 @@ class Scale(nn.Module):
     """
 
     shape: tuple[int, ...]
-    param_dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
+    param_dtype: DTypeLike = dataclasses.field(default=jnp.float32, kw_only=True)
     scale_init: Callable[..., Any] = dataclasses.field(default=nn.initializers.ones, kw_only=True)
 
     def __post_init__(self) -> None:
