@@ -72,7 +72,7 @@ def differences(
 
 
 def listed(problems: list[str], most: int = 40) -> str:
-    """What `differences` found as the end of one sentence, the first `most` at length."""
+    """What is wrong as the end of one sentence: the first `most`, and how many more there are."""
     more = [f"and {len(problems) - most} more"] * (len(problems) > most)
     return "; ".join(problems[:most] + more)
 
