@@ -2,10 +2,13 @@
 
 import functools
 import inspect
+import pathlib
 import re
+import tempfile
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import reference
 
 from tracetorch_jax import (
     encode,
+    export,
     functional,
     interop,
     metrics,
@@ -327,6 +331,18 @@ def counted(batch_size):
     return metrics.synaptic_operations(model, variables, BATCH, batch_size=batch_size)
 
 
+def saved(vjp_order):
+    program = jax.export.export(jax.jit(jnp.sin))(1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        export.save(pathlib.Path(folder) / "it", program, vjp_order=vjp_order)
+
+
+def to_nir(size):
+    cell = snn.LI(N)
+    params = cell.init(jax.random.key(0), None, jnp.ones((1, N)))
+    interop.to_nir(cell, params, input_shape=(size,))
+
+
 # Each public argument that is one integer: what takes it, its name, one that is right, one that is
 # not, and the name that errors have for it if that is another.
 INTEGERS = [
@@ -356,6 +372,9 @@ INTEGERS = [
     (interop.ChannelsLast, "axes", 2, 1),
     (interop.ChannelsFirst, "axes", 2, -1),
     (interop.AvgPool, "size", 1, 0),
+    (lambda size: interop.Scale((size,)), "size", 3, 0, "shape"),
+    (to_nir, "size", N, 0, "input_shape"),
+    (saved, "vjp_order", 0, -1),
     (interop.SumPool, "stride", 1, 0),
     (functools.partial(plot.raster, BATCH), "sequence", 1, 2),
     (functools.partial(plot.traces, {"mem": BATCH}), "neuron", -3, -4),

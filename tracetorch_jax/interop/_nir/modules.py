@@ -223,8 +223,8 @@ class Scale(nn.Module):
         scale_init: initializer of the factors, by default 1.
 
     Raises:
-        TypeError: `param_dtype` is no floating-point type.
-        ValueError: when called, an array that does not end in `shape`.
+        TypeError: `param_dtype` is no floating-point type, or `shape` not of integers.
+        ValueError: a size below 1; when called, an array that does not end in `shape`.
 
     Example:
         >>> layer = interop.Scale((3,))
@@ -238,7 +238,8 @@ class Scale(nn.Module):
     scale_init: Callable[..., Any] = dataclasses.field(default=nn.initializers.ones, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        sizes = (check_integer("shape", n, rule="integers of at least 1") for n in self.shape)
+        object.__setattr__(self, "shape", tuple(sizes))
         object.__setattr__(self, "param_dtype", check_dtype("param_dtype", self.param_dtype))
         super().__post_init__()
 
