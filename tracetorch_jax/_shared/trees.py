@@ -50,9 +50,9 @@ def differences(
         The end of a sentence for each, see `listed`.
 
     Example:
-        >>> got, want = {"cell/bias": jnp.ones(3)}, {"cell/bias": jnp.ones(2), "cell/kernel": 1.0}
-        >>> listed(differences(got, want, jnp.shape))
-        "lacks 'cell/kernel'; has 'cell/bias' as (3,) instead of (2,)"
+        >>> got, want = {"cell/bias": [0.1, 0.2]}, {"cell/bias": [0.1], "cell/kernel": [0.3]}
+        >>> listed(differences(got, want, len))
+        "lacks 'cell/kernel'; has 'cell/bias' as 2 instead of 1"
     """
 
     def shown(name: Any) -> str:
