@@ -349,7 +349,7 @@ def test_the_membrane_starts_from_the_carry_that_is_given():
 
 @pytest.mark.parametrize("dim", [-1, -2])
 def test_the_membrane_of_a_smooth_spike_is_that_before_the_reset(dim):
-    layer = snn.LIB(3, dim=dim, beta=0.0, beta_learnable=False, spike=tt.spikes.smooth(50.0))
+    layer = snn.LIB(3, dim=dim, beta=0.0, beta_learnable=False, spike=tt.spikes.smooth(4.0))
     xs = jnp.full((1, 4, 3, 3), 1.5)
     (report,) = tt.diagnose(snn.Unroll(layer), snn.Unroll(layer).init(KEY, xs), xs).layers
     assert report.rate is None and report.membrane == pytest.approx((1.5, 1.5, 1.5))
