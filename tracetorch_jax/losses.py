@@ -23,16 +23,13 @@ from tracetorch_jax._shared.axes import (
     check_positive,
     check_values,
     known,
-    lengths_of,
     plain,
     real,
-    steps_of,
     time_first,
-    zero_padding,
 )
 from tracetorch_jax._shared.checks import as_array, check_choice
 from tracetorch_jax._shared.dtypes import as_given, countable
-from tracetorch_jax.functional.engines.masks import as_int32
+from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
 
 __all__ = [
     "count_target",
@@ -430,7 +427,7 @@ def silence_penalty(
     return jnp.square(jnp.maximum(plain(min_rate, rates.dtype) - rates, 0)).mean()
 
 
-def _rates(spikes: Any, seq_lengths: Any, time_major: bool) -> jax.Array:
+def _rates(spikes: Any, seq_lengths: object, time_major: bool) -> jax.Array:
     """Mean magnitude of each neuron's output over time and batch."""
     xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)

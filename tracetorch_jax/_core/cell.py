@@ -14,14 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import functional
-from tracetorch_jax._core.parameters import (
-    Parameter,
-    Rank,
-    check_dim,
-    check_dtype,
-    check_num_neurons,
-)
-from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_names
+from tracetorch_jax._core.parameters import Parameter, Rank, check_dim, check_dtype
+from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integer, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
@@ -87,7 +81,7 @@ class AbstractCell:
 
     def check_fields(self) -> None:
         """Check every argument of the constructor, and bring it to its hashable form."""
-        self.set_field("num_neurons", check_num_neurons(self.num_neurons))
+        self.set_field("num_neurons", check_integer("num_neurons", self.num_neurons))
         self.set_field("dim", check_dim(self.dim))
         if self.dtype is not None:
             self.set_field("dtype", check_dtype("dtype", self.dtype))

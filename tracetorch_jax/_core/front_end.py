@@ -15,8 +15,8 @@ from tracetorch_jax._shared.checks import (
 )
 from tracetorch_jax.functional.engines.masks import (
     keep_ended,
-    mask_steps,
     without_padding,
+    zero_padding,
 )
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 from tracetorch_jax.functional.engines.unroll import ENGINES
@@ -44,21 +44,21 @@ class FrontEnd:
             ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
     """
 
-    module: Any
-    cell: Any
-    over_time: tuple[Any, ...]
-    conv: tuple[Any, ...]
-    dense: tuple[Any, ...]
-    embed: tuple[Any, ...]
-    batch_norm: tuple[Any, ...]
-    rowwise: tuple[Any, ...]
-    dropout: tuple[Any, ...]
+    module: type
+    cell: type
+    over_time: tuple[type, ...]
+    conv: tuple[type, ...]
+    dense: tuple[type, ...]
+    embed: tuple[type, ...]
+    batch_norm: tuple[type, ...]
+    rowwise: tuple[type, ...]
+    dropout: tuple[type, ...]
     fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
     output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
     scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
 
     @property
-    def any_leading_axes(self) -> tuple[Any, ...]:
+    def any_leading_axes(self) -> tuple[type, ...]:
         """Modules that treat every leading axis alike."""
         return self.dense + self.conv + self.embed + self.batch_norm + self.rowwise
 
@@ -123,7 +123,7 @@ class FrontEnd:
             new, y = cell(carry, x)
             if alive is not None:
                 new = keep_ended(alive.mask, new, carry)
-                y = mask_steps(alive.mask, y)
+                y = zero_padding(y, alive.mask)
             return new, y
 
         return self.scan(cell, step, carry, (xs, valid), unroll)

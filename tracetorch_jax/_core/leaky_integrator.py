@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import spec_of
-from tracetorch_jax._core.layer import AbstractLayer
 from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_choice, check_spike
 from tracetorch_jax.functional.spec import PARAMETERS, ParameterRow, Spec, Trace, channel_names
@@ -275,9 +274,7 @@ def _with_ema(trace: Trace, said: list[bool | None]) -> Trace:
     return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
 
 
-def counterpart(
-    layer: type[AbstractLayer], leaky_integrator: Callable[..., Any], own: tuple[str, ...]
-) -> Any:
+def counterpart(layer: Any, leaky_integrator: Callable[..., Any], own: tuple[str, ...]) -> Any:
     """A function with a named layer's arguments that gives it as a `LeakyIntegrator`.
 
     Args:

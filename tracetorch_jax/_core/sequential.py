@@ -15,14 +15,16 @@ from tracetorch_jax._shared.checks import (
     as_array,
     cell_call,
     check_front_end,
+    check_integer,
     check_names,
     within,
 )
 from tracetorch_jax.functional.engines.masks import (
     Valid,
     expand_mask,
-    mask_steps,
+    valid_steps,
     without_padding,
+    zero_padding,
 )
 from tracetorch_jax.functional.engines.placement import is_split
 
@@ -49,11 +51,8 @@ class AbstractSequential:
             check_front_end(f"layers[{i}]", layer, self.front_end.module)
             if not callable(layer):
                 raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
-        number = isinstance(feature_axes, int) and not isinstance(feature_axes, bool)
-        if feature_axes is not None and not (number and feature_axes >= 0):
-            raise ValueError(
-                f"`feature_axes` must be an integer of at least 0; got {feature_axes!r}."
-            )
+        if feature_axes is not None:
+            check_integer("feature_axes", feature_axes, 0)
 
     @property
     def num_feature_axes(self) -> int:
@@ -153,7 +152,7 @@ class AbstractSequential:
                 else:
                     xs = self._over_time(layer, xs, batched, valid)
                     if valid is not None and not self._keeps_zeros(layer):
-                        xs = mask_steps(valid.mask, xs)
+                        xs = zero_padding(xs, valid_steps(valid, xs.shape[0], [xs.shape[1:]]))
         return new, xs
 
     def _is_cell(self, layer: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from typing import ParamSpec
 
 from tracetorch_jax._core.leaky_integrator import (
     AbstractLeakyIntegrator,
@@ -14,6 +15,8 @@ from tracetorch_jax._core.leaky_integrator import (
 )
 from tracetorch_jax.snn import _family
 from tracetorch_jax.snn._cell import TraceCell
+
+_Arguments = ParamSpec("_Arguments")
 
 
 class LeakyIntegrator(AbstractLeakyIntegrator, TraceCell):
@@ -36,9 +39,9 @@ class LeakyIntegrator(AbstractLeakyIntegrator, TraceCell):
     )
 
 
-_counterpart = functools.partial(
-    counterpart, leaky_integrator=LeakyIntegrator, own=("name", "parent")
-)
+def _counterpart(layer: Callable[_Arguments, TraceCell]) -> Callable[_Arguments, LeakyIntegrator]:
+    return counterpart(layer, LeakyIntegrator, own=("name", "parent"))
+
 
 LI = _counterpart(_family.LI)
 DLI = _counterpart(_family.DLI)

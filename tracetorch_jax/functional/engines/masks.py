@@ -86,7 +86,7 @@ def without_padding(xs: jax.Array, seq_lengths: Any) -> tuple[jax.Array, Valid |
     if seq_lengths is None or isinstance(seq_lengths, Valid):
         return xs, seq_lengths
     mask = valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
-    return mask_steps(mask, xs), Valid(mask)
+    return zero_padding(xs, mask), Valid(mask)
 
 
 def valid_steps(seq_lengths: Any, length: int, shapes: list[tuple[int, ...]]) -> jax.Array:
@@ -132,9 +132,32 @@ def keep_ended(alive: jax.Array, new: Any, old: Any) -> Any:
     )
 
 
-def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:
-    """Zero what lies beyond each sequence's end."""
-    return jnp.where(expand_mask(valid, x.ndim), x, jnp.zeros_like(x))
+def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
+    """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
+    if seq_lengths is None:
+        return None
+    shape = np.shape(seq_lengths)
+    if xs.ndim == 2 and shape:
+        raise ValueError(
+            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {shape}."
+        )
+    if xs.ndim > 2 and not shape:
+        raise ValueError(
+            "`seq_lengths` must have one length per sequence of the batch; got a scalar."
+        )
+    return valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+
+
+def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """``[T, B, ...]`` with zeros beyond each sequence's end, whatever stood there."""
+    return xs if valid is None else jnp.where(expand_mask(valid, xs.ndim), xs, jnp.zeros_like(xs))
+
+
+def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """Steps of each sequence: ``[B]``, or a scalar."""
+    if valid is None:
+        return jnp.full(xs.shape[1:2] if xs.ndim > 2 else (), xs.shape[0])
+    return valid.sum(axis=0)
 
 
 def length_of(xs: Any) -> int:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._shared.checks import check_choice, check_fixed
+from tracetorch_jax._shared.checks import check_choice, check_fixed, check_integer
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.adjoint import (
@@ -25,9 +24,9 @@ from tracetorch_jax.functional.engines.masks import (
     in_chunks,
     keep_ended,
     length_of,
-    mask_steps,
     out_of_chunks,
     valid_steps,
+    zero_padding,
 )
 from tracetorch_jax.functional.engines.parallel import scan_parallel
 from tracetorch_jax.functional.engines.placement import place_elementwise, place_state
@@ -110,8 +109,9 @@ def unroll(
             does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
             shape than the state.
         TypeError: a `step` that is no function, that may change without a change of its hash, or
-            that changes the structure or type of the state; `seq_lengths` that are not integers;
-            forward-mode differentiation of an elementwise step.
+            that changes the structure or type of the state; `seq_lengths`, `unroll` or
+            `checkpoint_every` that are not integers; forward-mode differentiation of an elementwise
+            step.
 
     Example:
         >>> def count(params, state, x):
@@ -126,13 +126,11 @@ def unroll(
     if not callable(step):
         raise TypeError(f"`step` must be a function; got {step!r}.")
     check_fixed("step", step)
-    unroll = _at_least_one("unroll", unroll)
+    unroll, checkpoint_every = check_pieces(unroll, checkpoint_every)
     length = length_of(xs)
     known = isinstance(length, int)  # a program exported for every T sees a symbol
     if checkpoint_every == "sqrt":
         checkpoint_every = _root(length if known else 1024)
-    elif checkpoint_every is not None:
-        checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
 
     state = jax.tree.map(jnp.asarray, state)
     params = jax.tree.map(jnp.asarray, params)
@@ -211,21 +209,19 @@ def _run(
 ) -> tuple[Any, Any]:
     # The input is masked too, though an ended sequence keeps its state. Backwards its steps get a
     # cotangent of 0, and 0 times a derivative at NaN is NaN in the gradients of the parameters.
-    if valid is not None and not clean:
-        xs = _zero_padding(valid, xs)
+    if not clean:
+        xs = _zero_padding(xs, valid)
     if scan is _scan_any:
         state = place_state(step, params, state, xs) if length_of(xs) else state
     else:
         state, xs = place_elementwise(params, state, xs, valid)
     state, ys = scan(step, unroll, every, params, state, (xs, valid))
-    if valid is not None:
-        ys = _zero_padding(valid, ys)
-    return state, ys
+    return state, _zero_padding(ys, valid)
 
 
-def _zero_padding(valid: jax.Array, tree: Any) -> Any:
-    """Mask all real numbers; others, such as keys, may have no batch axis."""
-    return jax.tree.map(lambda x: mask_steps(valid, x) if is_inexact(x) else x, tree)
+def _zero_padding(tree: Any, valid: jax.Array | None) -> Any:
+    """`zero_padding` of all real numbers; others, such as keys, may have no batch axis."""
+    return jax.tree.map(lambda x: zero_padding(x, valid) if is_inexact(x) else x, tree)
 
 
 def _scan_any(
@@ -260,14 +256,12 @@ def _root(length: int) -> int:
     return next((k for k in range(root, 2 * root) if length % k == 0), root)
 
 
-def _at_least_one(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer; got {value!r}.") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}.")
-    return number
+def check_pieces(unroll: Any, every: Any) -> tuple[int, Any]:
+    """Return `unroll`, and `checkpoint_every` where it is a number, as Python's integers."""
+    if every is not None and every != "sqrt":
+        rule = "an integer of at least 1, 'sqrt' or None"
+        every = check_integer("checkpoint_every", every, rule=rule)
+    return check_integer("unroll", unroll), every
 
 
 def _step_shapes(xs: Any) -> list[tuple[int, ...]]:

@@ -37,12 +37,12 @@ class NodeReader:
         wide = any(getattr(array, "dtype", None) == np.float64 for array in arrays)
         self.dtype = jnp.float64 if wide and has_float64() else jnp.float32
 
-    def array(self, name: str, parameter: str, value: Any) -> jax.Array:
+    def array(self, name: str, parameter: str, value: object) -> jax.Array:
         """A parameter, made of that of a node."""
         self.check(name, parameter, value)
         return jnp.asarray(value, self.dtype)
 
-    def check(self, name: str, parameter: str, value: Any) -> None:
+    def check(self, name: str, parameter: str, value: object) -> None:
         """Raise unless a parameter can hold a value."""
         if wrong := misfit(value, self.dtype):
             raise ValueError(f"Node {name!r} makes `{parameter}` {wrong}.")
