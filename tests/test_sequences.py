@@ -178,6 +178,20 @@ def test_a_cell_that_draws_and_sows():
     np.testing.assert_array_equal(jnp.swapaxes(sown, 0, 1), ys)
 
 
+def test_whole_numbers_in_the_padding_change_nothing():
+    """Not even those that are infinite in the type that is computed in."""
+    layer = snn.LIB(3, dtype="float16", param_dtype="float16")
+    model, lengths = snn.Unroll(layer), jnp.array([4, 2])
+    xs = jnp.ones((2, 4, 3), jnp.int32)
+    variables = model.init(KEY, xs)
+
+    def gradients(xs):
+        run = jax.value_and_grad(lambda v: model.apply(v, xs, seq_lengths=lengths).sum())
+        return run(variables)
+
+    reference.assert_trees_close(gradients(xs.at[1, 2:].set(10**9)), gradients(xs), 0)
+
+
 def equations_of(jaxpr):
     """Every equation of a program, those of the programs in it included."""
     for equation in jaxpr.eqns:
