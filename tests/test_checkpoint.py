@@ -141,11 +141,11 @@ def test_another_model_is_refused(tmp_path):
     path = checkpoint.save(tmp_path / "it", start()[0])
     wide = start(width=4)[0]
     with pytest.raises(
-        ValueError, match=r"has params/cell/raw_beta as float32\[3\] instead of .*\[4\]"
+        ValueError, match=r"has 'params/cell/raw_beta' as float32\[3\] instead of .*\[4\]"
     ):
         checkpoint.restore(path, wide)
     other = snn.Unroll(snn.LIB(3)).init(KEY, jnp.ones((2, 4, 3)))["params"]
-    with pytest.raises(ValueError, match=r"lacks params/cell/raw_threshold.*unknown .*raw_alpha"):
+    with pytest.raises(ValueError, match=r"lacks 'params/cell/raw_threshold'.*unknown .*raw_alpha"):
         checkpoint.restore(path, {**start()[0], "params": other})
 
 
@@ -186,7 +186,9 @@ def test_numbers_and_arrays_of_no_axes_are_one(tmp_path):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(shapes))
     assert float(shapes["rate"]) == 0.5 and int(shapes["step"]) == 3
     for change in ({"rate": 0}, {"best": 0}, {"step": True}, {"step": jnp.zeros(2, int)}):
-        with pytest.raises(ValueError, match=f"has {next(iter(change))} as a number .* instead of"):
+        with pytest.raises(
+            ValueError, match=f"has {next(iter(change))!r} as a number .* instead of"
+        ):
             checkpoint.restore(path, state | change)
 
 
@@ -199,7 +201,7 @@ def test_keys_keep_their_kind(tmp_path):
         {"many": jax.random.key_data(state["many"])},
     ):
         (name,) = change
-        with pytest.raises(ValueError, match=f"has {name} as key<.*> instead of"):
+        with pytest.raises(ValueError, match=f"has {name!r} as key<.*> instead of"):
             checkpoint.restore(path, state | change)
 
 
@@ -285,7 +287,7 @@ def test_the_layers_of_a_family_share_no_checkpoint(tmp_path):
     for name in ("LIB", "DLIB"):
         _, variables = reference.scrambled(name)
         checkpoint.save(tmp_path / name, variables)
-    with pytest.raises(ValueError, match="lacks params/raw_beta"):
+    with pytest.raises(ValueError, match="lacks 'params/raw_beta'"):
         checkpoint.restore(tmp_path / "DLIB", reference.scrambled("LIB")[1])
 
 
@@ -436,14 +438,14 @@ def test_numbers_of_64_bits_are_exact(tmp_path):
     assert bits(got) == bits(state | {"scalar": 2**33})
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     for name, like, message in (
-        ("number", jnp.int32(0), "has number as 1099511627776, which int32.* can't hold"),
+        ("number", jnp.int32(0), "has 'number' as 1099511627776, which int32.* can't hold"),
         ("least", 0.0, None),
-        ("greatest", 0.0, "has greatest as 18446744073709551615, which a number .float. can't"),
-        ("scalar", jnp.float32(0), "has scalar as int64.. instead of float32.."),
+        ("greatest", 0.0, "has 'greatest' as 18446744073709551615, which a number .float. can't"),
+        ("scalar", jnp.float32(0), "has 'scalar' as int64.. instead of float32.."),
         (
             "array",
             jax.ShapeDtypeStruct((2,), np.float64, sharding=here),
-            "has array as float64.2., which no device holds without jax_enable_x64",
+            "has 'array' as float64.2., which no device holds without jax_enable_x64",
         ),
     ):
         if message is None:

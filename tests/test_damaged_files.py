@@ -294,3 +294,10 @@ def test_values_that_no_parameter_can_hold(value, tmp_path):
     written.nodes["layers_0"].bias = numbers
     with pytest.raises(ValueError, match=f"`bias`.*{value!r}".replace("+", "[+]")):
         interop.from_nir(written)
+
+
+def test_integers_that_a_parameter_cannot_hold():
+    layer = snn.LI(3, param_dtype=jnp.float16)
+    said = r"has 'raw_beta' with 70000 at \[1\], where values must be finite and fit float16"
+    with pytest.raises(ValueError, match=said):
+        interop.from_torch({"raw_beta": np.array([0, 70000, 0])}, layer)

@@ -337,6 +337,24 @@ def test_the_numbers_of_a_report():
     assert " beta 100 " in str(diagnosis)  # the slowest
 
 
+def test_the_membrane_starts_from_the_carry_that_is_given():
+    model, xs = snn.Unroll(snn.LIB(3, beta=0.5)), jnp.zeros((1, 1, 3))
+    variables, carry = model.init(KEY, xs), {"mem": jnp.full((1, 3), 3.0)}
+    (report,) = tt.diagnose(model, variables, xs, carry).layers
+    assert report.rate == (1, 0) and report.membrane == pytest.approx((1.5, 1.5, 1.5))
+    (recording,) = tt.record(model, variables, xs, carry)[1].values()
+    assert np.array_equal(recording.carry["mem"], carry["mem"])
+    assert tt.record(model, variables, xs)[1]["cell"].carry is None
+
+
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_the_membrane_of_a_smooth_spike_is_that_before_the_reset(dim):
+    layer = snn.LIB(3, dim=dim, beta=0.0, beta_learnable=False, spike=tt.spikes.smooth(4.0))
+    xs = jnp.full((1, 4, 3, 3), 1.5)
+    (report,) = tt.diagnose(snn.Unroll(layer), snn.Unroll(layer).init(KEY, xs), xs).layers
+    assert report.rate is None and report.membrane == pytest.approx((1.5, 1.5, 1.5))
+
+
 def test_a_layer_that_fires_below_a_threshold_alone():
     layer = flex.LeakyIntegrator(4, pos_beta=flex.Decay(0.9), neg_threshold=flex.Threshold(1.0))
     model, xs = snn.Unroll(layer), 0.5 + jax.random.uniform(KEY, (2, 20, 4))

@@ -1,14 +1,31 @@
 """Bad input raises before anything runs, and says which argument, which rule and what was got."""
 
+import functools
 import inspect
+import pathlib
+import re
+import tempfile
 
+import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 
-from tracetorch_jax import snn, spikes
+from tracetorch_jax import (
+    encode,
+    export,
+    functional,
+    interop,
+    metrics,
+    nnx,
+    plot,
+    snn,
+    spikes,
+    training,
+)
 from tracetorch_jax.snn import flex
 
 EACH_LAYER = pytest.mark.parametrize("name", reference.EACH)
@@ -53,7 +70,7 @@ def test_every_parameter_refuses_bad_values(name, family):
         for value, error, words in bad_values(parameter, constraint):
             with pytest.raises(error, match=f"`{parameter}` {words}|`{parameter}`.*{words}"):
                 layer(N, **{parameter: value})
-        for rank, error in ((2, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)):
+        for rank, error in ((2, ValueError), (-1, ValueError), (True, TypeError)):
             with pytest.raises(error, match=rf"`{parameter}_rank` must be 0 .* or 1"):
                 layer(N, **{f"{parameter}_rank": rank})
         with pytest.raises(TypeError, match=f"`{parameter}_learnable` must be True or False"):
@@ -93,13 +110,6 @@ def test_constructors_refuse_unknown_and_positional_arguments(name, family):
 @EACH_LAYER
 def test_constructors_refuse_other_bad_arguments(name, family):
     layer = getattr(family, name)
-    for value, error in ((0, ValueError), (-2, ValueError), (2.0, TypeError), ("3", TypeError),
-                         (None, TypeError), (True, (TypeError, ValueError))):  # fmt: skip
-        with pytest.raises(error, match="`num_neurons` must be an integer of at least 1; got"):
-            layer(value)
-    for value, error in ((0, ValueError), (1, ValueError), (-1.0, TypeError), (None, TypeError)):
-        with pytest.raises(error, match="`dim` must be"):
-            layer(N, dim=value)
     for argument in ("dtype", "param_dtype"):
         for value in (jnp.int32, "float33", 5, jnp.complex64, jnp.float8_e4m3fn, np.longdouble):
             with pytest.raises(TypeError, match=f"`{argument}` must be a floating-point dtype"):
@@ -158,10 +168,10 @@ def test_inputs_and_carries_that_do_not_fit(name, family):
 
     missing = {k: v for k, v in carry.items() if k != state}
     with pytest.raises(
-        ValueError, match=rf"`carry` of {label} must hold exactly .* lacks \['{state}'\]"
+        ValueError, match=rf"`carry` of {label} must hold exactly .* lacks '{state}'"
     ):
         step(missing, x)
-    with pytest.raises(ValueError, match=r"it has unknown \['ghost'\]"):
+    with pytest.raises(ValueError, match="it has unknown 'ghost'"):
         step(carry | {"ghost": carry[state]}, x)
     for shape in ((1, N), (2, 1), (N,), (3, N), ()):
         with pytest.raises(
@@ -259,7 +269,6 @@ class TestSequential:
             (snn.LI(3), {}, TypeError, "`layers` must be a list"),
             ([3], {}, TypeError, r"`layers\[0\]` must be callable; got 3"),
             ([snn.LI(3), snn.Unroll(snn.LI(3))], {}, TypeError, r"`layers\[1\]` must be a cell"),
-            ([snn.LI(3)], {"feature_axes": -1}, ValueError, "`feature_axes` must be"),
         ],
         ids=str,
     )
@@ -271,14 +280,12 @@ class TestSequential:
         model = snn.Sequential([snn.LI(3), snn.LI(3)])
         carry = model.initialize_carry(None, (2, 3))
         variables = model.init(jax.random.key(0), carry, jnp.ones((2, 3)))
-        with pytest.raises(ValueError, match=r"lacks \['layers_1'\]"):
+        with pytest.raises(ValueError, match="lacks 'layers_1'"):
             model.apply(variables, {"layers_0": carry["layers_0"]}, jnp.ones((2, 3)))
         with pytest.raises(TypeError, match="`carry` must be a dict"):
             model.apply(variables, jnp.ones((2, 3)), carry)
 
     def test_checkpointing_other_cells(self):
-        import flax.linen as nn
-
         with pytest.raises(ValueError, match="`checkpoint_every` is for trace layers; GRUCell"):
             snn.Unroll(nn.GRUCell(3), checkpoint_every=2).init(
                 jax.random.key(0), jnp.ones((2, 4, 3))
@@ -290,3 +297,101 @@ def test_every_argument_is_documented():
         for argument in inspect.signature(layer).parameters:
             if argument not in ("name", "parent"):
                 assert f"\n    {argument}: " in inspect.cleandoc(layer.__doc__), (layer, argument)
+
+
+def in_both(name, argument, *values, **others):
+    """A case for each front end; a cell of three neurons where the class needs one."""
+    for room in (snn, nnx):
+        function = functools.reduce(getattr, name.split("."), room)
+        cell = {
+            "Unroll": {"cell": room.LI(N)},
+            "Sequential": {"layers": [room.LI(N)]},
+            "Residual": {"layers": [room.LI(N)]},
+        }.get(name, {})
+        yield functools.partial(function, **others, **cell), argument, *values
+
+
+def frames(**arguments):
+    times, channels = np.zeros(1), np.zeros(1, int)
+    others = {"num_steps": 1, "num_channels": 1, "step": 1.0}
+    return encode.frames(times, channels, **(others | arguments))
+
+
+def add(params, carry, x):
+    return carry + x, x
+
+
+BATCH = np.zeros((2, 4, N), np.float32)
+unrolled = functools.partial(functional.unroll, add, None, np.zeros(N), np.zeros((4, N)))
+
+
+def counted(batch_size):
+    model = snn.Unroll(snn.Sequential([nn.Dense(N), snn.LIB(N)]))
+    variables = model.init(jax.random.key(0), BATCH)
+    return metrics.synaptic_operations(model, variables, BATCH, batch_size=batch_size)
+
+
+def saved(vjp_order):
+    program = jax.export.export(jax.jit(jnp.sin))(1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        export.save(pathlib.Path(folder) / "it", program, vjp_order=vjp_order)
+
+
+def to_nir(size):
+    cell = snn.LI(N)
+    params = cell.init(jax.random.key(0), None, jnp.ones((1, N)))
+    interop.to_nir(cell, params, input_shape=(size,))
+
+
+# Each public argument that is one integer: what takes it, its name, one that is right, one that is
+# not, and the name that errors have for it if that is another.
+INTEGERS = [
+    *in_both("LIB", "num_neurons", 1, 0),
+    *in_both("LIB", "dim", -1, 0, num_neurons=N),
+    *in_both("LIB", "beta_rank", 0, 2, num_neurons=N),
+    *in_both("flex.LIB", "num_neurons", 1, -1),
+    *in_both("flex.LeakyIntegrator", "num_neurons", 1, 0, pos_beta=flex.Decay(0.9)),
+    *in_both("flex.LeakyIntegrator", "dim", -1, 0, num_neurons=N, pos_beta=flex.Decay(0.9)),
+    *in_both("flex.Decay", "rank", 1, -1, "Decay.rank", value=0.9),
+    *in_both("Unroll", "unroll", 1, 0),
+    *in_both("Unroll", "checkpoint_every", 1, 0),
+    *in_both("Sequential", "feature_axes", 0, -1),
+    *in_both("Residual", "axis", -1, 0),
+    (unrolled, "unroll", 1, 0),
+    (unrolled, "checkpoint_every", 1, -1),
+    (functools.partial(encode.constant, np.zeros(N)), "num_steps", 1, 0),
+    (functools.partial(encode.rate, jax.random.key(0), np.zeros(N)), "num_steps", 1, -1),
+    (functools.partial(encode.latency, np.zeros(N)), "num_steps", 2, 0),
+    (functools.partial(encode.population, np.zeros(N), low=0, high=1), "num_neurons", 2, 1),
+    (frames, "num_steps", 1, 0),
+    (frames, "num_channels", 1, 0),
+    (functools.partial(training.chunks, BATCH), "length", 1, 0),
+    (functools.partial(training.piecewise_value_and_grad, add), "length", 1, 0),
+    (counted, "batch_size", 1, 0),
+    (interop.Flatten, "axes", 1, 0),
+    (interop.ChannelsLast, "axes", 2, 1),
+    (interop.ChannelsFirst, "axes", 2, -1),
+    (interop.AvgPool, "size", 1, 0),
+    (lambda size: interop.Scale((size,)), "size", 3, 0, "shape"),
+    (to_nir, "size", N, 0, "input_shape"),
+    (saved, "vjp_order", 0, -1),
+    (interop.SumPool, "stride", 1, 0),
+    (functools.partial(plot.raster, BATCH), "sequence", 1, 2),
+    (functools.partial(plot.traces, {"mem": BATCH}), "neuron", -3, -4),
+    (functools.partial(plot.half_lives, [0.5]), "bins", 1, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "right", "wrong", "name"),
+    [(*case, case[1]) if len(case) == 4 else case for case in INTEGERS],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_integers_are_checked_alike(function, argument, right, wrong, name):
+    """A wrong kind is a TypeError, a wrong value a ValueError, and NumPy's integers are right."""
+    for value in (right, np.int32(right)):
+        function(**{argument: value})
+    kinds = [float(right), True, np.True_, str(right), [right], np.array([right])]
+    for value, error in ((wrong, ValueError), *((kind, TypeError) for kind in kinds)):
+        with pytest.raises(error, match=rf"`{name}` must be .*; got {re.escape(repr(value))}"):
+            function(**{argument: value})

@@ -181,6 +181,11 @@ class TestBeyondTheNamedLayers:
             neg_threshold=Threshold(1.0),
         )
         np.testing.assert_allclose(ys, [2.0, -1.0])
+        ys, carry, _ = trace(
+            [2.0, -4.0], pos_beta=Decay(0.5), neg_threshold=Threshold(passthrough=True)
+        )
+        np.testing.assert_allclose(ys, [0.0, -3.0])
+        assert carry["mem"] == pytest.approx(1.0 - 4.0)
 
     def test_bias_is_added_to_what_the_membrane_integrates(self):
         _, carry, variables = trace([1.0, 1.0], pos_beta=Decay(0.5, ema=False), bias=Weight(-0.25))

@@ -594,7 +594,7 @@ class TestUnroll:
         [
             ({"engine": "warp"}, ValueError, "`engine` must be one of .*'fused'.*; got 'warp'"),
             ({"unroll": 0}, ValueError, "`unroll` must be an integer of at least 1; got 0"),
-            ({"unroll": 1.5}, TypeError, "`unroll` must be an integer; got 1.5"),
+            ({"unroll": 1.5}, TypeError, "`unroll` must be an integer of at least 1; got 1.5"),
             ({"checkpoint_every": -2}, ValueError, "`checkpoint_every` must .* got -2"),
             ({"checkpoint_every": "log"}, TypeError, "`checkpoint_every` must .* got 'log'"),
             ({"seq_lengths": jnp.array([1.0, 2.0])}, TypeError, "`seq_lengths` must be integers"),

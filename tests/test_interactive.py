@@ -1,6 +1,5 @@
 """The interactive page: what it computes, and says of the layers, is the library's."""
 
-import dataclasses
 import re
 
 import jax
@@ -146,16 +145,6 @@ def test_constraints_without_a_map_raise(monkeypatch):
     monkeypatch.delitem(javascript.MAPS, "softplus")
     with pytest.raises(ValueError, match="`MAPS` must have the constraint 'softplus'"):
         javascript.script()
-
-
-def test_features_without_an_equation_raise():
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Extended(functional.Spec):
-        refractory: int = 0
-
-    assert javascript.step(Extended()) == javascript.step(functional.Spec())
-    with pytest.raises(ValueError, match="`spec` must have features .*; got refractory=2"):
-        javascript.step(Extended(refractory=2))
 
 
 def test_undocumented_arguments_raise():

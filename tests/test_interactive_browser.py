@@ -130,7 +130,7 @@ def test_a_layer_is_spelt_from_its_parts_by_keyboard(visit):
     page.get_by_label("synaptic").focus()
     press(page, "Space", "Tab", "Space")
     assert page.locator("#tt-layer").input_value() == "SRLIB"
-    page.get_by_label("binary spikes: 0, 1").focus()
+    page.get_by_label("binary: spikes of 0 and 1").focus()
     press(page, "ArrowRight", "ArrowRight")
     assert page.locator("#tt-layer").input_value() == "SRLITS"
     press(page, "ArrowRight")

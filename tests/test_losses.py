@@ -216,6 +216,12 @@ def test_penalties_are_of_the_steps_within_each_sequence():
     assert losses.silence_penalty(spikes, min_rate=0.5, seq_lengths=lengths) == 0
 
 
+def test_penalties_are_of_spikes_of_either_sign():
+    spikes = jnp.array([1.0, -1.0, 1.0, -1.0]).reshape(1, 4, 1)
+    assert losses.rate_penalty(spikes, max_rate=0.5) == 0.25
+    assert losses.silence_penalty(spikes, min_rate=0.5) == 0
+
+
 class TestStepCrossEntropy:
     def test_axes_swapped_raise(self):
         with pytest.raises(ValueError, match="axes look swapped"):
@@ -252,6 +258,15 @@ class TestStepCrossEntropy:
         labels = jnp.zeros((1, 3), int)
         got = losses.step_cross_entropy(outputs, labels, mask=mask, seq_lengths=lengths)
         np.testing.assert_allclose(got, np.log(4), rtol=1e-6)
+
+    def test_pixels_count_as_steps_do(self):
+        """Of outputs [B, T, H, W, C] each sequence has one loss."""
+        ys, rng = reference.inputs(B, T, 2, 5, C), np.random.default_rng(1)
+        labels, mask = rng.integers(0, C, (B, T, 2, 5)), rng.random((B, T, 2, 5)) < 0.5
+        got = losses.step_cross_entropy(ys, labels, mask=mask)
+        flat = (array.reshape(B, T * 10) for array in (labels, mask))
+        want = losses.step_cross_entropy(ys.reshape(B, T * 10, C), next(flat), mask=next(flat))
+        reference.assert_close(got, want, 1e-6, "")
 
     def test_a_label_out_of_range(self):
         bad = STEP_LABELS.copy()

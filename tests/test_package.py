@@ -11,6 +11,7 @@ import tomllib
 
 import flax
 import jax
+import mypy.api
 import pytest
 import reference
 from generate import names
@@ -77,13 +78,6 @@ def test_only_public_names_of_jax_and_flax(path):
         for name in names:
             if re.match(r"(jax|jnp|nn|flax|lax)\.", name):
                 assert not re.search(r"\._(?!_)", name), f"{path.name}: {name}"
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if "functional" in p.parts or p.stem == "spikes"]
-)
-def test_the_mathematics_knows_no_framework(path):
-    assert "flax" not in re.sub(r'""".*?"""', "", path.read_text(), flags=re.S).replace("Flax", "")
 
 
 def test_versions_that_fit_are_those_of_the_page():
@@ -167,3 +161,22 @@ def test_public_names_stay():
         methods = names.methods(thing) if inspect.isclass(thing) else []
         found += [path, *(f"{path}.{method}" for method in methods)]
     assert sorted(found) == (ROOT / "tests/data/public_names.txt").read_text().split()
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_is_imported_when_first_used(tmp_path, monkeypatch):
+    expected = {
+        "reveal_type(tt.losses.cross_entropy)": r"def \(outputs: .*labels: .*\) -> jax.*Array",
+        "reveal_type(tt.record)": r"def \(model: flax.*, variables: .*\) -> tuple\[.*Recording",
+        "reveal_type(tt.snn.flex.LIB)": r"def \(num_neurons: int, .*\) -> .*snn.flex.LeakyInteg",
+        "reveal_type(tt.nnx.flex.LIB(8))": '"tracetorch_jax.nnx.flex.LeakyIntegrator"',
+        "tt.loses": 'Module has no attribute "loses"',
+        "tt.snn.flex.LIB(8, bete=0.9)": 'Unexpected keyword argument "bete"',
+    }
+    path = tmp_path / "user.py"
+    path.write_text("\n".join(("import tracetorch_jax as tt", *expected)))
+    monkeypatch.chdir(ROOT)  # where mypy finds the package, its options and what it has cached
+    found, errors, _ = mypy.api.run([str(path)])
+    assert not errors
+    for number, (line, words) in enumerate(expected.items(), start=2):
+        assert re.search(rf"user.py:{number}: .*{words}", found), f"{line}:\n{found}"

@@ -13,7 +13,6 @@ from jax.sharding import PartitionSpec as P
 import tracetorch_jax as tt
 from tracetorch_jax import (
     __main__,
-    _paths,
     checkpoint,
     export,
     interop,
@@ -23,6 +22,7 @@ from tracetorch_jax import (
     snn,
     training,
 )
+from tracetorch_jax._shared import trees
 
 XS = jnp.ones((2, 3, 4))
 MODEL = snn.Unroll(snn.Sequential([nn.Dense(4), snn.LIB(4)]))
@@ -52,7 +52,7 @@ def test_results_are_indexed_alike(variables):
     assert list(recordings) == [PLACE]
     assert [layer.path for layer in tt.diagnose(MODEL, variables, XS).layers] == [PLACE]
     assert list(metrics.synaptic_operations(MODEL, variables, XS)) == ["cell/layers_0"]
-    for name, leaf in _paths.leaves_by_name("variables", variables).items():
+    for name, leaf in trees.leaves_by_name("variables", variables).items():
         assert functools.reduce(lambda tree, key: tree[key], name.split("/"), variables) is leaf
 
 
@@ -63,7 +63,7 @@ def test_errors_say_it_alike(variables, wide, tmp_path):
     torch = interop.to_torch(variables, MODEL, XS)
     said = {
         "checkpoint": refusal(checkpoint.restore, path, wide),
-        "names": refusal(_paths.leaves_by_name, "x", {PLACE: 1, "cell": {"layers_1": 2}}),
+        "names": refusal(trees.leaves_by_name, "x", {PLACE: 1, "cell": {"layers_1": 2}}),
         "rules": refusal(sharding.partition_specs, variables, {"layers_0": P()}),
         "specs": refusal(sharding.shardings, variables, mesh, P("other")),
         "training": refusal(training.parameter_labels, unknown),
@@ -91,7 +91,7 @@ def test_listings_show_it_alike(variables, tmp_path, capsys):
 
 def test_lists_and_names_are_keys_too():
     tree = {"a": [np.ones(1), (np.ones(2),)]}
-    assert list(_paths.leaves_by_name("tree", tree)) == ["a/0", "a/1/0"]
-    assert list(_paths.leaves_by_path(tree)) == [("a", "0"), ("a", "1", "0")]
+    assert list(trees.leaves_by_name("tree", tree)) == ["a/0", "a/1/0"]
+    assert list(trees.leaves_by_path(tree)) == [("a", "0"), ("a", "1", "0")]
     boxed = {"a": nn.Partitioned(np.ones(1), names=(None,))}
-    assert list(_paths.leaves_by_path(boxed)) == [("a",)]
+    assert list(trees.leaves_by_path(boxed)) == [("a",)]

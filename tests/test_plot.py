@@ -60,10 +60,10 @@ def test_bad_input_is_named(name):
     for bad in (np.zeros(3), np.zeros((1, 2, 3, 4)), np.zeros((0, 3))):
         with pytest.raises(ValueError, match=r"must be \[T, N\] or \[B, T, N\]"):
             DRAW[name](bad)
-    with pytest.raises(ValueError, match="`sequence` must lie between 0 and 1; got 2"):
+    with pytest.raises(ValueError, match="`sequence` must be an integer between 0 and 1; got 2"):
         DRAW[name](SPIKES, sequence=2)
     if name in ("traces", "spike_train"):
-        with pytest.raises(ValueError, match="`neuron` must lie between 0 and 4; got 5"):
+        with pytest.raises(ValueError, match="`neuron` must be an integer between 0 and 4; got 5"):
             DRAW[name](SPIKES, neuron=5)
 
 
@@ -145,8 +145,6 @@ def test_half_lives_are_counted_on_a_logarithmic_axis():
             plot.half_lives(before, before=[bad])
     with pytest.raises(ValueError, match="`decays` must be decays .*; got none"):
         plot.half_lives([])
-    with pytest.raises(ValueError, match="`bins` must be an integer of at least 1"):
-        plot.half_lives(before, bins=0)
 
 
 def test_activity_has_both_signs_around_white():
@@ -176,8 +174,6 @@ def test_an_animation_has_a_frame_per_step(tmp_path):
             plot.animate(frames.reshape(2, 6, 12), tmp_path / "it.gif", shape=bad)
     with pytest.raises(ValueError, match=r"`frames` must be \[T, H, W\] or \[B, T, H, W\]"):
         plot.animate(frames[0, 0], tmp_path / "it.gif")
-    with pytest.raises(ValueError, match="`fps` must be an integer of at least 1"):
-        plot.animate(frames, tmp_path / "it.gif", fps=0)
 
 
 def test_an_animation_shows_the_steps_of_its_sequence(tmp_path):
@@ -236,9 +232,6 @@ def test_what_is_not_finite_leaves_the_scale_alone():
 def test_bad_arguments_are_named_before_anything_is_drawn():
     for function, arguments, error, message in (
         (plot.raster, {"size": 0}, ValueError, "`size` must be finite and greater than 0; got 0"),
-        (plot.raster, {"sequence": 1.0}, TypeError, "`sequence` must be an integer; got 1.0"),
-        (plot.traces, {"neuron": [0, 1]}, TypeError, r"`neuron` must be an integer; got \[0, 1\]"),
-        (plot.traces, {"neuron": 9}, ValueError, "`neuron` must lie between 0 and 4; got 9"),
         (plot.raster, {"ax": 3}, TypeError, "`ax` must be matplotlib axes, or None; got int"),
     ):
         with pytest.raises(error, match=message):

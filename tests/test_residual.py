@@ -71,8 +71,6 @@ def test_images_are_set_beside_along_their_channels():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"`merge` must be one of 'add', 'concatenate'; got 'mul'"):
         snn.Residual([snn.LI(2)], merge="mul")
-    with pytest.raises(ValueError, match="`axis` must be a negative integer; got 1"):
-        snn.Residual([snn.LI(2)], axis=1)
     model = snn.Unroll(snn.Residual([nn.Dense(3), snn.LI(3)]))
     with pytest.raises(ValueError, match="`layers` of a Residual must give what they get"):
         model.init(jax.random.key(0), jnp.ones((1, 4, 2)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracetorch_jax import functional, snn, spikes
 
@@ -29,31 +29,32 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Imported when first used: what they need in turn, such as optax, takes longer than all else here.
-_ROOMS = (
-    "checkpoint",
-    "decode",
-    "diagnostics",
-    "encode",
-    "export",
-    "initializers",
-    "interop",
-    "losses",
-    "metrics",
-    "nnx",
-    "plot",
-    "sharding",
-    "training",
-)
-_FUNCTIONS = ("diagnose", "record")
+if TYPE_CHECKING:
+    from tracetorch_jax import (
+        checkpoint,
+        decode,
+        diagnostics,
+        encode,
+        export,
+        initializers,
+        interop,
+        losses,
+        metrics,
+        nnx,
+        plot,
+        sharding,
+        training,
+    )
+    from tracetorch_jax.diagnostics import diagnose, record
+else:
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"tracetorch_jax.{name}")
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module("tracetorch_jax.diagnostics"), name)
-    raise AttributeError(f"module 'tracetorch_jax' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import what was not yet used: what that needs, such as optax, takes long to import."""
+        if name in ("diagnose", "record"):
+            return getattr(importlib.import_module("tracetorch_jax.diagnostics"), name)
+        if name in __all__:
+            return importlib.import_module(f"tracetorch_jax.{name}")
+        raise AttributeError(f"module 'tracetorch_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -20,9 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.files import absolute, finish, plainly, replacing, workspace
-from tracetorch_jax._shared.trees import leaves_by_name
+from tracetorch_jax._shared.trees import differences, leaves_by_name, listed
 
 __all__ = ["read", "restore", "save"]
 
@@ -164,11 +165,11 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
     for (name, want), got in zip(wanted.items(), restored, strict=True):
         # A checkpoint only says of PRNG keys what they are once they are read.
         if (_is_key(got) or _is_key(want)) and got.dtype != want.dtype:
-            problems.append(f"has {name} as {got.dtype} instead of {want.dtype}")
+            problems.append(f"has {name!r} as {got.dtype} instead of {want.dtype}")
             continue
         result.append(_converted(got, want))
         if result[-1] is None:
-            problems.append(f"has {name} as {got}, which {_kind(want)} can't hold")
+            problems.append(f"has {name!r} as {got}, which {_kind(want)} can't hold")
     if problems:
         raise ValueError(f"`like` must match the checkpoint at {path}, which {problems[0]}.")
     return jax.tree.unflatten(structure, result)
@@ -378,21 +379,19 @@ def _converted(got: Any, wanted: Any) -> Any:
 
 def _compare(saved: dict[str, Any], wanted: dict[str, Any], path: pathlib.Path) -> None:
     """Raise unless a checkpoint holds exactly what is wanted."""
-    problems = [f"lacks {name}" for name in wanted if name not in saved]
-    problems += [f"has unknown {name}" for name in saved if name not in wanted]
     # What a model is shows in its parameters; optimiser and carry only follow them.
-    common = [name for name in wanted if name in saved]
-    for name in sorted(common, key=lambda name: "params" not in name.split("/")):
-        got, want = _kind(saved[name]), _kind(wanted[name])
-        if got != want and not _same_number(saved[name], wanted[name]):
-            problems.append(f"has {name} as {got} instead of {want}")
-        elif getattr(wanted[name], "sharding", None) and not (
-            _is_key(wanted[name]) or _is_held(wanted[name].dtype)
-        ):
-            problems.append(f"has {name} as {got}, which no device holds without jax_enable_x64")
+    names = sorted(wanted, key=lambda name: "params" not in name.split("/"))
+    fits = {name for name in names if name in saved and _same_number(saved[name], wanted[name])}
+    problems = differences(saved, {n: (saved if n in fits else wanted)[n] for n in names}, _kind)
+    for name in names:
+        leaf = wanted[name]
+        same = name in fits or (name in saved and _kind(saved[name]) == _kind(leaf))
+        held = not getattr(leaf, "sharding", None) or _is_key(leaf) or _is_held(leaf.dtype)
+        if same and not held:
+            got = _kind(saved[name])
+            problems.append(f"has {name!r} as {got}, which no device holds without jax_enable_x64")
     if problems:
-        shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
-        raise ValueError(f"`like` must match the checkpoint at {path}, which {shown}.")
+        raise ValueError(f"`like` must match the checkpoint at {path}, which {listed(problems)}.")
 
 
 def _check(argument: str, name: str, leaf: Any) -> None:
@@ -417,7 +416,7 @@ def _check(argument: str, name: str, leaf: Any) -> None:
         )
 
 
-def _is_number(leaf: Any) -> bool:
+def _is_number(leaf: object) -> bool:
     """Whether a leaf is a number of Python's, or was when it was saved."""
     if type(leaf).__name__ == "ScalarMetadata":
         return True
@@ -434,7 +433,7 @@ def _same_number(saved: Any, wanted: Any) -> bool:
     return got == want or (got, want) == ("i", "f")
 
 
-def _family(leaf: Any) -> str:
+def _family(leaf: object) -> str:
     """b, i, f or c for truth values, whole numbers, floating point and complex numbers; else ?."""
     dtype: Any = np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     kinds: dict[str, Any] = {
@@ -448,18 +447,20 @@ def _family(leaf: Any) -> str:
     return known if dtype.itemsize <= (16 if known == "c" else 8) else "?"
 
 
-def _is_held(dtype: Any) -> bool:
+def _is_held(dtype: DTypeLike) -> bool:
     """Whether arrays on devices can be of a type; 64 bits take ``jax_enable_x64``."""
     return jax.dtypes.canonicalize_dtype(dtype) == dtype
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: object) -> bool:
     """Whether a leaf is a PRNG key."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kind(leaf: Any) -> str:
     """Shape and dtype in words."""
+    if not hasattr(leaf, "dtype") and not _is_number(leaf):
+        return f"a {type(leaf).__name__}"
     if _is_number(leaf):
         return f"a number ({ {'b': 'bool', 'i': 'int', 'f': 'float'}[_family(leaf)] })"
     if _is_key(leaf):

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tracetorch_jax._shared.axes import lengths_of, steps_of, time_first, zero_padding
+from tracetorch_jax._shared.axes import time_first
 from tracetorch_jax._shared.dtypes import countable
-from tracetorch_jax.functional.engines.masks import expand_mask
+from tracetorch_jax.functional.engines.masks import expand_mask, lengths_of, steps_of, zero_padding
 
 __all__ = ["count", "first_spike", "last", "max", "mean"]
 
@@ -173,7 +173,7 @@ def first_spike(
     return zero_padding(silent, valid).sum(axis=0)
 
 
-def _sequence(outputs: Any, seq_lengths: Any, time_major: bool) -> tuple[jax.Array, Any]:
+def _sequence(outputs: Any, seq_lengths: object, time_major: bool) -> tuple[jax.Array, Any]:
     """Outputs as ``[T, B, ...]``, and which of their steps count."""
     xs = time_first("outputs", outputs, time_major)
     return xs, steps_of(xs, seq_lengths)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tracetorch_jax import functional
 from tracetorch_jax._shared.checks import check_number
@@ -64,7 +64,7 @@ class half_lives:
                 f"{self.high!r}."
             )
 
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
         """Decays, as Flax asks an initializer for them.
 
         Args:

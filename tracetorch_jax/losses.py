@@ -23,16 +23,13 @@ from tracetorch_jax._shared.axes import (
     check_positive,
     check_values,
     known,
-    lengths_of,
     plain,
     real,
-    steps_of,
     time_first,
-    zero_padding,
 )
 from tracetorch_jax._shared.checks import as_array, check_choice
 from tracetorch_jax._shared.dtypes import as_given, countable
-from tracetorch_jax.functional.engines.masks import as_int32
+from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
 
 __all__ = [
     "count_target",
@@ -425,10 +422,12 @@ def silence_penalty(
     return _rate_error(-1, spikes, min_rate, seq_lengths, time_major)
 
 
-def _rate_error(sign: int, spikes: Any, bound: Any, lengths: Any, time_major: bool) -> jax.Array:
+def _rate_error(
+    sign: int, spikes: object, bound: float, seq_lengths: object, time_major: bool
+) -> jax.Array:
     """Mean square of what neurons' rates are above a bound, or below it if `sign` is -1."""
     xs = countable(time_first("spikes", spikes, time_major))
-    valid = steps_of(xs, lengths)
+    valid = steps_of(xs, seq_lengths)
     total = jnp.abs(zero_padding(xs, valid)).sum(axis=0)
     steps = lengths_of(xs, valid).sum()
     total = total.sum(axis=0) if xs.ndim > 2 else total

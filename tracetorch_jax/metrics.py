@@ -14,15 +14,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import (
-    check_count,
-    lengths_of,
     plain,
-    steps_of,
     time_first,
-    zero_padding,
 )
-from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
 
 __all__ = [
     "Operations",
@@ -189,7 +186,7 @@ def synaptic_operations(
         A dict from the path of each connection, such as ``cell/layers_0``, to its `Operations`.
 
     Raises:
-        TypeError: `model` is no linen module.
+        TypeError: `model` is no linen module, or `batch_size` no integer.
         ValueError: the model has none of these layers, or runs them where they can't be watched, as
             under `jax.jit` or in `flax.linen.RNN`; `batch_size` below 1.
 
@@ -203,7 +200,7 @@ def synaptic_operations(
     check_linen("model", model)
     if batch_size is None:
         batch_size = _batch_size(model, args, kwargs)
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = check_integer("batch_size", batch_size)
     calls: dict[str, list[tuple[nn.Module, Any, Any]]] = {}
 
     def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:

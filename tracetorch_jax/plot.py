@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tracetorch_jax._shared.axes import check_count, check_positive
-from tracetorch_jax._shared.checks import as_array
+from tracetorch_jax._shared.axes import check_positive
+from tracetorch_jax._shared.checks import as_array, check_integer
 from tracetorch_jax.diagnostics import Recording
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.training._labels import kind_of
+from tracetorch_jax.functional.spec import parameter_row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.ticker import MaxNLocator
 
 __all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
 
@@ -26,8 +31,8 @@ POSITIVE, NEGATIVE = "tab:red", "tab:blue"
 
 
 def raster(
-    spikes: ArrayLike, ax: Any = None, *, sequence: int = 0, size: float | None = None
-) -> Any:
+    spikes: ArrayLike, ax: Axes | None = None, *, sequence: int = 0, size: float | None = None
+) -> Axes:
     """A dot for every spike: neurons upwards, steps to the right, a colour for each sign.
 
     Args:
@@ -75,11 +80,11 @@ def raster(
 
 def traces(
     states: Mapping[str, ArrayLike] | ArrayLike,
-    ax: Any = None,
+    ax: Axes | None = None,
     *,
     neuron: int = 0,
     sequence: int = 0,
-) -> Any:
+) -> Axes:
     """A neuron's states over time, one line each.
 
     Args:
@@ -122,13 +127,13 @@ def traces(
 def spike_train(
     membrane: ArrayLike,
     spikes: ArrayLike,
-    ax: Any = None,
+    ax: Axes | None = None,
     *,
     threshold: float | ArrayLike | None = None,
     neg_threshold: float | ArrayLike | None = None,
     neuron: int = 0,
     sequence: int = 0,
-) -> Any:
+) -> Axes:
     """A neuron's membrane and thresholds, with its spikes above and below.
 
     A layer's `mem` is what remains after the reset, so that the line falls at a spike instead of
@@ -192,7 +197,7 @@ def spike_train(
     return ax
 
 
-def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 30) -> Any:
+def half_lives(decays: Any, ax: Axes | None = None, *, before: Any = None, bins: int = 30) -> Axes:
     """Distribution of decays as half-lives on a logarithmic axis, and of those before training.
 
     Args:
@@ -209,7 +214,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
 
     Raises:
         ImportError: matplotlib is missing.
-        TypeError: decays that are no numbers.
+        TypeError: decays that are no numbers, or `bins` that is no integer.
         ValueError: no decays or one outside (0, 1), or `bins` below 1.
 
     Example:
@@ -217,7 +222,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
         >>> ax.get_xlabel()
         'half-life (steps)'
     """
-    bins = check_count("bins", bins)
+    bins = check_integer("bins", bins)
     steps = {}
     for name, given in (("before", before), ("decays", decays)):
         if given is None:
@@ -236,8 +241,8 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
     styles = {"before": ("0.6", "before training"), "decays": (POSITIVE, "after training")}
     for name, values in steps.items():
         color, label = styles[name]
-        ax.hist(values, edges, color=color, alpha=0.7, label=label)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.hist(values, edges.tolist(), color=color, alpha=0.7, label=label)
+    cast("MaxNLocator", ax.yaxis.get_major_locator()).set_params(integer=True)
     if before is not None:
         ax.legend(**_OUTSIDE, ncols=2)
     ax.set_xscale("log")
@@ -248,7 +253,7 @@ def half_lives(decays: Any, ax: Any = None, *, before: Any = None, bins: int = 3
     return ax
 
 
-def _decays(name: str, given: Any) -> np.ndarray:
+def _decays(name: str, given: object) -> np.ndarray:
     """All decays of an array, of parameters by name, or of recordings."""
     if isinstance(given, Recording):
         given = given.parameters
@@ -259,10 +264,10 @@ def _decays(name: str, given: Any) -> np.ndarray:
     for key, value in given.items():
         if isinstance(value, (Recording, Mapping)):
             found.append(_decays(f"{name}[{key!r}]", value))
-        elif kind_of(f"raw_{key}") == "decay":
+        elif _is_decay(key):
             values = np.ravel(np.asarray(value, np.float64))
             found.append(values[(values != 0) & (values != 1)])
-        elif kind_of(key) == "decay":
+        elif _is_decay(key.removeprefix("raw_")):
             raise ValueError(
                 f"`{name}` must hold decays, not the raw parameters of `params`; got {key!r}. "
                 f"{_GIVEN}"
@@ -270,10 +275,17 @@ def _decays(name: str, given: Any) -> np.ndarray:
     return np.concatenate(found) if found else np.empty(0)
 
 
+def _is_decay(name: str) -> bool:
+    row = parameter_row(name)
+    return row is not None and row.kind == "decay"
+
+
 _GIVEN = "See tracetorch_jax.record, or a layer's `parameters`."
 
 
-def activity(values: ArrayLike, ax: Any = None, *, sequence: int = 0, colorbar: bool = True) -> Any:
+def activity(
+    values: ArrayLike, ax: Axes | None = None, *, sequence: int = 0, colorbar: bool = True
+) -> Axes:
     """Heat map of spikes, membranes or rates: neurons upwards, steps to the right.
 
     What has both signs is drawn from blue through white, for 0, to red; what is not finite is grey.
@@ -329,6 +341,7 @@ def animate(
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: an argument of another kind.
         ValueError: frames of another rank, a `shape` that does not hold N values, a `path` that
             does not end in ``.gif``, `fps` below 1.
 
@@ -340,7 +353,7 @@ def animate(
     path = pathlib.Path(path)
     if path.suffix.lower() != ".gif":
         raise ValueError(f"`path` must end in .gif; got {path.name!r}.")
-    fps = check_count("fps", fps)
+    fps = check_integer("fps", fps)
     if shape is not None:
         images = _one(frames, "frames", sequence)
         if np.shape(shape) != (2,) or np.prod(shape) != images.shape[1]:
@@ -391,7 +404,7 @@ def _matplotlib() -> Any:
     return matplotlib
 
 
-def _axes(ax: Any) -> Any:
+def _axes(ax: Axes | None) -> Axes:
     """The axes to draw on: those given, or those of a new figure of pyplot's."""
     _matplotlib()
     from matplotlib.axes import Axes
@@ -414,25 +427,25 @@ def _colors(values: np.ndarray, cmap: str) -> dict[str, Any]:
     return {"cmap": cmap, "vmin": 0, "vmax": greatest}
 
 
-def _image(ax: Any, values: np.ndarray, colors: dict[str, Any], **options: Any) -> Any:
+def _image(ax: Axes, values: np.ndarray, colors: dict[str, Any], **options: Any) -> AxesImage:
     """Draw a matrix, grey where it is not finite."""
     ax.set_facecolor("0.8")
     shown = np.ma.masked_invalid(values)
     return ax.imshow(shown, interpolation="nearest", **colors, **options)
 
 
-def _whole(ax: Any, steps: int, neurons: int) -> None:
+def _whole(ax: Axes, steps: int, neurons: int) -> None:
     """Name the axes and count them in whole numbers."""
     ax.set(xlabel="step", ylabel="neuron")
     for axis, size in ((ax.xaxis, steps), (ax.yaxis, neurons)):
         if size == 1:
             axis.set_ticks([0])
         else:
-            axis.get_major_locator().set_params(integer=True)
+            cast("MaxNLocator", axis.get_major_locator()).set_params(integer=True)
 
 
 def _one(
-    values: Any, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
+    values: object, name: str, sequence: int, axes: int = 2, what: str = "[T, N] or [B, T, N]"
 ) -> np.ndarray:
     """One sequence of a batch, as NumPy."""
     array: Any = as_array(name, values, convert=np.asarray)
@@ -445,8 +458,4 @@ def _one(
 
 
 def _index(name: str, index: int, size: int) -> int:
-    if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-        raise TypeError(f"`{name}` must be an integer; got {index!r}.")
-    if not -size <= index < size:
-        raise ValueError(f"`{name}` must lie between 0 and {size - 1}; got {index}.")
-    return index
+    return check_integer(name, index, -size, size - 1, f"an integer between 0 and {size - 1}")

@@ -16,11 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax._shared.trees import listed, path_name
 
 __all__ = ["partition_specs", "shard", "shardings"]
-
-_SHOWN = 10
 
 
 def partition_specs(tree: Any, rules: Mapping[str, PartitionSpec]) -> Any:
@@ -180,5 +178,4 @@ def _name(path: Any) -> str:
 
 def _raise(rule: str, problems: list[str]) -> None:
     if problems:
-        shown = "; ".join(problems[:_SHOWN]) + ("; ..." if len(problems) > _SHOWN else "")
-        raise ValueError(f"{rule}; got: {shown}.")
+        raise ValueError(f"{rule}; got: {listed(problems, 10)}.")

@@ -81,7 +81,7 @@ class Spike(Protocol):
         ...
 
 
-def _positive(name: str, value: Any) -> float:
+def _positive(name: str, value: object) -> float:
     advice = "Create the spike function outside of jit, grad and vmap, a new one per value."
     value = check_number(name, value, advice)
     if not (math.isfinite(value) and value > 0):

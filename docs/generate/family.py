@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 import string
 import textwrap
 from typing import Any
@@ -19,19 +18,14 @@ from generate.reference import first_line
 from generate.signatures import argument, untyped
 from tracetorch_jax import functional, nnx, snn
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec
-
-SUFFIXES = {
-    "": ("no spikes", "the membrane itself is the output"),
-    "B": ("binary", "spikes of 0 and 1"),
-    "T": ("ternary", "spikes of -1, 0 and 1"),
-    "TS": ("ternary scaled", "spikes of both signs, each sign with its own learnt factor"),
-}
-PREFIXES = {
-    "D": ("dual", "positive and negative parts of every signal are kept in traces of their own"),
-    "S": ("synaptic", "the input is smoothed by a trace before it reaches the membrane"),
-    "R": ("recurrent", "a trace of the layer's own output is fed back, with a learnt weight"),
-}
+from tracetorch_jax.functional.spec import (
+    PREFIXES,
+    SUFFIXES,
+    TRACES,
+    Spec,
+    channel_names,
+    letters,
+)
 
 
 def write(folder: pathlib.Path) -> None:
@@ -41,12 +35,6 @@ def write(folder: pathlib.Path) -> None:
         pictures.save(pictures.response(name), folder, name)
         update(folder / f"{name}.md", _page(name))
     update(folder / "index.md", _index())
-
-
-def letters(name: str) -> tuple[str, str]:
-    """Prefixes and suffix of a name: DSRLITS has ``("DSR", "TS")``."""
-    prefixes, suffix = re.fullmatch(r"(D?S?R?)LI(B|TS|T|)", name).groups()
-    return prefixes, suffix
 
 
 def spec_of(name: str) -> Spec:
@@ -73,8 +61,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _letters(name: str) -> str:
     """A name taken apart."""
-    prefixes, suffix = letters(name)
-    rows = [[f"`{letter}`", *PREFIXES[letter]] for letter in prefixes]
+    spec = spec_of(name)
+    _, suffix = letters(spec)
+    rows = [[f"`{f.letter}`", f.word, f.about] for f in PREFIXES if f.within(spec)]
     kind = "sum of its input that decays" if suffix else "average of its input"
     rows.append(["`LI`", "leaky integrator", f"the membrane: a running {kind}"])
     rows.append([f"`{suffix}`" if suffix else "no suffix", *SUFFIXES[suffix]])
@@ -91,21 +80,16 @@ def _parameters(name: str) -> str:
     return _table(["parameter", "starts at", "must", "what it is"], rows)
 
 
-_STATES = {
-    "mem": "membrane, after the reset",
-    "syn": "synaptic trace: the input, smoothed",
-    "rec": "recurrent trace: the layer's own output, smoothed",
-    "prev_output": "output of the step before",
-}
-_SIGNS = {"pos": "positive", "neg": "negative"}
+_SIGNS = {"": "", "pos_": "; positive part", "neg_": "; negative part"}
 
 
 def _states(name: str) -> str:
-    rows = []
-    for state in spec_of(name).states:
-        sign, _, kind = state.partition("_")
-        what = f"{_STATES[kind]}; {_SIGNS[sign]} part" if sign in _SIGNS else _STATES[state]
-        rows.append([f"`{state}`", what])
+    found = {
+        f"{sign}{feature.state}": f"{feature.trace}: {feature.holds}{part}"
+        for feature in TRACES
+        for sign, part in _SIGNS.items()
+    } | {"prev_output": "output of the step before"}
+    rows = [[f"`{state}`", found[state]] for state in spec_of(name).states]
     return _table(["state", "what it is"], rows)
 
 
@@ -117,7 +101,7 @@ def snippet(name: str) -> str:
         arguments = f"\n{textwrap.indent(textwrap.fill(arguments, 76), '    ')}\n"
     draw = "tt.plot.traces(layer.states)"
     if spec_of(name).fires:
-        parts = ("pos_mem", "neg_mem") if "D" in letters(name)[0] else ("mem",)
+        parts = channel_names("mem", spec_of(name).membrane.dual)
         membrane = " + ".join(f'layer.states["{part}"]' for part in parts)
         draw = f"tt.plot.spike_train({membrane}, layer.outputs)"
     return f"""\
@@ -138,11 +122,12 @@ ax = {draw}
 
 def neighbours(name: str) -> str:
     """Layers that differ by one letter."""
-    prefixes, suffix = letters(name)
+    prefixes, suffix = letters(spec_of(name))
+    order = "".join(feature.letter for feature in PREFIXES)
     found = []
-    for letter in PREFIXES:
+    for letter in order:
         others = prefixes.replace(letter, "") if letter in prefixes else prefixes + letter
-        found.append("".join(sorted(others, key="DSR".index)) + "LI" + suffix)
+        found.append("".join(sorted(others, key=order.index)) + "LI" + suffix)
     found += [f"{prefixes}LI{other}" for other in SUFFIXES if other != suffix]
     return ", ".join(f"[{other}]({other}.md)" for other in found if other in LAYERS)
 
@@ -151,7 +136,7 @@ def _page(name: str) -> str:
     spec = spec_of(name)
     settings = pictures.settings(name)
     changed = ", ".join(f"`{k}={v:g}`" for k, v in settings.items())
-    words = [_SPIKE] * spec.fires + [_PARTS] * ("D" in name)
+    words = [_SPIKE] * spec.fires + [_PARTS] * spec.membrane.dual
     return _fill(
         "layer",
         name=name,

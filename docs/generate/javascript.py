@@ -15,7 +15,7 @@ from generate.signatures import argument
 from tracetorch_jax import snn
 from tracetorch_jax.functional.constraints import Constraint
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec
+from tracetorch_jax.functional.spec import PREFIXES, SUFFIXES, TRACES, Spec, letters
 
 # The functions that equations call, for one neuron; NaN stays NaN.
 HEADER = """\
@@ -52,7 +52,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def script() -> str:
-    """A script that sets ``tracetorch.layers`` and ``tracetorch.constraints``.
+    """A script that sets ``tracetorch.layers``, ``tracetorch.constraints`` and what letters mean.
 
     Raises:
         ValueError: a layer has a constraint that is not in `MAPS`.
@@ -69,6 +69,8 @@ def script() -> str:
             "tracetorch.constraints = {",
             *map(_constraint, constraints.values()),
             "};",
+            f"tracetorch.prefixes = {json.dumps({f.letter: f.word for f in PREFIXES})};",
+            f"tracetorch.suffixes = {json.dumps(SUFFIXES)};",
             "tracetorch.halfLife = (decay) => -Math.LN2 / Math.log(decay);",
             "})(globalThis.tracetorch);\n",
         ]
@@ -89,6 +91,8 @@ def _layer(name: str, layer: snn.LeakyIntegrator) -> str:
             }
             for parameter in layer.describe()
         ],
+        "letters": letters(layer.spec),
+        "traces": {f.state: f.trace for f in TRACES if f.within(layer.spec)},
         "states": layer.spec.states,
         "thresholds": layer.spec.thresholds,
     }
@@ -99,8 +103,8 @@ def _layer(name: str, layer: snn.LeakyIntegrator) -> str:
 def step(spec: Spec) -> str:
     """``step(params, state, x)``, which returns states, output and the signals worth a look.
 
-    ``membrane`` is the membrane before the reset, ``mem`` after it; ``syn`` and ``rec`` are the
-    traces; all are sums of their channels.
+    ``membrane`` is the membrane before the reset, ``mem`` after it. Like every other trace they are
+    sums of their channels.
     """
     lines = equations(spec)
     integrated = next(i for i, line in enumerate(lines) if line.startswith("mem = "))
@@ -109,7 +113,7 @@ def step(spec: Spec) -> str:
         lines.append("mem = pos_mem + neg_mem")
     made = dict.fromkeys(line.partition(" = ")[0] for line in lines)
     fresh = [name for name in made if name not in spec.states]
-    signals = [name for name in ("mem", "membrane", "syn", "rec") if name in made]
+    signals = ["membrane", *(feature.state for feature in TRACES if feature.within(spec))]
     return "\n".join(
         [
             "    step: function (params, state, x) {",

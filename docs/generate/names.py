@@ -8,10 +8,11 @@ from typing import Any
 
 import tracetorch_jax
 from tracetorch_jax import nnx, snn
+from tracetorch_jax.functional.spec import letters
 
 LAYERS = tuple(snn.ALL_LAYERS)
 # Prefixes, in the order in which tables of the layers have them.
-GRID = ("", "D", "S", "R", "DS", "DR", "SR", "DSR")
+GRID = sorted(dict.fromkeys(letters(cls(1).spec)[0] for cls in snn.ALL_LAYERS.values()), key=len)
 FRONT_ENDS = ("snn", "nnx")
 # Modules within a room, or within the package (""), that share its page.
 INNER = {

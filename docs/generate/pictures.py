@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import tracetorch_jax as tt
 from tracetorch_jax import snn
+from tracetorch_jax.functional.spec import TRACES
 
 # What text and axes are drawn in, and what replaces it on pages of either kind.
 INK = "#123456"
@@ -64,9 +65,9 @@ def response(name: str) -> Figure:
     found = recording(name)
     states = {state: np.asarray(values)[0, :, 0] for state, values in found.states.items()}
     values = {k: float(np.asarray(v).reshape(-1)[0]) for k, v in found.parameters.items()}
-    traces = [kind for kind in ("syn", "rec") if any(state.endswith(kind) for state in states)]
-    fires = found.layer.spec.fires
-    rows = ["input", *traces, "mem", *(["output"] if fires else [])]
+    spec, fires = found.layer.spec, found.layer.spec.fires
+    traces = {feature.state: feature.trace for feature in TRACES if feature.within(spec)}
+    rows = ["input", *traces, *(["output"] if fires else [])]
     heights = [2.2 if row == "mem" else 1 for row in rows]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 0.72 * sum(heights) + 0.6), layout="constrained")
@@ -80,7 +81,8 @@ def response(name: str) -> Figure:
                 _spikes(ax, np.asarray(found.outputs)[0, :, 0])
             else:
                 _lines(ax, row, states)
-                ax.set_ylabel(_WORDS[row] + ("" if fires or row != "mem" else "\n= output"))
+                words = traces[row].replace(" ", "\n")
+                ax.set_ylabel(words + ("" if fires or row != "mem" else "\n= output"))
         if fires:
             _thresholds(axes[rows.index("mem")], values)
         axes[-1].set_xlabel("step")
@@ -101,7 +103,6 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-_WORDS = {"syn": "synaptic\ntrace", "rec": "recurrent\ntrace", "mem": "membrane"}
 
 
 def _lines(ax: matplotlib.axes.Axes, kind: str, states: dict[str, np.ndarray]) -> None:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import functional
-from tracetorch_jax._core.parameters import Parameter, check_dim, check_dtype, check_num_neurons
-from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_names
+from tracetorch_jax._core.parameters import Parameter, Rank, check_dim, check_dtype
+from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integer, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
 from tracetorch_jax.functional.engines.unroll import Engine
 from tracetorch_jax.functional.spec import Spec
@@ -53,7 +53,7 @@ class AbstractCell:
     def canonicalize(self) -> None:
         """Bring the fields to their hashable form, checking their types."""
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         """Of a parameter: what its user calls it, its value, its rank, and if it is learnable."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class AbstractCell:
 
     def check_fields(self) -> None:
         """Check every argument of the constructor, and bring it to its hashable form."""
-        self.set_field("num_neurons", check_num_neurons(self.num_neurons))
+        self.set_field("num_neurons", check_integer("num_neurons", self.num_neurons))
         self.set_field("dim", check_dim(self.dim))
         if self.dtype is not None:
             self.set_field("dtype", check_dtype("dtype", self.dtype))

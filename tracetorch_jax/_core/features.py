@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from tracetorch_jax import spikes
 from tracetorch_jax._core.parameters import Rank, Value
-from tracetorch_jax.functional.spec import Arity, Spec, Trace
+from tracetorch_jax.functional.spec import PARAMETERS, Arity, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
 
 # The decorator is repeated in full, since type checkers do not see fields behind an alias of it.
@@ -21,11 +22,7 @@ from tracetorch_jax.functional.traces import ZeroSplit
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Membrane:
-    """
-    beta: membrane decay per step, in (0, 1).
-    beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    beta_learnable: whether `beta` is trained; otherwise it stays a constant.
-    """
+    """beta: membrane decay per step, in (0, 1)."""
 
     beta: Value = 0.9
     beta_rank: Rank = 1
@@ -34,11 +31,7 @@ class Membrane:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Synapse:
-    """
-    alpha: decay of the synaptic trace per step, in (0, 1).
-    alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    alpha_learnable: whether `alpha` is trained; otherwise it stays a constant.
-    """
+    """alpha: decay of the synaptic trace per step, in (0, 1)."""
 
     alpha: Value = 0.5
     alpha_rank: Rank = 1
@@ -49,11 +42,7 @@ class Synapse:
 class Recurrence:
     """
     gamma: decay of the recurrent trace per step, in (0, 1).
-    gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    gamma_learnable: whether `gamma` is trained; otherwise it stays a constant.
     rec_weight: weight of the recurrent trace on its way to the membrane, of any sign.
-    rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
-    rec_weight_learnable: whether `rec_weight` is trained; otherwise it stays a constant.
     """
 
     gamma: Value = 0.9
@@ -78,11 +67,7 @@ class Dual:
 class DualMembrane(Dual):
     """
     pos_beta: decay of the positive membrane per step, in (0, 1).
-    pos_beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    pos_beta_learnable: whether `pos_beta` is trained; otherwise it stays a constant.
     neg_beta: decay of the negative membrane per step, in (0, 1).
-    neg_beta_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    neg_beta_learnable: whether `neg_beta` is trained; otherwise it stays a constant.
     """
 
     pos_beta: Value = 0.9
@@ -97,11 +82,7 @@ class DualMembrane(Dual):
 class DualSynapse:
     """
     pos_alpha: decay of the positive synaptic trace per step, in (0, 1).
-    pos_alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    pos_alpha_learnable: whether `pos_alpha` is trained; otherwise it stays a constant.
     neg_alpha: decay of the negative synaptic trace per step, in (0, 1).
-    neg_alpha_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    neg_alpha_learnable: whether `neg_alpha` is trained; otherwise it stays a constant.
     """
 
     pos_alpha: Value = 0.5
@@ -116,17 +97,9 @@ class DualSynapse:
 class DualRecurrence:
     """
     pos_gamma: decay of the positive recurrent trace per step, in (0, 1).
-    pos_gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    pos_gamma_learnable: whether `pos_gamma` is trained; otherwise it stays a constant.
     neg_gamma: decay of the negative recurrent trace per step, in (0, 1).
-    neg_gamma_rank: 0 for one decay shared by the layer, 1 for one per neuron.
-    neg_gamma_learnable: whether `neg_gamma` is trained; otherwise it stays a constant.
     pos_rec_weight: weight of the recurrent trace while it is positive, of any sign.
-    pos_rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
-    pos_rec_weight_learnable: whether `pos_rec_weight` is trained; otherwise it stays a constant.
     neg_rec_weight: weight of the recurrent trace while it is negative, of any sign.
-    neg_rec_weight_rank: 0 for one weight shared by the layer, 1 for one per neuron.
-    neg_rec_weight_learnable: whether `neg_rec_weight` is trained; otherwise it stays a constant.
     """
 
     pos_gamma: Value = 0.9
@@ -159,11 +132,7 @@ class Firing:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Binary(Firing):
-    """
-    threshold: membrane above which a neuron fires, greater than 0.
-    threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
-    threshold_learnable: whether `threshold` is trained; otherwise it stays a constant.
-    """
+    """threshold: membrane above which a neuron fires, greater than 0."""
 
     threshold: Value = 1.0
     threshold_rank: Rank = 1
@@ -174,11 +143,7 @@ class Binary(Firing):
 class Ternary(Firing):
     """
     pos_threshold: membrane above which a neuron emits +1, greater than 0.
-    pos_threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
-    pos_threshold_learnable: whether `pos_threshold` is trained; otherwise it stays a constant.
     neg_threshold: a neuron emits -1 below minus this, greater than 0.
-    neg_threshold_rank: 0 for one threshold shared by the layer, 1 for one per neuron.
-    neg_threshold_learnable: whether `neg_threshold` is trained; otherwise it stays a constant.
     """
 
     pos_threshold: Value = 1.0
@@ -193,11 +158,7 @@ class Ternary(Firing):
 class ScaledTernary(Ternary):
     """
     pos_scale: what a positive spike is multiplied by on emission, of any sign.
-    pos_scale_rank: 0 for one scale shared by the layer, 1 for one per neuron.
-    pos_scale_learnable: whether `pos_scale` is trained; otherwise it stays a constant.
     neg_scale: what a negative spike is multiplied by on emission, of any sign.
-    neg_scale_rank: 0 for one scale shared by the layer, 1 for one per neuron.
-    neg_scale_learnable: whether `neg_scale` is trained; otherwise it stays a constant.
     """
 
     pos_scale: Value = 1.0
@@ -230,23 +191,22 @@ def spec_of(
             return "dual"
         return "single" if names & {name, f"pos_{name}", f"neg_{name}"} else None
 
-    def trace(decay: str, ema: bool) -> Trace | None:
-        found = arity(decay)
-        return Trace(dual=found == "dual", ema=ema) if found else None
-
+    fields: dict[str, Any] = {}
+    for row in PARAMETERS:
+        found = arity(row.name)
+        if row.kind == "decay":
+            fields[row.field] = Trace(dual=found == "dual") if found else None
+        elif row.field == row.name:
+            fields[row.field] = found if row.signed else bool(found)
+    if fields["membrane"] is None:
+        raise ValueError("`beta` is what every layer has; got none.")
     positive = bool(names & {"threshold", "pos_threshold"})
     negative = "neg_threshold" in names
-    membrane = trace("beta", not (positive or negative) if ema is None else ema)
-    if membrane is None:
-        raise ValueError("`beta` is what every layer has; got none.")
+    averages = not (positive or negative) if ema is None else ema
+    fields["membrane"] = dataclasses.replace(fields["membrane"], ema=averages)
     return Spec(
-        membrane=membrane,
-        synapse=trace("alpha", True),
-        recurrence=trace("gamma", True),
-        rec_weight=arity("rec_weight"),
+        **fields,
         positive="spike" if positive else None,
         negative="spike" if negative else None,
-        scale=arity("scale"),
-        bias="bias" in names,
         zero_split=zero_split,
     )

@@ -44,21 +44,21 @@ class FrontEnd:
             ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
     """
 
-    module: Any
-    cell: Any
-    over_time: tuple[Any, ...]
-    conv: tuple[Any, ...]
-    dense: tuple[Any, ...]
-    embed: tuple[Any, ...]
-    batch_norm: tuple[Any, ...]
-    rowwise: tuple[Any, ...]
-    dropout: tuple[Any, ...]
+    module: type
+    cell: type
+    over_time: tuple[type, ...]
+    conv: tuple[type, ...]
+    dense: tuple[type, ...]
+    embed: tuple[type, ...]
+    batch_norm: tuple[type, ...]
+    rowwise: tuple[type, ...]
+    dropout: tuple[type, ...]
     fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
     output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
     scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
 
     @property
-    def any_leading_axes(self) -> tuple[Any, ...]:
+    def any_leading_axes(self) -> tuple[type, ...]:
         """Modules that treat every leading axis alike."""
         return self.dense + self.conv + self.embed + self.batch_norm + self.rowwise
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import Firing, spec_of
-from tracetorch_jax._core.parameters import check_flag, check_rank, freeze_value
+from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec
+from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, beyond, parameter_row
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 
 _COMMON_ARGS = """
@@ -67,7 +68,7 @@ class AbstractLayer(AbstractCell):
             self.set_field(rank, check_rank(rank, getattr(self, rank)))
             self.set_field(learnable, check_flag(learnable, getattr(self, learnable)))
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         rank, learnable = getattr(self, f"{name}_rank"), getattr(self, f"{name}_learnable")
         return name, getattr(self, name), rank, learnable
 
@@ -75,6 +76,18 @@ class AbstractLayer(AbstractCell):
 def _indent(text: str, by: int = 4) -> str:
     pad = " " * by
     return "\n".join(pad + line if line else line for line in text.strip().splitlines())
+
+
+def _with_options(argument: re.Match[str]) -> str:
+    """The entry of an argument, and of a parameter also those of its rank and its training."""
+    name, text = argument[1], argument[0]
+    row = parameter_row(name)
+    if row is None:
+        return text
+    one = row.kind.rpartition("_")[2]
+    return f"""{text}
+{name}_rank: 0 for one {one} shared by the layer, 1 for one per neuron.
+{name}_learnable: whether `{name}` is trained; otherwise it stays a constant."""
 
 
 def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own: str = "") -> str:
@@ -88,9 +101,11 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
     """
     features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._core.features"]
     spec = spec_of(field.name for field in dataclasses.fields(cls))
-    documented = [inspect.cleandoc(base.__doc__ or "") for base in reversed(features)]
-    arguments = _COMMON_ARGS.format(features="\n".join(documented)) + own
+    lines = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in reversed(features))
+    documented = re.sub(r"^(\w+): .*(\n .*)*", _with_options, lines, flags=re.M)
+    arguments = _COMMON_ARGS.format(features=documented) + own
     upstream = cls.__name__ if spec.emits else f"{cls.__name__}EMA"
+    reference = f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2."
     return "\n".join(
         [
             inspect.cleandoc(cls.__doc__ or ""),
@@ -107,7 +122,6 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
             "",
             "Example:",
             _indent("\n".join(example)),
-            "",
-            f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2.",
+            *([] if beyond(spec, FIRST_FIELDS) else ["", reference]),
         ]
     )

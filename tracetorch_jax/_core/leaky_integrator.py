@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import spec_of
-from tracetorch_jax._core.layer import AbstractLayer
 from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
-from tracetorch_jax.functional.spec import POLARITIES, Spec, Trace, channel_names
+from tracetorch_jax.functional.spec import PARAMETERS, ParameterRow, Spec, Trace, channel_names
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
 from tracetorch_jax.spikes import Spike
@@ -111,14 +112,78 @@ class Threshold(Weight):
         check_spike("Threshold.spike", self.spike)
 
 
-_KINDS: dict[str, type] = {
-    "alpha": Decay,
-    "beta": Decay,
-    "gamma": Decay,
-    "threshold": Threshold,
-    "scale": Weight,
-    "rec_weight": Weight,
-}
+_DOC = """
+A layer made of the features it is given.
+
+Each feature is on if it is configured. Given for both signs it is dual, given for one it is
+single and stored without prefix (a lone ``neg_threshold`` keeps its name). The 28 named layers
+are special cases and compile to the same programs; `flex.LIB` and the like give them as a
+`LeakyIntegrator`. What goes beyond them: each trace single or dual by itself, averaging or
+summing by itself, thresholds of one sign only or with spike functions of their own,
+pass-through sides, one scale for both signs, and a bias.
+
+A single `beta` under dual traces integrates their sums; a dual one under single traces
+integrates their positive and negative parts. Without `pos_rec_weight` the recurrent trace is
+added with weight 1.
+
+Args:
+    num_neurons: size of axis `dim`, at least 1.
+    pos_beta: decay of the membrane, or of its positive channel; this or `neg_beta` is needed.
+    neg_beta: decay of its negative channel.
+    pos_alpha: decay of the synaptic trace, or of its positive channel.
+    neg_alpha: decay of its negative channel.
+    pos_gamma: decay of the trace of the layer's own output, or of its positive channel.
+    neg_gamma: decay of its negative channel.
+    pos_threshold: threshold above which the layer emits.
+    neg_threshold: threshold below minus which it emits.
+    pos_scale: factor on what is emitted; on both sides if it is the only one.
+    neg_scale: factor on what the negative side emits.
+    pos_rec_weight: weight of the recurrent trace, or of its positive part.
+    neg_rec_weight: weight of its negative part.
+    bias: added to what the membrane integrates.
+    zero_split: gradient of the split into positive and negative parts where the signal is
+        exactly 0: ``"half"`` or ``"both"``, see `functional.split`.
+    dim: axis of one step's tensor that holds the neurons, counted from the end.
+    dtype: what is computed in and given out, see the named layers.
+    param_dtype: what parameters are stored as.
+{own}
+Raises:
+    TypeError: an argument is unknown, positional, or of the wrong kind.
+    ValueError: no beta; a value outside its domain; a weight without the trace it is for; a
+        scale without a threshold.
+
+Reference: ``tracetorch.snn.flex.LeakyIntegrator`` of traceTorch 0.12, with the meaning that
+its documentation gives it.
+
+Example:
+{example}
+"""
+
+
+def describe(example: str, own: str = "") -> str:
+    """The docstring of a front end's `LeakyIntegrator`.
+
+    Args:
+        example: lines of its doctest.
+        own: argument of the front end's own.
+    """
+    own = textwrap.indent(f"{own}\n", "    ") if own else ""
+    example = textwrap.indent(inspect.cleandoc(example), "    ")
+    return _DOC.strip().format(own=own, example=example)
+
+
+def _option_of(row: ParameterRow) -> type[Weight]:
+    """What a parameter is configured with."""
+    return {"decay": Decay, "threshold": Threshold}.get(row.kind, Weight)
+
+
+def _options() -> dict[str, type[Weight]]:
+    """Name and kind of every option."""
+    return {
+        name: _option_of(row)
+        for row in PARAMETERS
+        for name in channel_names(row.name, dual=row.signed)
+    }
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -141,7 +206,7 @@ class AbstractLeakyIntegrator(AbstractCell):
     zero_split: ZeroSplit = "half"
 
     def canonicalize(self) -> None:
-        for name, kind in [*_options(), ("bias", Weight)]:
+        for name, kind in _options().items():
             option = getattr(self, name)
             if option is not None and type(option) is not kind:
                 raise TypeError(
@@ -153,19 +218,19 @@ class AbstractLeakyIntegrator(AbstractCell):
 
     @property
     def spec(self) -> Spec:
-        given = {name: getattr(self, name) for name, _ in _options()}
-        given = {name: option for name, option in given.items() if option is not None}
-        spec = spec_of(
-            given.keys() | ({"bias"} if self.bias is not None else set()),
-            zero_split=self.zero_split,
-        )
+        given = (name for name in _options() if getattr(self, name) is not None)
+        spec = spec_of(given, zero_split=self.zero_split)
+        traces: dict[str, Any] = {}
+        for row in PARAMETERS:
+            trace = getattr(spec, row.field)
+            if row.kind == "decay" and trace:
+                names = channel_names(row.name, dual=row.signed)
+                traces[row.field] = _with_ema(trace, [getattr(self, name) for name in names])
         return dataclasses.replace(
             spec,
             positive=_emission(self.pos_threshold),
             negative=_emission(self.neg_threshold),
-            membrane=_with_ema(spec.membrane, self.pos_beta, self.neg_beta),
-            synapse=_with_ema(spec.synapse, self.pos_alpha, self.neg_alpha),
-            recurrence=_with_ema(spec.recurrence, self.pos_gamma, self.neg_gamma),
+            **traces,
         )
 
     @property
@@ -176,17 +241,12 @@ class AbstractLeakyIntegrator(AbstractCell):
             return DEFAULT_SPIKE
         return found[0] if len(set(found)) == 1 else tuple(found)
 
-    def setting(self, name: str) -> tuple[str, Any, int, bool]:
+    def setting(self, name: str) -> tuple[str, Any, Rank, bool]:
         label = name
-        if name != "bias" and not name.startswith(POLARITIES):
+        if name not in _options():  # of one sign alone
             label = f"pos_{name}" if getattr(self, f"pos_{name}") is not None else f"neg_{name}"
         option = getattr(self, label)
         return label, option.value, option.rank, option.learnable
-
-
-def _options() -> list[tuple[str, type]]:
-    """Name and kind of every option that has a sign."""
-    return [(name, kind) for root, kind in _KINDS.items() for name in channel_names(root, True)]
 
 
 def _emission(threshold: Threshold | None) -> Any:
@@ -195,22 +255,17 @@ def _emission(threshold: Threshold | None) -> Any:
     return "passthrough" if threshold.passthrough else "spike"
 
 
-def _with_ema(trace: Trace | None, pos: Decay | None, neg: Decay | None) -> Any:
+def _with_ema(trace: Trace, decays: list[Decay | None]) -> Trace:
     """The trace with what its decays say of averaging, each for its own channel."""
-    if trace is None:
-        return None
+    given = (decay for decay in decays if decay is not None)
     flags = [
         default if decay.ema is None else decay.ema
-        for decay, default in zip(
-            (decay for decay in (pos, neg) if decay is not None), trace.averages, strict=True
-        )
+        for decay, default in zip(given, trace.averages, strict=True)
     ]
     return dataclasses.replace(trace, ema=(flags[0], flags[1]) if trace.dual else flags[0])
 
 
-def counterpart(
-    layer: type[AbstractLayer], leaky_integrator: Callable[..., Any], own: tuple[str, ...]
-) -> Any:
+def counterpart(layer: Any, leaky_integrator: Callable[..., Any], own: tuple[str, ...]) -> Any:
     """A function with a named layer's arguments that gives it as a `LeakyIntegrator`.
 
     Args:
@@ -226,11 +281,11 @@ def counterpart(
         ema = {"ema": named.ema} if hasattr(named, "ema") else {}
         options: dict[str, Any] = {}
         for name in named.spec.parameters:
-            root = name.removeprefix("pos_").removeprefix("neg_")
-            extra = spike if root == "threshold" else ema if root == "beta" else {}
             _, value, rank, learnable = named.setting(name)
-            option = _KINDS[root](value, rank=rank, learnable=learnable, **extra)
-            options[name if name.startswith(POLARITIES) else f"pos_{name}"] = option
+            key = name if name in _options() else f"pos_{name}"
+            kind = _options()[key]
+            extra = spike if kind is Threshold else ema if name.endswith("beta") else {}
+            options[key] = kind(value, rank=rank, learnable=learnable, **extra)
         for shared in ("dim", "dtype", "param_dtype", "zero_split"):
             if hasattr(named, shared):
                 options[shared] = getattr(named, shared)

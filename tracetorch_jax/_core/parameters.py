@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
-from tracetorch_jax._shared.checks import as_float, check_known
+from tracetorch_jax._shared.checks import as_float, check_integer, check_known
 from tracetorch_jax.functional.constraints import Constraint
 
 Rank = Literal[0, 1]
@@ -49,7 +48,7 @@ class FrozenArray:
     def ndim(self) -> int:
         return self._array.ndim
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._array, dtype=dtype, copy=copy)
 
     def __eq__(self, other: object) -> bool:
@@ -108,11 +107,7 @@ def freeze_value(name: str, value: Any) -> float | FrozenArray | Initializer:
 
 def check_rank(name: str, rank: Any) -> int:
     """Return `rank` if it is 0 or 1."""
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)):
-        raise TypeError(f"`{name}` must be 0 (scalar) or 1 (vector); got {rank!r}.")
-    if rank not in (0, 1):
-        raise ValueError(f"`{name}` must be 0 (scalar) or 1 (vector); got {rank!r}.")
-    return int(rank)
+    return check_integer(name, rank, 0, 1, "0 (scalar) or 1 (vector)")
 
 
 def check_flag(name: str, flag: Any) -> bool:
@@ -122,32 +117,13 @@ def check_flag(name: str, flag: Any) -> bool:
     return bool(flag)
 
 
-def check_num_neurons(num_neurons: Any) -> int:
-    """Return `num_neurons` as an int of at least 1."""
-    try:
-        number = operator.index(num_neurons)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(num_neurons, bool):
-        raise (ValueError if isinstance(num_neurons, (int, np.integer)) else TypeError)(
-            f"`num_neurons` must be an integer of at least 1; got {num_neurons!r}."
-        )
-    return number
-
-
 def check_dim(dim: Any) -> int:
     """Return `dim` as a negative int."""
-    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
-        raise TypeError(f"`dim` must be a negative integer; got {dim!r}.")
-    if dim >= 0:
-        raise ValueError(
-            f"`dim` must be negative, since axes are counted from the end of one step's tensor "
-            f"(-1 for [B, N], -3 for [B, C, H, W]); got {dim}."
-        )
-    return int(dim)
+    end = "counted from the end of one step's tensor (-1 for [B, N], -3 for [B, C, H, W])"
+    return check_integer("dim", dim, None, -1, f"a negative integer, {end}")
 
 
-def check_dtype(name: str, dtype: Any) -> np.dtype:
+def check_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     """Return `dtype` in the one form that hashes as it compares, if a layer can compute in it."""
     try:
         given = None if dtype is None else jnp.dtype(dtype)  # to NumPy None is float64
@@ -184,8 +160,8 @@ class Parameter:
     rank: int
     learnable: bool
     num_neurons: int
-    dtype: Any
-    compute: Any
+    dtype: DTypeLike
+    compute: DTypeLike
 
     @property
     def raw_name(self) -> str:
@@ -220,7 +196,7 @@ class Parameter:
                 f"constant is in no checkpoint; got the initializer {self.value!r}."
             )
 
-    def init(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
+    def init(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """Make the raw parameter; boxes such as `nn.Partitioned` stay around it."""
         if not callable(self.value):
             raw = self.constraint.raw(np.asarray(self.value, np.float64))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._core.sequential import AbstractSequential
-from tracetorch_jax._shared.checks import cell_call, check_choice
+from tracetorch_jax._shared.checks import cell_call, check_choice, check_integer
 from tracetorch_jax.functional.engines.masks import mask_steps, valid_steps
 
 
@@ -23,8 +23,7 @@ class AbstractResidual(AbstractSequential):
     def check_fields(self, layers: Any, feature_axes: Any) -> None:
         """Check the arguments of the constructor."""
         check_choice("merge", self.merge, ("add", "concatenate"))
-        if isinstance(self.axis, bool) or not isinstance(self.axis, int) or self.axis >= 0:
-            raise ValueError(f"`axis` must be a negative integer; got {self.axis!r}.")
+        check_integer("axis", self.axis, None, -1, "a negative integer")
         super().check_fields(layers, feature_axes)
 
     @cell_call

@@ -15,6 +15,7 @@ from tracetorch_jax._shared.checks import (
     as_array,
     cell_call,
     check_front_end,
+    check_integer,
     check_names,
     within,
 )
@@ -48,11 +49,8 @@ class AbstractSequential:
             check_front_end(f"layers[{i}]", layer, self.front_end.module)
             if not callable(layer):
                 raise TypeError(f"`layers[{i}]` must be callable; got {layer!r}.")
-        number = isinstance(feature_axes, int) and not isinstance(feature_axes, bool)
-        if feature_axes is not None and not (number and feature_axes >= 0):
-            raise ValueError(
-                f"`feature_axes` must be an integer of at least 0; got {feature_axes!r}."
-            )
+        if feature_axes is not None:
+            check_integer("feature_axes", feature_axes, 0)
 
     @property
     def num_feature_axes(self) -> int:

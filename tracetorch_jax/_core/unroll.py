@@ -11,7 +11,7 @@ import numpy as np
 
 from tracetorch_jax._shared.checks import as_array, check_choice, check_front_end
 from tracetorch_jax.functional.engines.masks import check_lengths
-from tracetorch_jax.functional.engines.unroll import ENGINES, Engine
+from tracetorch_jax.functional.engines.unroll import ENGINES, Engine, check_pieces
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -32,6 +32,7 @@ class AbstractUnroll:
         """Check the arguments of the constructor."""
         check_cell(self.cell, self.front_end)
         check_choice("engine", self.engine, ENGINES)
+        check_pieces(self.unroll, self.checkpoint_every)
 
     def __call__(
         self,

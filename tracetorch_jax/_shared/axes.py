@@ -10,18 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import is_real
-from tracetorch_jax.functional.engines.masks import expand_mask, valid_steps
 
 
-def known(x: Any) -> np.ndarray | None:
+def known(x: object) -> np.ndarray | None:
     """The values of an argument, or None while they are being traced."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def plain(number: Any, dtype: Any = None) -> Any:
+def plain(number: Any, dtype: DTypeLike | None = None) -> Any:
     """A known number as Python's own, of any size: sums of NumPy's narrow ones would wrap.
 
     With the floating `dtype` of what it meets, it is floating: a known number as Python's own, a
@@ -35,7 +35,7 @@ def plain(number: Any, dtype: Any = None) -> Any:
     return jnp.asarray((number if value is None else value).astype(dtype))
 
 
-def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
+def check_values(name: str, x: object, inside: Any, rule: str) -> None:
     """Raise ``ValueError`` for the first known value for which `inside` is false."""
     values = known(x)
     if values is None:
@@ -45,14 +45,7 @@ def check_values(name: str, x: Any, inside: Any, rule: str) -> None:
         raise ValueError(f"`{name}` must {rule}; got {bad.flat[0]}.")
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
-    return int(value)
-
-
-def _numbers(name: str, value: Any) -> np.ndarray | None:
+def _numbers(name: str, value: object) -> np.ndarray | None:
     """A number or an array of them, or None while they are being traced."""
     values = known(value)
     if values is None:
@@ -62,14 +55,14 @@ def _numbers(name: str, value: Any) -> np.ndarray | None:
     return values
 
 
-def check_finite(name: str, value: Any) -> None:
+def check_finite(name: str, value: object) -> None:
     """A finite number, or an array of them."""
     values = _numbers(name, value)
     if values is not None and not np.all(np.isfinite(values)):
         raise ValueError(f"`{name}` must be finite; got {value!r}.")
 
 
-def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
+def check_positive(name: str, value: object, dtype: DTypeLike | None = None) -> Any:
     """A number greater than 0, or an array of them, also in the `dtype` of what it meets."""
     values = _numbers(name, value)
     if values is not None and not (np.all(np.isfinite(values)) and np.all(values > 0)):
@@ -83,7 +76,7 @@ def check_positive(name: str, value: Any, dtype: Any = None) -> Any:
     return plain(value, dtype)
 
 
-def real(name: str, x: Any) -> jax.Array:
+def real(name: str, x: object) -> jax.Array:
     """An array of real numbers; anything but floating point becomes float32."""
     x = as_array(name, x)
     if not is_real(x.dtype):
@@ -99,7 +92,7 @@ def add_time(sample: jax.Array, time_major: bool) -> int:
     return 0 if time_major or sample.ndim < 2 else 1
 
 
-def time_first(name: str, xs: Any, time_major: bool) -> jax.Array:
+def time_first(name: str, xs: object, time_major: bool) -> jax.Array:
     """A sequence as ``[T, B, ...]``, or ``[T, N]`` where there is no batch axis."""
     xs = real(name, xs)
     if xs.ndim < 2:
@@ -108,31 +101,3 @@ def time_first(name: str, xs: Any, time_major: bool) -> jax.Array:
             f"batch axis; got shape {xs.shape}."
         )
     return xs if time_major or xs.ndim == 2 else jnp.moveaxis(xs, 1, 0)
-
-
-def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
-    """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
-    if seq_lengths is None:
-        return None
-    shape = np.shape(seq_lengths)
-    if xs.ndim == 2 and shape:
-        raise ValueError(
-            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {shape}."
-        )
-    if xs.ndim > 2 and not shape:
-        raise ValueError(
-            "`seq_lengths` must have one length per sequence of the batch; got a scalar."
-        )
-    return valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
-
-
-def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
-    """``[T, B, ...]`` with zeros beyond each sequence's end, whatever stood there."""
-    return xs if valid is None else jnp.where(expand_mask(valid, xs.ndim), xs, jnp.zeros_like(xs))
-
-
-def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
-    """Steps of each sequence: ``[B]``, or a scalar."""
-    if valid is None:
-        return jnp.full(xs.shape[1:2] if xs.ndim > 2 else (), xs.shape[0])
-    return valid.sum(axis=0)

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import numbers
+import operator
 import os
 import pathlib
 import types
@@ -20,20 +21,49 @@ import jax
 
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax._shared.files import absolute
+from tracetorch_jax._shared.trees import differences, listed
 
 CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[Any, ...]) -> None:
     """Raise unless `value` is one of `allowed`."""
     if value not in allowed:
         known = ", ".join(map(repr, allowed))
         raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
 
 
-def check_fixed(name: str, function: Any, hint: str = "") -> None:
+def check_integer(
+    name: str, value: Any, least: int | None = 1, most: int | None = None, rule: str = ""
+) -> int:
+    """Return `value` as Python's integer.
+
+    Args:
+        name: of the argument.
+        value: an integer, of Python or NumPy, or an array that is one.
+        least: the least that is allowed; None for any.
+        most: the most that is allowed; None for any.
+        rule: what it must be, in words; by default an integer of at least `least`.
+
+    Raises:
+        TypeError: not an integer. A bool is none, nor is a number that is being traced.
+        ValueError: an integer that is not allowed.
+    """
+    wrong = f"`{name}` must be {rule or f'an integer of at least {least}'}; got {value!r}."
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(wrong) from None
+    if isinstance(value, bool):
+        raise TypeError(wrong)
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise ValueError(wrong)
+    return number
+
+
+def check_fixed(name: str, function: object, hint: str = "") -> None:
     """Raise unless equality tells all that a function does, as far as an object can say.
 
     A compiled program is found again by what it was compiled for, and keeps that as it was. An
@@ -79,7 +109,8 @@ def _changeable(value: Any) -> Any:
             return None  # an equality written by hand is believed
         fields = dataclasses.fields(judge) if made and made.eq else ()
         compared = {field.name for field in fields if field.compare}
-        sealed = judge is kind and kind.__setattr__ is not object.__setattr__
+        setter: Any = kind.__setattr__
+        sealed = judge is kind and setter is not object.__setattr__
         names = {field.name for field in fields}
         if not sealed:  # attributes can be set that are no fields
             slots = (vars(base).get("__slots__", ()) for base in kind.__mro__)
@@ -94,17 +125,14 @@ def _changeable(value: Any) -> Any:
 
 def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], owner: str) -> None:
     """Raise unless the mapping has exactly the wanted keys."""
-    missing = [name for name in want if name not in got]
-    extra = [name for name in got if name not in want]
-    if missing or extra:
-        problems = [f"lacks {missing}"] * bool(missing) + [f"has unknown {extra}"] * bool(extra)
+    if problems := differences(got, want):
         raise ValueError(
-            f"`{argument}` of {owner} must hold exactly {list(want)}; it {' and '.join(problems)}."
+            f"`{argument}` of {owner} must hold exactly {list(want)}; it {listed(problems)}."
         )
 
 
 def as_array(
-    name: str, value: Any, hint: str = "", convert: Callable[[Any], Any] = asarray
+    name: str, value: object, hint: str = "", convert: Callable[[Any], Any] = asarray
 ) -> jax.Array:
     """An array of numbers, or what can be made one.
 
@@ -123,7 +151,7 @@ def as_array(
     raise TypeError(f"`{name}` must be an array; got {got}.{' ' * bool(hint)}{hint}")
 
 
-def _looks_like_carry(value: Any) -> bool:
+def _looks_like_carry(value: object) -> bool:
     """Whether it is what Unroll returns with `return_carry`."""
     return (
         type(value) is tuple
@@ -133,7 +161,7 @@ def _looks_like_carry(value: Any) -> bool:
     )
 
 
-def check_spike(name: str, spike: Any) -> None:
+def check_spike(name: str, spike: object) -> None:
     """Raise unless `spike` is a function of a membrane that a compiled program can keep."""
     if isinstance(spike, type):
         room = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
@@ -158,7 +186,7 @@ def as_float(number: Any) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-def check_number(name: str, value: Any, advice: str) -> float:
+def check_number(name: str, value: object, advice: str) -> float:
     """One known number as a float."""
     check_known(name, value, advice)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -166,7 +194,7 @@ def check_number(name: str, value: Any, advice: str) -> float:
     return as_float(value)
 
 
-def check_known(name: str, value: Any, advice: str) -> None:
+def check_known(name: str, value: object, advice: str) -> None:
     """Raise if `value` is being traced."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
@@ -175,11 +203,9 @@ def check_known(name: str, value: Any, advice: str) -> None:
         )
 
 
-def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> None:
+def check_linen(name: str, model: object, what: str = "a Flax linen module") -> None:
     """Raise unless `model` is a linen module."""
-    import flax.linen as nn
-
-    if isinstance(model, nn.Module):
+    if not isinstance(model, type) and _is_of("flax.linen", model):
         return
     hint = ""
     if _is_of("flax.nnx", model):
@@ -190,7 +216,7 @@ def check_linen(name: str, model: Any, what: str = "a Flax linen module") -> Non
     raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}{hint}.")
 
 
-def check_front_end(name: str, module: Any, base: type) -> None:
+def check_front_end(name: str, module: object, base: type) -> None:
     """Raise if it is a module of Flax's other front end than that of `base`, or a class."""
     ours, other = "flax.linen", "flax.nnx"
     if base.__module__.startswith(other):
@@ -209,7 +235,7 @@ def check_front_end(name: str, module: Any, base: type) -> None:
         )
 
 
-def _is_of(package: str, module: Any) -> bool:
+def _is_of(package: str, module: object) -> bool:
     """Whether it is a module, or a class of them, of this front end, which is not imported."""
     bases = (module if isinstance(module, type) else type(module)).__mro__
     return any(b.__module__.startswith(f"{package}.") and b.__name__ == "Module" for b in bases)
@@ -229,7 +255,7 @@ def cell_call(method: Method) -> Method:
 
 
 @contextlib.contextmanager
-def within(name: str, layer: Any, hint: str = "") -> Iterator[None]:
+def within(name: str, layer: object, hint: str = "") -> Iterator[None]:
     """Say of an error in which layer of a stack it is: in its message, else in a note."""
     try:
         yield

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 
-def as_given(x: Any) -> Any:
+def as_given(x: object) -> Any:
     """An argument as an array: JAX's, or else NumPy's, of which JAX may cut 64 bits to 32."""
     return x if isinstance(x, jax.Array) else np.asarray(x)
 
 
-def asarray(x: Any) -> jax.Array:
+def asarray(x: object) -> jax.Array:
     """`jnp.asarray`, but known whole numbers that JAX would cut to 32 bits become floating."""
     if not (isinstance(x, jax.Array) or hasattr(x, "__jax_array__")):
         with contextlib.suppress(TypeError, ValueError):  # traced numbers in a list, or no array
@@ -26,13 +28,13 @@ def asarray(x: Any) -> jax.Array:
     return jnp.asarray(x)
 
 
-def is_real(dtype: Any) -> bool:
+def is_real(dtype: DTypeLike) -> bool:
     """Whether a type is of real numbers, booleans among them."""
     number = jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_
     return bool(number and not jnp.issubdtype(dtype, jnp.complexfloating))
 
 
-def widen(x: jax.Array, dtype: Any) -> jax.Array:
+def widen(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x` as a wider type, rounded as the narrow one is.
 
     Where a product and a sum in bfloat16 are fused with what follows, XLA leaves out the rounding
@@ -60,7 +62,7 @@ def countable(x: jax.Array) -> jax.Array:
     return x.astype(wider(x.dtype, jnp.float32))
 
 
-def misfit(array: Any, dtype: Any) -> str | None:
+def misfit(array: object, dtype: DTypeLike) -> str | None:
     """The first value that is not finite or that a dtype cannot hold, in words; None if all fit."""
     array, dtype = np.asarray(array), np.dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -75,3 +77,18 @@ def misfit(array: Any, dtype: Any) -> str | None:
     value = array[place].item()
     where = f" at {list(place)}" if place else ""
     return f"{value!r}{where}, where values must be finite and fit {dtype.name}"
+
+
+def in_words(shape: Sequence[Any]) -> str:
+    """A shape, names of sizes included.
+
+    Example:
+        >>> in_words((2, "t", 3))
+        '[2, t, 3]'
+    """
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def type_of(array: Any) -> str:
+    """Dtype and shape, such as ``float32[b, 20]``."""
+    return f"{array.dtype}{in_words(array.shape)}"

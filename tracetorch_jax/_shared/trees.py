@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
 
 
-def key_name(key: Any) -> str:
+def key_name(key: object) -> str:
     """A step of a path into a tree, in words that do not depend on the containers.
 
     Example:
@@ -34,6 +34,47 @@ def path_name(path: Iterable[Any]) -> str:
         ['cell/kernel/0']
     """
     return "/".join(map(key_name, path))
+
+
+def differences(
+    got: Mapping[Any, Any], want: Collection[Any], kind: Callable[[Any], Any] | None = None
+) -> list[str]:
+    """What a tree with named leaves lacks, has beyond what is wanted, or has otherwise, in words.
+
+    Args:
+        got: leaves by name, or by path.
+        want: the names that it must have; with `kind` a mapping from them to leaves.
+        kind: what a leaf must be like, such as its shape, to be compared and shown.
+
+    Returns:
+        The end of a sentence for each, see `listed`.
+
+    Example:
+        >>> got, want = {"cell/bias": [0.1, 0.2]}, {"cell/bias": [0.1], "cell/kernel": [0.3]}
+        >>> listed(differences(got, want, len))
+        "lacks 'cell/kernel'; has 'cell/bias' as 2 instead of 1"
+    """
+
+    def shown(name: Any) -> str:
+        return repr(name if isinstance(name, str) else path_name(name))
+
+    problems = [f"lacks {shown(name)}" for name in want if name not in got]
+    for name in got:
+        if name not in want:
+            problems.append(f"has unknown {shown(name)}" + (f" {kind(got[name])}" if kind else ""))
+    if kind and isinstance(want, Mapping):
+        for name in want:
+            if name in got and kind(got[name]) != kind(want[name]):
+                problems.append(
+                    f"has {shown(name)} as {kind(got[name])} instead of {kind(want[name])}"
+                )
+    return problems
+
+
+def listed(problems: list[str], most: int = 40) -> str:
+    """What is wrong as the end of one sentence: the first `most`, and how many more there are."""
+    more = [f"and {len(problems) - most} more"] * (len(problems) > most)
+    return "; ".join(problems[:most] + more)
 
 
 def leaves_by_name(argument: str, tree: Any) -> dict[str, Any]:

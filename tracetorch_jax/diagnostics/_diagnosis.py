@@ -15,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.functional.steps import is_stochastic
+from tracetorch_jax.functional.steps import integrate, is_stochastic, sum_membrane
+from tracetorch_jax.functional.steps import thresholds as thresholds_of
 from tracetorch_jax.snn import TraceCell, Unroll
 from tracetorch_jax.spikes import emit
 
@@ -53,9 +55,8 @@ class LayerReport:
             or those of a spike function that gives other values than 0 and 1 (`spikes.smooth`).
         dead: share of neurons that never fired, in [0, 1]; None where `rate` is.
         saturated: share of neurons that fired in at least 9 of 10 steps; None where `rate` is.
-        membrane: 5th, 50th and 95th percentile of the membrane before what it fired was taken from
-            it (after, where `rate` is None), as a fraction of the threshold of its sign; in its own
-            unit where the layer has no spikes.
+        membrane: 5th, 50th and 95th percentile of the membrane potential before the reset, as a
+            fraction of the threshold of its sign; in its own unit where the layer has no spikes.
         half_lives: for each decay its least, median and greatest half-life in steps.
         gradient: norm of the loss's gradient with respect to the layer's output.
         parameter_gradient: norm of the gradient with respect to the layer's own parameters.
@@ -272,7 +273,7 @@ def _program(model: nn.Module, rest: tuple[Any, ...], tree: Any) -> Any:
         args, kwargs = jax.tree.unflatten(tree, leaves)
 
         def run(params: Any, taps: dict[str, jax.Array]) -> list[jax.Array]:
-            with nn.intercept_methods(each_unrolled(lambda path, _, __, ys: ys + taps[path])):
+            with nn.intercept_methods(each_unrolled(lambda path, _, __, ___, ys: ys + taps[path])):
                 out = model.apply({**variables, "params": params}, xs, *args, **kwargs)
             return _floating(out[0] if kwargs.get("mutable") else out)
 
@@ -413,9 +414,9 @@ def _layer(
     spec, dim = recording.layer.spec, recording.layer.dim
     values = {name: np.asarray(value) for name, value in recording.parameters.items()}
     if recording.inputs.ndim == 1 + recording.layer.num_feature_axes:  # a batch of one
-        lone = (recording.inputs, recording.outputs, recording.states)
-        inputs, outputs, states = jax.tree.map(lambda x: x[None], lone)
-        recording = recording._replace(inputs=inputs, outputs=outputs, states=states)
+        names = ("inputs", "outputs", "states", "carry")
+        lone = {name: getattr(recording, name) for name in names}
+        recording = recording._replace(**jax.tree.map(lambda x: x[None], lone))
         seq_lengths = None if seq_lengths is None else np.reshape(seq_lengths, 1)
 
     def within(xs: np.ndarray) -> np.ndarray:
@@ -428,24 +429,20 @@ def _layer(
         return np.moveaxis(np.asarray(xs, np.float64), dim, -1)
 
     outputs = neurons_last(recording.outputs)
-    mems = [neurons_last(v) for name, v in recording.states.items() if name.split("_")[-1] == "mem"]
-    membrane, slopes = sum(mems[1:], mems[0]), np.ones_like(outputs)
+    before, thresholds = _before_reset(recording)
+    membrane, slopes = neurons_last(sum_membrane(spec, before)), np.ones_like(outputs)
     finite = bool(np.isfinite(within(membrane)).all() and np.isfinite(within(outputs)).all())
     levels, graded = {}, False
     if spec.fires:
         levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
-        positive, negative = spec.thresholds  # where one side has none, the other's is the unit
-        up, down = levels[positive or negative or ""], levels[negative or positive or ""]
-        graded = _emitted(recording.layer, membrane, up, down)[0]
+        shape = recording.inputs.shape
+        # Where one side has no threshold, the other's is the unit.
+        up, down = (
+            neurons_last(jnp.broadcast_to(next(x for x in order if x is not None), shape))
+            for order in (thresholds, thresholds[::-1])
+        )
+        graded, slopes = _emitted(recording.layer, membrane, up, down)
         with np.errstate(invalid="ignore"):
-            if not graded:
-                # The state after the reset is mem - up * p + down * q; this gives mem. The output
-                # does not tell p from q, as a scale may be negative. The membrane does: beyond a
-                # threshold it keeps its sign when the threshold comes off.
-                side = np.sign(np.where(membrane == 0, outputs, membrane)) * (outputs != 0)
-                membrane = membrane + up * (side > 0) * bool(positive)
-                membrane = membrane - down * (side < 0) * bool(negative)
-            slopes = _emitted(recording.layer, membrane, up, down)[1]
             membrane = np.where(membrane > 0, membrane / up, membrane / down)
     half_lives = {}
     for name, constraint in spec.parameters.items():
@@ -466,6 +463,26 @@ def _layer(
         given=given,
         source=source,
     )
+
+
+def _before_reset(recording: Recording) -> Any:
+    """States after they have taken in the input and before the reset, and the thresholds then."""
+    layer = recording.layer
+    wide = wider(recording.states[layer.spec.states[0]].dtype, jnp.float32)
+    states, parameters, xs = jax.tree.map(
+        lambda x: jnp.asarray(x, wide), (recording.states, recording.parameters, recording.inputs)
+    )
+    first = recording.carry or {name: jnp.zeros_like(s[:, 0]) for name, s in states.items()}
+    previous = {
+        name: jnp.concatenate([jnp.asarray(first[name], wide)[:, None], state[:, :-1]], axis=1)
+        for name, state in states.items()
+    }
+    trailing = (1,) * (-layer.dim - 1)
+    params = {
+        name: p.reshape(p.shape + trailing) if p.ndim else p for name, p in parameters.items()
+    }
+    before = integrate(layer.spec, params, previous, xs)
+    return before, thresholds_of(layer.spec, params, previous)
 
 
 def _emitted(

@@ -25,6 +25,7 @@ class Recording(NamedTuple):
         outputs: of the same shape.
         states: every state after every step, by name, of the same shape.
         parameters: constrained values by name, ``(num_neurons,)`` or ``()``.
+        carry: every state before the first step, by name, ``[B, ...]``; None for zeros.
     """
 
     layer: TraceCell
@@ -32,6 +33,7 @@ class Recording(NamedTuple):
     outputs: jax.Array
     states: dict[str, jax.Array]
     parameters: dict[str, jax.Array]
+    carry: dict[str, jax.Array] | None = None
 
 
 def record(
@@ -77,10 +79,10 @@ def record(
     if mutable is not True:
         mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "trace_states"]
 
-    def watch(path: str, cell: TraceCell, xs: jax.Array, ys: jax.Array) -> jax.Array:
+    def watch(path: str, cell: TraceCell, carry: Any, xs: jax.Array, ys: jax.Array) -> jax.Array:
         layers[path] = cell.clone(parent=None, name=None)
         axes[path] = xs.ndim
-        cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters()))
+        cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters(), carry))
         return ys
 
     with nn.intercept_methods(each_unrolled(watch)):
@@ -99,7 +101,7 @@ def record(
                 f"`model` must not run its trace layers under nn.vmap or nn.scan to be recorded; "
                 f"{path} is."
             )
-        inputs, outputs, parameters = own[_SEEN][-1]
+        inputs, outputs, parameters, carry = own[_SEEN][-1]
         batched = inputs.ndim > 1 + layers[path].num_feature_axes
         recordings[path] = Recording(
             layers[path],
@@ -107,17 +109,18 @@ def record(
             _batch_first(outputs, batched),
             {name: _batch_first(own[name][-1], batched) for name in layers[path].spec.states},
             parameters,
+            carry,
         )
     return out, recordings
 
 
 def each_unrolled(
-    watch: Callable[[str, TraceCell, jax.Array, jax.Array], jax.Array],
+    watch: Callable[[str, TraceCell, Any, jax.Array, jax.Array], jax.Array],
 ) -> Callable[..., Any]:
     """Interceptor of Flax methods that hands to `watch` each trace layer run over time.
 
-    `watch` gets the layer's path, the layer, its input and output ``[T, ...]``, and returns the
-    output that the network goes on with.
+    `watch` gets the layer's path, the layer, its first carry, its input and output ``[T, ...]``. It
+    returns the output that the network goes on with.
     """
 
     def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -125,7 +128,7 @@ def each_unrolled(
         if not (isinstance(cell, TraceCell) and context.method_name == "unroll"):
             return next_fun(*args, **kwargs)
         carry, ys = next_fun(*args, **kwargs)
-        return carry, watch(path_name(cell.path), cell, jnp.asarray(args[1]), ys)
+        return carry, watch(path_name(cell.path), cell, args[0], jnp.asarray(args[1]), ys)
 
     return intercept
 

@@ -11,14 +11,13 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import (
     add_time,
-    check_count,
     check_positive,
     check_values,
     plain,
     real,
     time_first,
 )
-from tracetorch_jax._shared.checks import check_choice
+from tracetorch_jax._shared.checks import check_choice, check_integer
 from tracetorch_jax._shared.dtypes import countable
 from tracetorch_jax.spikes import keep_nan
 
@@ -35,8 +34,8 @@ def constant(values: ArrayLike, num_steps: int, *, time_major: bool = False) -> 
         ``[B, T, ...]``, of the dtype of `values` if that is floating, else float32.
 
     Raises:
-        ValueError: `num_steps` is not an integer of at least 1.
-        TypeError: `values` are not real.
+        ValueError: `num_steps` below 1.
+        TypeError: `values` are not real, or `num_steps` is no integer.
 
     Example:
         >>> encode.constant(jnp.ones((8, 3)), 5).shape
@@ -44,7 +43,7 @@ def constant(values: ArrayLike, num_steps: int, *, time_major: bool = False) -> 
     """
     values = real("values", values)
     axis = add_time(values, time_major)
-    return jnp.repeat(jnp.expand_dims(values, axis), check_count("num_steps", num_steps), axis)
+    return jnp.repeat(jnp.expand_dims(values, axis), check_integer("num_steps", num_steps), axis)
 
 
 def rate(
@@ -71,7 +70,7 @@ def rate(
 
     Raises:
         ValueError: a value outside its range, or `num_steps` below 1.
-        TypeError: `values` are not real.
+        TypeError: `values` are not real, or `num_steps` is no integer.
 
     Example:
         >>> spikes = encode.rate(jax.random.key(0), jnp.array([0.0, 0.5, 1.0]), 1000)
@@ -81,7 +80,7 @@ def rate(
     values = real("values", values)
     low, rule = (-1, "lie in [-1, 1]") if signed else (0, "lie in [0, 1]")
     check_values("values", values, lambda v: (v >= low) & (v <= 1), rule)
-    steps = check_count("num_steps", num_steps)
+    steps = check_integer("num_steps", num_steps)
     axis = add_time(values, time_major)
     shape = (*values.shape[:axis], steps, *values.shape[axis:])
     values = jnp.broadcast_to(jnp.expand_dims(values, axis), shape)
@@ -122,7 +121,7 @@ def latency(
     Raises:
         ValueError: a value outside [0, 1], `threshold` outside (0, 1), `num_steps` below 1, or an
             unknown `scale`.
-        TypeError: `values` are not real.
+        TypeError: `values` are not real, or `num_steps` is no integer.
 
     Example:
         >>> encode.latency(jnp.array([1.0, 0.5, 0.0]), 3, threshold=0.1).T.tolist()
@@ -133,7 +132,7 @@ def latency(
     check_choice("scale", scale, ("linear", "log"))
     if not 0 < threshold < 1:
         raise ValueError(f"`threshold` must lie strictly between 0 and 1; got {threshold!r}.")
-    steps = check_count("num_steps", num_steps)
+    steps = check_integer("num_steps", num_steps)
     dtype = values.dtype
     threshold = check_positive("threshold", threshold, dtype)
     values = countable(values)
@@ -263,7 +262,7 @@ def population(
     Raises:
         ValueError: `num_neurons` below 2, `low` not below `high`, `width` not greater than 0, or
             `values` without a feature axis.
-        TypeError: `values` are not real.
+        TypeError: `values` are not real, or `num_neurons` is no integer.
 
     Example:
         >>> encode.population(jnp.array([0.5]), 3, low=0.0, high=1.0).round(2).tolist()
@@ -272,7 +271,7 @@ def population(
     values = real("values", values)
     if not values.ndim:
         raise ValueError("`values` must have an axis of features; got a scalar.")
-    neurons = check_count("num_neurons", num_neurons, 2)
+    neurons = check_integer("num_neurons", num_neurons, 2)
     low, high = plain(low), plain(high)
     if not low < high:
         raise ValueError(f"`low` must be less than `high`; got {low!r} and {high!r}.")

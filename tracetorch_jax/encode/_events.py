@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from tracetorch_jax._shared.axes import (
-    check_count,
     check_finite,
     check_positive,
     check_values,
     known,
     plain,
 )
+from tracetorch_jax._shared.checks import check_integer
 from tracetorch_jax._shared.dtypes import as_given, countable, is_real
 from tracetorch_jax.functional.engines.masks import as_int32, whole_counts
 
@@ -93,7 +93,7 @@ def frames(
     binary: bool = False,
     num_events: ArrayLike | None = None,
     time_major: bool = False,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """Sum lists of events into the steps of a sequence, on the device.
 
@@ -130,8 +130,8 @@ def frames(
             `dtype` can hold; T * N of 2**31 or more. While values are being traced they can't be
             checked; what lies out of range is then left out, as is a time of NaN, and a sum becomes
             the nearest that `dtype` can hold.
-        TypeError: times that are not real numbers, channels or `num_events` that are not integers,
-            a `dtype` of booleans, or an unsigned one with polarities.
+        TypeError: times that are not real numbers, channels or numbers of events, steps or channels
+            that are not integers, a `dtype` of booleans, or an unsigned one with polarities.
 
     Example:
         >>> times, channels = [0.0, 0.4, 1.2], [0, 0, 1]
@@ -148,7 +148,8 @@ def frames(
         >>> np.concatenate(xs).shape
         (3, 2, 2)
     """
-    steps, neurons = check_count("num_steps", num_steps), check_count("num_channels", num_channels)
+    steps = check_integer("num_steps", num_steps)
+    neurons = check_integer("num_channels", num_channels)
     if steps * neurons >= 2**31:
         raise ValueError(
             f"`num_steps` times `num_channels` must be below 2**31; got {steps} * {neurons}."
@@ -303,7 +304,7 @@ def _signs(polarities: Any) -> jax.Array:
     return jnp.where(jnp.abs(signs) == 1, jnp.sign(signs), jnp.zeros_like(signs)).astype(jnp.int32)
 
 
-def _fit(sums: jax.Array, dtype: Any, most: int) -> jax.Array:
+def _fit(sums: jax.Array, dtype: DTypeLike, most: int) -> jax.Array:
     """Sums of at most `most` events in the type asked for: refuse, or clip, what it can't hold."""
     info: Any = jnp.iinfo if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo
     ends = int(float(info(dtype).min)), int(float(info(dtype).max))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.export import Exported
 
-from tracetorch_jax._shared.checks import readable
+from tracetorch_jax._shared.checks import check_integer, readable
 from tracetorch_jax.export._programs import (
     check_seal,
     free_path,
@@ -43,7 +43,8 @@ def save(
     Raises:
         FileExistsError: there is something at `path`, and `overwrite` is False or it is a folder.
         ImportError: flatbuffers is missing.
-        TypeError: `program` is not a `jax.export.Exported`.
+        TypeError: `program` is not a `jax.export.Exported`, or `vjp_order` no integer.
+        ValueError: `vjp_order` below 0.
 
     Example:
         >>> cell = snn.LI(3)
@@ -55,6 +56,7 @@ def save(
     """
     if not isinstance(program, Exported):
         raise TypeError(f"`program` must be a jax.export.Exported; got {type(program).__name__}.")
+    check_integer("vjp_order", vjp_order, 0)
     path = free_path(path, overwrite)
     blob = _with_flatbuffers(lambda: sealed(program.serialize(vjp_order=vjp_order)))
     return write(path, blob, overwrite)

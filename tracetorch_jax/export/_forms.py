@@ -9,18 +9,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.export import Exported
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.dtypes import in_words, type_of
 from tracetorch_jax.export._programs import (
     PLATFORMS,
     Shape,
     array_spec,
     carry_spec,
     cell_of,
-    in_words,
     key_specs,
     trace,
-    type_of,
 )
 
 
@@ -29,7 +29,7 @@ def sequence(
     variables: Any,
     shape: Shape,
     *,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     seq_lengths: Shape | None = None,
     rngs: Sequence[str] = (),
     bake: bool = True,
@@ -89,7 +89,7 @@ def step(
     variables: Any,
     shape: Shape,
     *,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: Sequence[str] = (),
     bake: bool = True,
     platforms: Sequence[str] = PLATFORMS,

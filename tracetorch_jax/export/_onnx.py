@@ -74,7 +74,7 @@ def onnx(
     names = [".".join(map(key_name, path)) for path, _ in jax.tree.leaves_with_path(carry)]
     states, structure = jax.tree.flatten(carry)
 
-    def step(x: Any, *states: Any) -> Any:
+    def step(x: object, *states: Any) -> Any:
         carry, y = cell.apply(variables, jax.tree.unflatten(structure, states), x)
         # Where an output is a state as well, ONNX wants a value of its own for each.
         return (y, *map(jnp.copy, jax.tree.leaves(carry)))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tracetorch_jax._shared.checks import check_choice, check_linen
 from tracetorch_jax._shared.files import absolute, replacing
@@ -49,7 +50,7 @@ def trace(
 
 
 def array_spec(
-    name: str, shape: Shape, dtype: Any, symbols: jax.export.SymbolicScope
+    name: str, shape: Shape, dtype: DTypeLike, symbols: jax.export.SymbolicScope
 ) -> jax.ShapeDtypeStruct:
     """An array whose sizes may be names; `symbols` are those that its argument's peers use."""
     text = shape if isinstance(shape, str) else ", ".join(map(str, shape))
@@ -87,7 +88,7 @@ def key_specs(rngs: Sequence[str]) -> dict[str, Any]:
     return {"rngs": dict.fromkeys(rngs, key)} if rngs else {}
 
 
-def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
+def cell_of(model: object, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     """The cell that takes the steps, and its own variables."""
     if isinstance(model, nn.RNNCellBase):
         return model, variables
@@ -113,7 +114,7 @@ def cell_of(model: Any, variables: Any) -> tuple[nn.RNNCellBase, Any]:
     return model.cell, own
 
 
-def carry_spec(cell: nn.RNNCellBase, variables: Any, x: Any, named: dict[str, Any]) -> Any:
+def carry_spec(cell: nn.RNNCellBase, variables: Any, x: object, named: dict[str, Any]) -> Any:
     """Shapes and dtypes of a cell's carry for an input like `x`."""
 
     def fresh(variables: Any, x: Any, named: Any) -> Any:
@@ -153,21 +154,6 @@ def explained(act: Callable[[], Any]) -> Any:
 
 def _spec(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
-
-
-def in_words(shape: Sequence[Any]) -> str:
-    """A shape, names of sizes included.
-
-    Example:
-        >>> in_words((2, "t", 3))
-        '[2, t, 3]'
-    """
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def type_of(array: Any) -> str:
-    """Dtype and shape, such as ``float32[b, 20]``."""
-    return f"{array.dtype}{in_words(array.shape)}"
 
 
 def free_path(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:

@@ -5,14 +5,7 @@ The lines are Python: a test executes them against the reference vectors.
 
 from __future__ import annotations
 
-import dataclasses
-
-from tracetorch_jax.functional.spec import Spec, Trace, channel_names
-
-# The fields of a `Spec` that `equations` writes. `zero_split` concerns gradients alone.
-KNOWN = frozenset(
-    "membrane synapse recurrence rec_weight positive negative scale bias zero_split".split()
-)
+from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, Trace, channel_names, require
 
 
 def _update(trace: Trace, decay: str, state: str, inputs: tuple[str, ...]) -> list[str]:
@@ -51,16 +44,6 @@ def _delta(spec: Spec, drive: str) -> tuple[str, ...]:
     return tuple(" + ".join(channel) for channel in terms)
 
 
-def _require_known(spec: Spec) -> None:
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if field.name not in KNOWN and value != field.default:
-            raise ValueError(
-                f"`spec` must have features that equations are written for; got "
-                f"{field.name}={value!r}."
-            )
-
-
 def equations(spec: Spec) -> list[str]:
     """Lines of the update that `spec` describes.
 
@@ -71,7 +54,7 @@ def equations(spec: Spec) -> list[str]:
         spec: any layer's.
 
     Raises:
-        ValueError: the spec has a feature for which there is no equation here.
+        ValueError: a spec with a field that these lines do not know.
 
     Example:
         >>> for line in equations(Spec(membrane=Trace(ema=False), positive="spike")):
@@ -80,7 +63,7 @@ def equations(spec: Spec) -> list[str]:
         out = spike(mem - threshold)
         mem = mem - threshold * out
     """
-    _require_known(spec)
+    require(spec, FIRST_FIELDS, "The text of the equations")
     lines, drive = [], "x"
     if spec.synapse:
         lines += _update(spec.synapse, "alpha", "syn", _parts("x", spec.synapse.dual))

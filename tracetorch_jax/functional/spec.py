@@ -1,10 +1,15 @@
-"""What a layer is made of, as a value: the static description that every front end shares."""
+"""What a layer is made of: a row for each parameter and each feature, and `Spec`, a choice of them.
+
+Whatever has to know the parts of a layer reads the rows: names of layers, optax labels, arguments,
+documentation, pictures. The mathematics is in `steps`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import operator
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -61,6 +66,175 @@ class Trace:
         if isinstance(self.ema, tuple):
             return self.ema
         return (self.ema,) * (2 if self.dual else 1)
+
+
+Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRow:
+    """A parameter that a layer may have.
+
+    Attributes:
+        name: without a sign.
+        kind: what `training.parameter_labels` says of it.
+        constraint: its domain.
+        field: of `Spec`, which says whether a layer has it, and whether it has one for each sign.
+        signed: whether there can be one for each sign, ``pos_<name>`` and ``neg_<name>``.
+    """
+
+    name: str
+    kind: Kind
+    constraint: Constraint
+    field: str
+    signed: bool = True
+
+
+# In traceTorch's order, in which state dicts have them.
+PARAMETERS = (
+    ParameterRow("alpha", "decay", DECAY, "synapse"),
+    ParameterRow("beta", "decay", DECAY, "membrane"),
+    ParameterRow("gamma", "decay", DECAY, "recurrence"),
+    ParameterRow("threshold", "threshold", THRESHOLD, "positive"),
+    ParameterRow("scale", "scale", UNBOUNDED, "scale"),
+    ParameterRow("rec_weight", "rec_weight", UNBOUNDED, "rec_weight"),
+    ParameterRow("bias", "bias", UNBOUNDED, "bias", signed=False),
+)
+
+
+def parameter_row(name: str) -> ParameterRow | None:
+    """The row of a parameter, with or without a sign; None for a name that no layer has.
+
+    Example:
+        >>> parameter_row("neg_alpha").kind, parameter_row("pos_bias")
+        ('decay', None)
+    """
+    for row in PARAMETERS:
+        if name == row.name or (row.signed and name in channel_names(row.name, dual=True)):
+            return row
+    return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A part of a layer, its letter in the layer's name, and the trace that it brings.
+
+    Attributes:
+        field: of `Spec`; the feature is there if it is true.
+        letter: in front of ``LI``; empty for what every layer has.
+        word: what the letter stands for.
+        about: what the feature does, in a sentence without a full stop.
+        state: name of its trace, without a sign; empty if it has none.
+        trace: what the trace is called in words.
+        holds: what the trace holds.
+    """
+
+    field: str
+    letter: str = ""
+    word: str = ""
+    about: str = ""
+    state: str = ""
+    trace: str = ""
+    holds: str = ""
+
+    def within(self, spec: Spec) -> bool:
+        """Whether a layer has the feature."""
+        return bool(operator.attrgetter(self.field)(spec))
+
+
+DUAL = Feature(
+    field="membrane.dual",
+    letter="D",
+    word="dual",
+    about="positive and negative parts of every signal are kept in traces of their own",
+)
+SYNAPSE = Feature(
+    field="synapse",
+    letter="S",
+    word="synaptic",
+    about="the input is smoothed by a trace before it reaches the membrane",
+    state="syn",
+    trace="synaptic trace",
+    holds="the input, smoothed",
+)
+RECURRENCE = Feature(
+    field="recurrence",
+    letter="R",
+    word="recurrent",
+    about="a trace of the layer's own output is fed back, with a learnt weight",
+    state="rec",
+    trace="recurrent trace",
+    holds="the layer's own output, smoothed",
+)
+MEMBRANE = Feature(
+    field="membrane", state="mem", trace="membrane", holds="the integrated input, after the reset"
+)
+
+# In the order in which a step updates them.
+TRACES = (SYNAPSE, RECURRENCE, MEMBRANE)
+# In the order in which a name has their letters. Behind ``LI`` it says what the layer puts out.
+PREFIXES = (DUAL, SYNAPSE, RECURRENCE)
+SUFFIXES = {
+    "": ("no spikes", "the membrane itself is the output"),
+    "B": ("binary", "spikes of 0 and 1"),
+    "T": ("ternary", "spikes of -1, 0 and 1"),
+    "TS": ("ternary scaled", "spikes of both signs, each sign with its own learnt factor"),
+}
+
+
+def letters(spec: Spec) -> tuple[str, str]:
+    """What stands before and after ``LI`` in the name of a layer.
+
+    Example:
+        >>> letters(Spec(membrane=Trace(dual=True), synapse=Trace(dual=True), positive="spike"))
+        ('DS', 'B')
+    """
+    suffix = ("T" if spec.negative else "B") if spec.emits else ""
+    before = (feature.letter for feature in PREFIXES if feature.within(spec))
+    return "".join(before), suffix + "S" * bool(spec.scale)
+
+
+def name_of(spec: Spec) -> str:
+    """The name of a layer: its letters around ``LI``."""
+    return "LI".join(letters(spec))
+
+
+# Fields of `Spec` that make the 28 layers and what `LeakyIntegrator` adds to them. A format that
+# was written for these refuses all that came later, until it names it as well.
+FIRST_FIELDS = frozenset(
+    "membrane synapse recurrence rec_weight positive negative scale bias zero_split".split()
+)
+
+
+def require(spec: Spec, known: Collection[str], format: str, layer: str = "the layer") -> None:
+    """Refuse a layer with a feature or an option that a format was not written for.
+
+    Args:
+        spec: of the layer.
+        known: fields of `Spec` that the format can hold.
+        format: what cannot hold the others, as the subject of a sentence.
+        layer: what to call the layer.
+
+    Raises:
+        ValueError: a field that is not `known` differs from its default.
+
+    Example:
+        >>> require(Spec(bias=True), {"membrane"}, "A plain integrator")
+        Traceback (most recent call last):
+        ValueError: A plain integrator cannot hold `bias` of the layer; got True.
+    """
+    for name in beyond(spec, known):
+        got = getattr(spec, name)
+        raise ValueError(f"{format} cannot hold `{name}` of {layer}; got {got!r}.")
+
+
+def beyond(spec: Spec, known: Collection[str]) -> list[str]:
+    """Fields of a spec that are not `known` and differ from their defaults."""
+    return [
+        field.name
+        for field in dataclasses.fields(spec)
+        if field.name not in known and getattr(spec, field.name) != field.default
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,34 +323,23 @@ class Spec:
     @functools.cached_property
     def parameters(self) -> Mapping[str, Constraint]:
         """Every parameter's name and constraint, in traceTorch's order."""
-        names: dict[str, Constraint] = {}
+        names = ((name, row) for row in PARAMETERS for name in self._names(row))
+        return MappingProxyType({name: row.constraint for name, row in names})
 
-        def add(name: str, dual: bool, constraint: Constraint) -> None:
-            names.update(dict.fromkeys(channel_names(name, dual), constraint))
-
-        if self.synapse:
-            add("alpha", self.synapse.dual, DECAY)
-        add("beta", self.membrane.dual, DECAY)
-        if self.recurrence:
-            add("gamma", self.recurrence.dual, DECAY)
-        names.update(dict.fromkeys(filter(None, self.thresholds), THRESHOLD))
-        if self.scale:
-            add("scale", self.scale == "dual", UNBOUNDED)
-        if self.rec_weight:
-            add("rec_weight", self.rec_weight == "dual", UNBOUNDED)
-        if self.bias:
-            names["bias"] = UNBOUNDED
-        return MappingProxyType(names)
+    def _names(self, row: ParameterRow) -> Iterator[str]:
+        """Names under which the layer has a parameter."""
+        if row.name == "threshold":
+            yield from filter(None, self.thresholds)
+            return
+        found = getattr(self, row.field)
+        if found:
+            yield from channel_names(row.name, found == "dual" or getattr(found, "dual", False))
 
     @functools.cached_property
     def states(self) -> tuple[str, ...]:
         """Every state's name, in the order in which a step updates them."""
-        names: tuple[str, ...] = ()
-        if self.synapse:
-            names += channel_names("syn", self.synapse.dual)
-        if self.recurrence:
-            names += channel_names("rec", self.recurrence.dual)
-        names += channel_names("mem", self.membrane.dual)
-        if self.recurrence:
-            names += ("prev_output",)
-        return names
+        names: list[str] = []
+        for feature in TRACES:
+            trace: Trace | None = getattr(self, feature.field)
+            names += channel_names(feature.state, trace.dual) if trace else ()
+        return (*names, *(["prev_output"] if self.recurrence else []))

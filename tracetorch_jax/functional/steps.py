@@ -251,19 +251,19 @@ def fire(
     functions = sides(spike)
     outs, resets, distances = [], [], []
     each_side = zip(
-        (1, -1), (spec.positive, spec.negative), spec.thresholds, spec.scales, functions, draws,
-        strict=True,
+        (1, -1), (spec.positive, spec.negative), thresholds(spec, params, state), spec.scales,
+        functions, draws, strict=True,
     )  # fmt: skip
     for sign, emission, threshold, scale, function, side_draw in each_side:
         if emission is None:
             continue
-        if emission == "passthrough":
+        if threshold is None:  # the side passes the membrane through
             emitted = sign * split(mem, spec.zero_split)[0 if sign > 0 else 1]
         else:
-            above = (mem if sign > 0 else -mem) - params[threshold]
+            above = (mem if sign > 0 else -mem) - threshold
             emitted = _spikes(function, above, side_draw)
             distances.append(above)
-            resets.append((sign, params[threshold] * emitted))
+            resets.append((sign, threshold * emitted))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
 
     out = _signed_sum(outs)
@@ -273,7 +273,22 @@ def fire(
     reset = _signed_sum(resets)
     if spec.membrane.dual:
         reset = 0.5 * reset
-    return {name: value - reset for name, value in state.items()}, out
+    mems = channel_names("mem", spec.membrane.dual)
+    return dict(state) | {name: state[name] - reset for name in mems}, out
+
+
+def thresholds(
+    spec: Spec, params: Params, state: Mapping[str, jax.Array]
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """The positive and the negative threshold of a step; None where nothing spikes.
+
+    Args:
+        spec: of the layer.
+        params: constrained values by name.
+        state: states by name, before the reset.
+    """
+    pos, neg = (params[name] if name else None for name in spec.thresholds)
+    return pos, neg
 
 
 def _spikes(spike: Any, u: jax.Array, draw: jax.Array | None) -> jax.Array:
@@ -394,18 +409,21 @@ def emit(
     spec: Spec, params: Params, state: State, spike: Any, key: jax.Array | None
 ) -> tuple[State, jax.Array]:
     """The state after the reset, and the output."""
-    mem = {name: state[name] for name in channel_names("mem", spec.membrane.dual)}
-    out = sum_channels(mem.values())
+    out = sum_membrane(spec, state)
     params = align(params, out.ndim)
     if spec.emits:
         draw = None
         if spec.fires and is_stochastic(spike):
             draw = _draw(spike, key, out.shape)
-        mem, out = fire(params, mem, out, spec=spec, spike=spike, draw=draw)
-    new = state | mem
+        state, out = fire(params, state, out, spec=spec, spike=spike, draw=draw)
     if spec.recurrence:
-        new["prev_output"] = out
-    return new, out
+        state = state | {"prev_output": out}
+    return state, out
+
+
+def sum_membrane(spec: Spec, state: Mapping[str, jax.Array]) -> jax.Array:
+    """The membrane of a layer: the sum of its channels."""
+    return sum_channels([state[name] for name in channel_names("mem", spec.membrane.dual)])
 
 
 def align(params: Params, ndim: int) -> dict[str, jax.Array]:

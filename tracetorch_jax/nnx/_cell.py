@@ -57,13 +57,13 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
             spikes = _stream(rngs, "spike", f"the stochastic spikes of {type(self).__name__}")
             self.rngs = spikes.fork()
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if f"{name}_rank" in type(self).__dataclass_fields__:
             # nnx takes an array for a variable; what a parameter starts from is none.
             value = freeze_value(name, value)
         super().__setattr__(name, value)
 
-    def set_field(self, name: str, value: Any) -> None:
+    def set_field(self, name: str, value: object) -> None:
         """Set a field while the layer is made."""
         setattr(self, name, value)
 
@@ -112,7 +112,7 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
         return self.zeros(input_shape)
 
 
-def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param:
+def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param[Any]:
     """A new variable; what an initializer says of it, such as its sharding, stays with it."""
     if not callable(parameter.value):
         return nnx.Param(parameter.init(jax.random.key(0), parameter.shape, parameter.dtype))

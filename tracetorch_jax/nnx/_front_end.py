@@ -21,7 +21,7 @@ def _output(layer: nnx.Module, carry: Any, x: jax.ShapeDtypeStruct) -> jax.Shape
     graph, state = nnx.split(layer)
 
     def run(state: Any, *inputs: Any) -> Any:
-        out: Any = nnx.merge(graph, state)(*inputs)  # type: ignore[operator]
+        out: Any = nnx.merge(graph, state)(*inputs)
         return out[1] if is_cell else out
 
     return jax.eval_shape(run, state, *((carry, x) if is_cell else (x,)))

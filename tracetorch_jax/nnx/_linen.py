@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 
-from tracetorch_jax._shared.trees import leaves_by_path, path_name
+from tracetorch_jax._shared.trees import differences, leaves_by_path, listed, path_name
 
 _COLLECTIONS: dict[type, str] = {nnx.Param: "params", nnx.BatchStat: "batch_stats"}
 
@@ -73,28 +73,17 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
     """
     wanted = _by_linen_path(model)
     given = leaves_by_path(nn.unbox(dict(variables)))
-    problems = [f"lacks {path_name(path)}" for path in wanted if path not in given]
-    problems += [f"has unknown {path_name(path)}" for path in given if path not in wanted]
-    for path in wanted:
-        if path in given:
-            got, want = (
-                f"{jnp.result_type(x)}{list(jnp.shape(x))}"
-                for x in (given[path], wanted[path].get_value())
-            )
-            if got != want:
-                problems.append(f"has {path_name(path)} as {got} instead of {want}")
-    if problems:
-        raise ValueError(
-            f"`variables` must match {type(model).__name__}; it {'; '.join(problems)}."
-        )
+    own = {path: variable.get_value() for path, variable in wanted.items()}
+    if problems := differences(given, own, lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}"):
+        raise ValueError(f"`variables` must match {type(model).__name__}; it {listed(problems)}.")
     for path, variable in wanted.items():
         variable.set_value(jnp.asarray(given[path]))
     return model
 
 
-def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable]:
+def _by_linen_path(model: nnx.Module) -> dict[tuple[str, ...], nnx.Variable[Any]]:
     """Every variable that linen has too, by its collection and path there."""
-    found: dict[tuple[str, ...], nnx.Variable] = {}
+    found: dict[tuple[str, ...], nnx.Variable[Any]] = {}
     for path, variable in nnx.iter_graph(model):
         collection = next(
             (name for kind, name in _COLLECTIONS.items() if isinstance(variable, kind)), None

@@ -19,7 +19,7 @@ from tracetorch_jax.nnx._front_end import NNX
 from tracetorch_jax.nnx._unroll import Unroll
 
 
-class TraceState(nnx.Variable):
+class TraceState(nnx.Variable[Any]):
     """What a `Stateful` layer remembers: the carry of its cell.
 
     A variable type of its own, so that optimisers and gradients, which ask for `nnx.Param`, pass it

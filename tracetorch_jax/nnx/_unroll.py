@@ -31,8 +31,9 @@ class Unroll(AbstractUnroll, nnx.Module):
             again; ``"sqrt"`` for about the square root of T; by default 8 on CPU and 1 elsewhere.
 
     Raises:
-        TypeError: `cell` is not a cell.
-        ValueError: unknown `engine`; when called, one that cannot run the cell.
+        TypeError: `cell` is not a cell, or `unroll` or `checkpoint_every` is no integer.
+        ValueError: unknown `engine`, `unroll` or `checkpoint_every` below 1; when called, an engine
+            that cannot run the cell.
 
     Example:
         >>> model = snn.Unroll(snn.LI(3, beta=0.5), return_carry=True)

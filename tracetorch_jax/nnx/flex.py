@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from typing import ParamSpec
 
 from tracetorch_jax._core.leaky_integrator import (
     AbstractLeakyIntegrator,
@@ -10,70 +11,35 @@ from tracetorch_jax._core.leaky_integrator import (
     Threshold,
     Weight,
     counterpart,
+    describe,
 )
 from tracetorch_jax.nnx import _family
 from tracetorch_jax.nnx._cell import TraceCell
 
+_Arguments = ParamSpec("_Arguments")
+
 
 class LeakyIntegrator(AbstractLeakyIntegrator, TraceCell):
-    """A layer made of the features it is given.
-
-    Each feature is on if it is configured. Given for both signs it is dual, given for one it is
-    single and stored without prefix (a lone ``neg_threshold`` keeps its name). The 28 named layers
-    are special cases and compile to the same programs; `flex.LIB` and the like give them as a
-    `LeakyIntegrator`. What goes beyond them: each trace single or dual by itself, averaging or
-    summing by itself, thresholds of one sign only or with spike functions of their own,
-    pass-through sides, one scale for both signs, and a bias.
-
-    A single `beta` under dual traces integrates their sums; a dual one under single traces
-    integrates their positive and negative parts. Without `pos_rec_weight` the recurrent trace is
-    added with weight 1.
-
-    Args:
-        num_neurons: size of axis `dim`, at least 1.
-        pos_beta: decay of the membrane, or of its positive channel; this or `neg_beta` is needed.
-        neg_beta: decay of its negative channel.
-        pos_alpha: decay of the synaptic trace, or of its positive channel.
-        neg_alpha: decay of its negative channel.
-        pos_gamma: decay of the trace of the layer's own output, or of its positive channel.
-        neg_gamma: decay of its negative channel.
-        pos_threshold: threshold above which the layer emits.
-        neg_threshold: threshold below minus which it emits.
-        pos_scale: factor on what is emitted; on both sides if it is the only one.
-        neg_scale: factor on what the negative side emits.
-        pos_rec_weight: weight of the recurrent trace, or of its positive part.
-        neg_rec_weight: weight of its negative part.
-        bias: added to what the membrane integrates.
-        zero_split: gradient of the split into positive and negative parts where the signal is
-            exactly 0: ``"half"`` or ``"both"``, see `functional.split`.
-        dim: axis of one step's tensor that holds the neurons, counted from the end.
-        dtype: what is computed in and given out, see the named layers.
-        param_dtype: what parameters are stored as.
-        rngs: random numbers, needed for an initializer and for stochastic spikes.
-
-    Raises:
-        TypeError: an argument is unknown, positional, or of the wrong kind.
-        ValueError: no beta; a value outside its domain; a weight without the trace it is for; a
-            scale without a threshold.
-
-    Reference: ``tracetorch.snn.flex.LeakyIntegrator`` of traceTorch 0.12, with the meaning that
-    its documentation gives it.
-
-    Example:
-        >>> layer = flex.LeakyIntegrator(
-        ...     4,
-        ...     pos_alpha=flex.Decay(0.8),
-        ...     neg_alpha=flex.Decay(0.3),
-        ...     pos_beta=flex.Decay(0.95),
-        ...     pos_threshold=flex.Threshold(0.5, learnable=False),
-        ... )
-        >>> carry, y = layer(None, jnp.ones((2, 4)))
-        >>> sorted(carry)
-        ['mem', 'neg_syn', 'pos_syn']
-    """
+    __doc__ = describe(
+        example="""
+            >>> layer = flex.LeakyIntegrator(
+            ...     4,
+            ...     pos_alpha=flex.Decay(0.8),
+            ...     neg_alpha=flex.Decay(0.3),
+            ...     pos_beta=flex.Decay(0.95),
+            ...     pos_threshold=flex.Threshold(0.5, learnable=False),
+            ... )
+            >>> carry, y = layer(None, jnp.ones((2, 4)))
+            >>> sorted(carry)
+            ['mem', 'neg_syn', 'pos_syn']
+        """,
+        own="rngs: random numbers, needed for an initializer and for stochastic spikes.",
+    )
 
 
-_counterpart = functools.partial(counterpart, leaky_integrator=LeakyIntegrator, own=("rngs",))
+def _counterpart(layer: Callable[_Arguments, TraceCell]) -> Callable[_Arguments, LeakyIntegrator]:
+    return counterpart(layer, LeakyIntegrator, own=("rngs",))
+
 
 LI = _counterpart(_family.LI)
 DLI = _counterpart(_family.DLI)

@@ -46,7 +46,8 @@ class Sequential(AbstractSequential, nn.RNNCellBase):
 
     Raises:
         TypeError: `layers` holds something that cannot be called, or a module that runs over time
-            (`Unroll`, `flax.linen.RNN`, `flax.linen.Bidirectional`): put its cell there instead.
+            (`Unroll`, `flax.linen.RNN`, `flax.linen.Bidirectional`): put its cell there instead. Or
+            `feature_axes` is no integer.
         ValueError: `layers` is empty, or `feature_axes` is negative.
 
     Example:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal
 
 import jax
 
-from tracetorch_jax import functional
 from tracetorch_jax._shared.trees import key_name, path_name
-from tracetorch_jax.functional import DECAY, THRESHOLD
-
-Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "other"]
+from tracetorch_jax.functional.spec import Kind, parameter_row
 
 
 def parameter_labels(params: Any) -> Any:
@@ -74,38 +70,12 @@ def _leaf_name(path: Any) -> str:
     return names[-1] if names else ""
 
 
-def _kind(path: Any) -> Kind:
+def _kind(path: Any) -> Kind | Literal["other"]:
     """What a parameter is, by its name."""
-    known = kind_of(_leaf_name(path))
-    if known is None:
+    name = _leaf_name(path)
+    if not name.startswith("raw_"):
+        return "other"
+    row = parameter_row(name.removeprefix("raw_"))
+    if row is None:
         raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")
-    return known
-
-
-def kind_of(name: str) -> Kind | None:
-    """What a parameter of this name is; None for one of an unknown layer."""
-    return _kinds().get(name) if name.startswith("raw_") else "other"
-
-
-@functools.cache
-def _kinds() -> dict[str, Kind]:
-    """Kind of each raw parameter in the family."""
-    single, dual = functional.Trace(), functional.Trace(dual=True)
-    kinds: dict[str, Kind] = {}
-    for trace, arity in ((single, "single"), (dual, "dual")):
-        for positive, negative in (("spike", None), ("spike", "spike")):
-            spec = functional.Spec(
-                membrane=trace,
-                synapse=trace,
-                recurrence=trace,
-                rec_weight=arity,  # type: ignore[arg-type]
-                positive=positive,  # type: ignore[arg-type]
-                negative=negative,  # type: ignore[arg-type]
-                scale=arity,  # type: ignore[arg-type]
-                bias=True,
-            )
-            for name, constraint in spec.parameters.items():
-                last = name.removeprefix("pos_").removeprefix("neg_")
-                kind = {DECAY: "decay", THRESHOLD: "threshold"}.get(constraint, last)
-                kinds[f"raw_{name}"] = kind  # type: ignore[assignment]
-    return kinds
+    return row.kind

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._shared.axes import check_count
+from tracetorch_jax._shared.checks import check_integer
 from tracetorch_jax._shared.dtypes import asarray, countable
 from tracetorch_jax.functional.engines.placement import place_state
 
@@ -24,13 +24,14 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
         Trees of arrays ``[B, length, ...]``.
 
     Raises:
+        TypeError: `length` is no integer.
         ValueError: arrays that differ in T or lack a time axis, or `length` below 1.
 
     Example:
         >>> [piece.shape for piece in training.chunks(jnp.zeros((2, 10, 3)), 4)]
         [(2, 4, 3), (2, 4, 3), (2, 2, 3)]
     """
-    length = check_count("length", length)
+    length = check_integer("length", length)
     steps = _steps("batch", batch)
 
     def cut(start: int) -> Any:
@@ -66,7 +67,8 @@ def piecewise_value_and_grad(
         over the pieces. The first carry is one such as ``initialize_carry`` gives, not None.
 
     Raises:
-        TypeError: `loss` is not a function; when called, it does not return a pair, or no carry.
+        TypeError: `loss` is not a function, or `length` no integer; when called, it does not return
+            a pair, or no carry.
         ValueError: `length` below 1; when called, a T that `length` does not divide, a value that
             is no scalar.
 
@@ -82,7 +84,7 @@ def piecewise_value_and_grad(
         >>> gradient["cell"]["raw_beta"].shape
         (3,)
     """
-    length = check_count("length", length)
+    length = check_integer("length", length)
     if not callable(loss):
         raise TypeError(f"`loss` must be a function of (params, carry, batch); got {loss!r}.")
 

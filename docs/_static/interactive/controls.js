@@ -3,15 +3,7 @@
 (function (tracetorch) {
   "use strict";
 
-  const { layers, neuron, halfLife } = tracetorch;
-
-  const PREFIXES = { D: "dual", S: "synaptic", R: "recurrent" };
-  const SUFFIXES = {
-    "": "no spikes: the membrane is the output",
-    B: "binary spikes: 0, 1",
-    T: "ternary spikes: -1, 0, 1",
-    TS: "ternary spikes, scaled by sign",
-  };
+  const { layers, neuron, halfLife, prefixes, suffixes } = tracetorch;
 
   /** An element with attributes and children; attributes that are functions are listeners. */
   function el(tag, attributes = {}, ...children) {
@@ -37,9 +29,6 @@
     return { element, select };
   }
 
-  /** D, S and R as one has them, and the suffix. */
-  const partsOf = (layer) => /^(D?)(S?)(R?)LI(B|TS|T|)$/.exec(layer).slice(1);
-
   /** A choice of several that are on or off, or of one. */
   function chips(type, name, label, texts, change) {
     const inputs = Object.entries(texts).map(([value, [, title]]) =>
@@ -57,29 +46,40 @@
 
   /** The choice of a layer: from a list, or by the parts that its name is made of. */
   function chooser(choose) {
-    const groups = Object.entries(SUFFIXES).map(([suffix, label]) => {
-      const names = Object.keys(layers).filter((name) => partsOf(name)[3] === suffix);
-      return [label, names.map((name) => [name, name])];
+    const said = ([word, about]) => `${word}: ${about}`;
+    const groups = Object.entries(suffixes).map(([suffix, words]) => {
+      const names = Object.keys(layers).filter((name) => layers[name].letters[1] === suffix);
+      return [said(words), names.map((name) => [name, name])];
     });
     const all = list("tt-layer", "Layer", groups, choose);
-    // What never fires has no recurrent trace.
+    // The layer with these letters, or with as many of them as a layer with this suffix has.
     const spell = () => {
       const suffix = spikes.inputs.find((input) => input.checked).value;
-      const letters = traces.inputs.filter((input) => input.checked).map((input) => input.value);
-      choose(`${letters.filter((letter) => suffix || letter !== "R").join("")}LI${suffix}`);
+      const chosen = traces.inputs.filter((input) => input.checked).map((input) => input.value);
+      const fitting = Object.keys(layers).filter((name) => {
+        const [letters, end] = layers[name].letters;
+        return end === suffix && [...letters].every((letter) => chosen.includes(letter));
+      });
+      choose(fitting.reduce((best, name) => (name.length > best.length ? name : best)));
     };
-    const prefixes = Object.entries(PREFIXES).map(([p, word]) => [p, [`${p} ${word}`, word]]);
-    const suffixes = Object.entries(SUFFIXES).map(([s, words]) => [s, [s || "none", words]]);
+    const ofPrefix = ([p, word]) => [p, [`${p} ${word}`, word]];
+    const ofSuffix = ([s, words]) => [s, [s || "none", said(words)]];
+    const texts = (entries, make) => Object.fromEntries(Object.entries(entries).map(make));
     const traces = chips(
-      "checkbox", "traces", "traces besides the membrane", Object.fromEntries(prefixes), spell,
+      "checkbox", "traces", "traces besides the membrane", texts(prefixes, ofPrefix), spell,
     );
-    const spikes = chips("radio", "spikes", "spikes", Object.fromEntries(suffixes), spell);
+    const spikes = chips("radio", "spikes", "spikes", texts(suffixes, ofSuffix), spell);
     const show = (layer) => {
-      const parts = partsOf(layer);
+      const [letters, suffix] = layers[layer].letters;
       all.select.value = layer;
-      traces.inputs.forEach((input, i) => (input.checked = parts[i] !== ""));
-      spikes.inputs.forEach((input) => (input.checked = input.value === parts[3]));
-      traces.inputs[2].disabled = parts[3] === "";
+      traces.inputs.forEach((input) => (input.checked = letters.includes(input.value)));
+      spikes.inputs.forEach((input) => (input.checked = input.value === suffix));
+      for (const input of traces.inputs) {
+        const other = Object.keys(prefixes)
+          .filter((letter) => letters.includes(letter) !== (letter === input.value))
+          .join("");
+        input.disabled = !(`${other}LI${suffix}` in layers);
+      }
     };
     const children = [all.element, traces.element, spikes.element];
     return { element: el("div", { class: "tt-chooser" }, ...children), show };
@@ -136,16 +136,16 @@
     return el("div", { class: "tt-control" }, label, note, number, message, range);
   }
 
-  const ORDER = [
-    "x", "pos_syn", "neg_syn", "syn", "pos_rec", "neg_rec", "rec",
-    "membrane", "pos_mem", "neg_mem", "mem", "out",
-  ];
-
   /** Name and label of every series worth a number, in the order in which a step has them. */
   function columns(series, layer) {
-    const fires = layers[layer].thresholds.some(Boolean);
-    const names = ORDER.filter((name) => series[name] && (name !== "membrane" || fires));
-    return names.map((name) => [name, name === "membrane" ? "mem before reset" : name]);
+    const { traces, states, thresholds } = layers[layer];
+    const names = Object.keys(traces).flatMap((trace) => [
+      ...(trace === "mem" && thresholds.some(Boolean) ? ["membrane"] : []),
+      ...["pos", "neg"].map((sign) => `${sign}_${trace}`).filter((name) => states.includes(name)),
+      trace,
+    ]);
+    const label = (name) => (name === "membrane" ? "mem before reset" : name);
+    return ["x", ...names, "out"].map((name) => [name, label(name)]);
   }
 
   /** A value to four decimals. */

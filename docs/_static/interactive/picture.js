@@ -3,14 +3,14 @@
   "use strict";
 
   const HEIGHTS = {
-    wide: { x: 84, syn: 68, rec: 68, mem: 160, out: 64, gap: 28 },
-    narrow: { x: 60, syn: 48, rec: 48, mem: 104, out: 46, gap: 23 },
+    wide: { x: 84, trace: 68, mem: 160, out: 64, gap: 28 },
+    narrow: { x: 60, trace: 48, mem: 104, out: 46, gap: 23 },
   };
   const LABEL = 12;
 
   /** Panels of a layer, from the top: what each shows, as lines or bars. */
   function panelsOf(layer, params, series) {
-    const { states, thresholds } = tracetorch.layers[layer];
+    const { traces, states, thresholds } = tracetorch.layers[layer];
     const fires = thresholds.some(Boolean);
     const lines = (name) => [
       ...["pos", "neg"]
@@ -19,17 +19,16 @@
       { name, kind: "sum", values: series[name] },
     ];
     const panels = [{ key: "x", title: "input x: draw here", bars: series.x }];
-    if (series.syn) panels.push({ key: "syn", title: "synaptic trace", lines: lines("syn") });
-    if (series.rec) panels.push({ key: "rec", title: "recurrent trace", lines: lines("rec") });
-    const membrane = { key: "mem", title: "membrane", lines: lines("mem"), levels: [] };
+    for (const [key, title] of Object.entries(traces))
+      panels.push({ key, title, lines: lines(key), levels: [] });
+    const membrane = panels.find(({ key }) => key === "mem");
     if (fires) membrane.lines[membrane.lines.length - 1].before = series.membrane;
-    else membrane.title = "membrane, which is the output";
+    else membrane.title += ", which is the output";
     thresholds.forEach((name, side) => {
       if (!name) return;
       const level = { name: side ? `-${name}` : name, value: side ? -params[name] : params[name] };
       membrane.levels.push(level);
     });
-    panels.push(membrane);
     if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
     return panels;
   }
@@ -92,7 +91,7 @@
       const ticks = { mem: narrow ? 2 : 4, out: 1 }[panel.key] ?? 2;
       const scale =
         panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
-      const height = heights[panel.key];
+      const height = heights[panel.key] ?? heights.trace;
       const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
       place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
       top += height + heights.gap;

@@ -108,6 +108,34 @@ def mask_steps(valid: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(expand_mask(valid, x.ndim), x, jnp.zeros_like(x))
 
 
+def steps_of(xs: jax.Array, seq_lengths: Any) -> jax.Array | None:
+    """Which steps of ``[T, B, ...]`` lie within each sequence: ``[T, B]`` or ``[T]``; None: all."""
+    if seq_lengths is None:
+        return None
+    shape = np.shape(seq_lengths)
+    if xs.ndim == 2 and shape:
+        raise ValueError(
+            f"`seq_lengths` must be a scalar for one sequence [T, N]; got shape {shape}."
+        )
+    if xs.ndim > 2 and not shape:
+        raise ValueError(
+            "`seq_lengths` must have one length per sequence of the batch; got a scalar."
+        )
+    return valid_steps(seq_lengths, xs.shape[0], [xs.shape[1:]])
+
+
+def zero_padding(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """``[T, B, ...]`` with zeros beyond each sequence's end, whatever stood there."""
+    return xs if valid is None else jnp.where(expand_mask(valid, xs.ndim), xs, jnp.zeros_like(xs))
+
+
+def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """Steps of each sequence: ``[B]``, or a scalar."""
+    if valid is None:
+        return jnp.full(xs.shape[1:2] if xs.ndim > 2 else (), xs.shape[0])
+    return valid.sum(axis=0)
+
+
 def length_of(xs: Any) -> int:
     """T, the leading axis that all arrays share."""
     shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._shared.checks import check_choice, check_fixed
+from tracetorch_jax._shared.checks import check_choice, check_fixed, check_integer
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax.functional.engines.adjoint import check_new_state, scan_elementwise
 from tracetorch_jax.functional.engines.masks import (
@@ -103,8 +102,9 @@ def unroll(
             does not broadcast; what `step` raises, such as a `LayerStep` for inputs of another
             shape than the state.
         TypeError: a `step` that is no function, that may change without a change of its hash, or
-            that changes the structure or type of the state; `seq_lengths` that are not integers;
-            forward-mode differentiation of an elementwise step.
+            that changes the structure or type of the state; `seq_lengths`, `unroll` or
+            `checkpoint_every` that are not integers; forward-mode differentiation of an elementwise
+            step.
 
     Example:
         >>> def count(params, state, x):
@@ -119,13 +119,11 @@ def unroll(
     if not callable(step):
         raise TypeError(f"`step` must be a function; got {step!r}.")
     check_fixed("step", step)
-    unroll = _at_least_one("unroll", unroll)
+    unroll, checkpoint_every = check_pieces(unroll, checkpoint_every)
     length = length_of(xs)
     known = isinstance(length, int)  # a program exported for every T sees a symbol
     if checkpoint_every == "sqrt":
         checkpoint_every = _root(length if known else 1024)
-    elif checkpoint_every is not None:
-        checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
 
     state = jax.tree.map(jnp.asarray, state)
     params = jax.tree.map(jnp.asarray, params)
@@ -247,14 +245,12 @@ def _root(length: int) -> int:
     return next((k for k in range(root, 2 * root) if length % k == 0), root)
 
 
-def _at_least_one(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer; got {value!r}.") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}.")
-    return number
+def check_pieces(unroll: Any, every: Any) -> tuple[int, Any]:
+    """Return `unroll`, and `checkpoint_every` where it is a number, as Python's integers."""
+    if every is not None and every != "sqrt":
+        rule = "an integer of at least 1, 'sqrt' or None"
+        every = check_integer("checkpoint_every", every, rule=rule)
+    return check_integer("unroll", unroll), every
 
 
 def _step_shapes(xs: Any) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._shared.checks import check_choice, check_linen
+from tracetorch_jax._shared.checks import check_choice, check_integer, check_linen
 from tracetorch_jax.interop._nir.graph import build, import_nir
 from tracetorch_jax.interop._nir.layers import Style
 from tracetorch_jax.interop._nir.writer import write
@@ -93,12 +93,12 @@ def check_dt(dt: Any) -> float:
 
 def _check_shape(shape: Any) -> tuple[int, ...]:
     try:
-        sizes = tuple(int(size) for size in shape)
+        sizes = tuple(shape)
     except TypeError:
         raise TypeError(f"`input_shape` must be a tuple of integers; got {shape!r}.") from None
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"`input_shape` must be sizes of at least 1, at least one; got {sizes}.")
-    return sizes
+    if not sizes:
+        raise ValueError("`input_shape` must be sizes of at least 1, at least one; got none.")
+    return tuple(check_integer("input_shape", n, rule="integers of at least 1") for n in sizes)
 
 
 def constrained(layer: TraceCell, own: Mapping[str, Any]) -> dict[str, np.ndarray]:

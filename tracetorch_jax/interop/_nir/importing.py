@@ -12,6 +12,7 @@ import numpy as np
 
 from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax._shared.dtypes import misfit
+from tracetorch_jax._shared.trees import differences, listed
 from tracetorch_jax.interop._nir import metadata as written
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.foreign import read_foreign
@@ -185,7 +186,7 @@ def _arrays(node: Node, names: dict[str, str], module: Any) -> dict[str, np.ndar
     return found
 
 
-def _cast(array: Any, dtype: str, name: str) -> np.ndarray:
+def _cast(array: object, dtype: str, name: str) -> np.ndarray:
     wanted = jnp.dtype(dtype)
     if wanted == np.float64 and not has_float64():
         raise ValueError(
@@ -199,24 +200,21 @@ def _cast(array: Any, dtype: str, name: str) -> np.ndarray:
 
 def _compare(graph: Graph, expected: Graph) -> None:
     """Raise unless the graph is what its metadata describe."""
-    problems = [f"lacks {name!r}" for name in expected.nodes if name not in graph.nodes]
-    problems += [f"has {name!r} besides" for name in graph.nodes if name not in expected.nodes]
+    problems = differences(graph.nodes, expected.nodes, lambda node: node.kind)
     for name in expected.nodes.keys() & graph.nodes.keys():
         got, want = graph.nodes[name], expected.nodes[name]
-        if got.kind != want.kind:
-            problems.append(f"has {name!r} as {got.kind} instead of {want.kind}")
-            continue
         problems += [
             f"has another `{parameter}` of {name!r}"
             for parameter in want.values
-            if parameter in got.values
+            if got.kind == want.kind
+            and parameter in got.values
             and not np.array_equal(np.asarray(got.values[parameter]), want.values[parameter])
         ]
     for edge in set(expected.edges) ^ set(graph.edges):
         problems.append(f"{'lacks' if edge in expected.edges else 'has'} the edge {edge}")
     if problems:
-        shown = "; ".join(sorted(problems)[:10])
         raise ValueError(
             f"`graph` was changed since to_nir wrote it, and its metadata no longer describe it: "
-            f"it {shown}. With metadata=False the nodes are read by themselves."
+            f"it {listed(sorted(problems), 10)}. With metadata=False the nodes are read by "
+            "themselves."
         )

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from tracetorch_jax.functional.spec import Spec, Trace
+from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, Trace, require
 from tracetorch_jax.interop._nir.graph import Edge, Node
 
 Style = Literal["exact", "lif"]
@@ -111,6 +111,7 @@ def layer_nodes(
     Raises:
         ValueError: the layer has no exact counterpart, and what makes it so.
     """
+    require(spec, FIRST_FIELDS, "A NIR graph", where)
     if "passthrough" in (spec.positive, spec.negative):
         raise ValueError(
             f"{where} passes its membrane through on one side, which no NIR node does."

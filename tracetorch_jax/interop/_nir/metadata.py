@@ -140,7 +140,7 @@ def restore(kind: str, text: str, values: Mapping[str, Any], children: dict[str,
     return KINDS[kind](**decoded, **children)
 
 
-def _decode(value: Any, initial: Any) -> Any:
+def _decode(value: object, initial: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item, None) for item in value]
     if not isinstance(value, dict):

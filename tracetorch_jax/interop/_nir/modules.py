@@ -9,13 +9,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tracetorch_jax._core.parameters import check_dtype
-
-
-def _check_size(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}; got {value!r}.")
+from tracetorch_jax._shared.checks import check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +22,8 @@ class _OverAxes:
     axes: int = 3
 
     def __post_init__(self) -> None:
-        _check_size("axes", self.axes, 1 if isinstance(self, Flatten) else 2)
+        axes = check_integer("axes", self.axes, 1 if isinstance(self, Flatten) else 2)
+        object.__setattr__(self, "axes", axes)
 
     def _check(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -44,6 +42,7 @@ class ChannelsLast(_OverAxes):
         axes: axes of one step's tensor, channels included.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
@@ -74,6 +73,7 @@ class ChannelsFirst(_OverAxes):
         axes: axes of one step's tensor, channels included.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 2; when called, an array of fewer axes.
 
     Example:
@@ -104,6 +104,7 @@ class Flatten(_OverAxes):
         axes: how many; every axis but those of the batch.
 
     Raises:
+        TypeError: `axes` is no integer.
         ValueError: `axes` below 1; when called, an array of fewer axes.
 
     Example:
@@ -135,10 +136,9 @@ class _Pool:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size("size", self.size, 1)
-        if self.stride is None:
-            object.__setattr__(self, "stride", self.size)
-        _check_size("stride", self.stride, 1)
+        object.__setattr__(self, "size", check_integer("size", self.size))
+        stride = self.size if self.stride is None else check_integer("stride", self.stride)
+        object.__setattr__(self, "stride", stride)
 
     def _sum(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -157,6 +157,7 @@ class AvgPool(_Pool):
         stride: from one square to the next, by default `size`.
 
     Raises:
+        TypeError: an argument that is no integer.
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
@@ -188,6 +189,7 @@ class SumPool(_Pool):
         stride: from one square to the next, by default `size`.
 
     Raises:
+        TypeError: an argument that is no integer.
         ValueError: an argument below 1; when called, an array of fewer than 3 axes.
 
     Example:
@@ -221,8 +223,8 @@ class Scale(nn.Module):
         scale_init: initializer of the factors, by default 1.
 
     Raises:
-        TypeError: `param_dtype` is no floating-point type.
-        ValueError: when called, an array that does not end in `shape`.
+        TypeError: `param_dtype` is no floating-point type, or `shape` not of integers.
+        ValueError: a size below 1; when called, an array that does not end in `shape`.
 
     Example:
         >>> layer = interop.Scale((3,))
@@ -232,11 +234,12 @@ class Scale(nn.Module):
     """
 
     shape: tuple[int, ...]
-    param_dtype: Any = dataclasses.field(default=jnp.float32, kw_only=True)
+    param_dtype: DTypeLike = dataclasses.field(default=jnp.float32, kw_only=True)
     scale_init: Callable[..., Any] = dataclasses.field(default=nn.initializers.ones, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        sizes = (check_integer("shape", n, rule="integers of at least 1") for n in self.shape)
+        object.__setattr__(self, "shape", tuple(sizes))
         object.__setattr__(self, "param_dtype", check_dtype("param_dtype", self.param_dtype))
         super().__post_init__()
 

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
+from tracetorch_jax._core.features import spec_of
 from tracetorch_jax._shared.dtypes import misfit
+from tracetorch_jax.functional.spec import name_of, parameter_row
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.cycles import Cycle, check_reset, decay_of
 from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64
@@ -35,12 +37,12 @@ class NodeReader:
         wide = any(getattr(array, "dtype", None) == np.float64 for array in arrays)
         self.dtype = jnp.float64 if wide and has_float64() else jnp.float32
 
-    def array(self, name: str, parameter: str, value: Any) -> jax.Array:
+    def array(self, name: str, parameter: str, value: object) -> jax.Array:
         """A parameter, made of that of a node."""
         self.check(name, parameter, value)
         return jnp.asarray(value, self.dtype)
 
-    def check(self, name: str, parameter: str, value: Any) -> None:
+    def check(self, name: str, parameter: str, value: object) -> None:
         """Raise unless a parameter can hold a value."""
         if wrong := misfit(value, self.dtype):
             raise ValueError(f"Node {name!r} makes `{parameter}` {wrong}.")
@@ -151,7 +153,8 @@ class NodeReader:
         for key, value in along.items():
             self.check(name, key, value)
             options[key] = value
-            if key in ("alpha", "beta", "gamma"):
+            row = parameter_row(key)
+            if row and row.kind == "decay":
                 stored = value.astype(options["param_dtype"])
                 options[f"{key}_learnable"] = bool(np.all((stored > 0) & (stored < 1)))
         if ema is not None:
@@ -291,10 +294,7 @@ def _along_one_axis(
 
 def _make(num_neurons: int, options: dict[str, Any]) -> Any:
     """A named layer, or a `LeakyIntegrator` if it has a bias."""
-    suffix = "B" if "threshold" in options else "T" if "pos_threshold" in options else ""
-    if "pos_scale" in options:
-        suffix = "TS"
-    kind = f"{'S' if 'alpha' in options else ''}{'R' if 'gamma' in options else ''}LI{suffix}"
+    kind = name_of(spec_of(options))
     bias = options.pop("bias", None)
     if bias is None:
         return snn.ALL_LAYERS[kind](num_neurons, **options)

@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._shared.checks import check_names
+
 
 def child_params(params: Any, name: str, where: str, known: tuple[str, ...]) -> Any:
     """Parameters of a module within another."""
     if not isinstance(params, Mapping):
-        raise TypeError(f"The parameters of {where} must be a dict; got {type(params).__name__}.")
+        raise TypeError(f"`params` of {where} must be a dict; got {type(params).__name__}.")
     extra = [other for other in params if other not in known]
     if extra:
-        raise ValueError(
-            f"The parameters of {where} must be those of {list(known)}; got {extra} too."
-        )
+        raise ValueError(f"`params` of {where} must be those of {list(known)}; got {extra} too.")
     return params.get(name, {})
 
 
@@ -28,9 +28,9 @@ def check_params(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Raise unless a module has exactly the parameters that it needs, of their shapes."""
-    if not isinstance(params, Mapping) or set(params) != wanted:
-        got = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        raise ValueError(f"The parameters of {where} must be {sorted(wanted)}; got {got}.")
+    if not isinstance(params, Mapping):
+        raise TypeError(f"`params` of {where} must be a dict; got {type(params).__name__}.")
+    check_names("params", params, tuple(sorted(wanted)), where)
     for key in sorted(wanted):
         shape = jnp.shape(params[key])
         if shapes and shape != shapes[key]:

@@ -186,7 +186,7 @@ def _flattened(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
-def pair(value: Any, axes: int) -> tuple[int, ...]:
+def pair(value: object, axes: int) -> tuple[int, ...]:
     """An integer for each axis."""
     return tuple(int(v) for v in np.broadcast_to(np.asarray(value), (axes,)))
 

@@ -277,7 +277,7 @@ class _Writer:
             name = f"{plain}_{count}"
         return name
 
-    def describe(self, module: Any, params: Any, name: str, path: str, where: str) -> None:
+    def describe(self, module: object, params: Any, name: str, path: str, where: str) -> None:
         """Write on a node what its module was made with."""
         metadata = self.nodes[name].metadata
         metadata["module"] = type(module).__name__

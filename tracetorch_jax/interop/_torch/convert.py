@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._shared.trees import leaves_by_path, path_name
+from tracetorch_jax._shared.trees import differences, leaves_by_path, listed, path_name
 from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
-from tracetorch_jax.interop._torch.state_dict import SHOWN, StateDict, arrays_of, grouped, without
+from tracetorch_jax.interop._torch.state_dict import StateDict, arrays_of, grouped, without
 from tracetorch_jax.interop._torch.survey import Found, Path, Survey, survey
 
 
@@ -162,7 +162,7 @@ def to_torch(
             if like is None or name in variable
         }
     if problems:
-        raise ValueError(f"`model` must be one that traceTorch has, but {_listed(problems)}.")
+        raise ValueError(f"`model` must be one that traceTorch has, but {listed(problems)}.")
     if like is not None:
         learned = written
         written = {
@@ -202,7 +202,7 @@ def _load(
         for (collection, name), value in values.items():
             leaves[collection, *module.path, *name.split("/")] = value
     if problems:
-        raise ValueError(f"`{argument}` must fit `model`, but it {_listed(problems)}.")
+        raise ValueError(f"`{argument}` must fit `model`, but it {listed(problems)}.")
     return leaves
 
 
@@ -220,26 +220,13 @@ def _like(key: str, array: np.ndarray, old: np.ndarray) -> np.ndarray:
 def _own_leaves(variables: Any, found: Survey) -> dict[Path, np.ndarray]:
     """A model's variables by path, or an error that lists what is wrong with them."""
     got, wanted = leaves_by_path(variables), leaves_by_path(found.variables)
-    problems = [f"lacks {path_name(path)!r}" for path in wanted if path not in got]
-    problems += [f"has unknown {path_name(path)!r}" for path in got if path not in wanted]
-    problems += [
-        f"has {path_name(path)!r} as {list(np.shape(got[path]))} instead of {list(leaf.shape)}"
-        for path, leaf in wanted.items()
-        if path in got and np.shape(got[path]) != leaf.shape
-    ]
-    if problems:
-        raise ValueError(f"`variables` must be those of `model`, but it {_listed(problems)}.")
+    if problems := differences(got, wanted, lambda leaf: list(np.shape(leaf))):
+        raise ValueError(f"`variables` must be those of `model`, but it {listed(problems)}.")
     arrays = {path: np.asarray(leaf) for path, leaf in got.items()}
     return {
         path: array if array.dtype in (np.float64, np.float32) else array.astype(np.float32)
         for path, array in arrays.items()
     }
-
-
-def _listed(problems: list[str]) -> str:
-    """Problems as the end of a sentence."""
-    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return "; ".join(problems[:SHOWN]) + more
 
 
 def _has_bias(release: str) -> bool:

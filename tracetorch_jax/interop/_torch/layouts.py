@@ -9,7 +9,8 @@ import numpy as np
 
 from tracetorch_jax._core.parameters import Parameter
 from tracetorch_jax._shared.dtypes import misfit
-from tracetorch_jax.functional.spec import channel_names
+from tracetorch_jax._shared.trees import differences
+from tracetorch_jax.functional.spec import FIRST_FIELDS, channel_names, require
 from tracetorch_jax.interop._torch.bias import bias_factor
 from tracetorch_jax.interop._torch.entries import Entry, entries_of
 from tracetorch_jax.interop._torch.survey import Found, Leaf
@@ -81,13 +82,11 @@ class Layout:
     def compare_names(self, prefix: str, group: Arrays) -> list[str]:
         """What a group lacks or has beyond its module."""
         needed, allowed = self.names()
-        label = self.found.label
-        problems = [f"lacks {prefix + n!r} for {label}" for n in needed if n not in group]
-        for name in group:
-            if name not in (*needed, *allowed):
-                shape = list(group[name].shape)
-                problems.append(f"has unknown {prefix + name!r} {shape} for {label}")
-        return problems
+        optional = {*allowed} - {*needed}
+        got = {prefix + name: array for name, array in group.items() if name not in optional}
+        want = [prefix + name for name in needed]
+        problems = differences(got, want, lambda array: list(array.shape))
+        return [f"{problem} for {self.found.label}" for problem in problems]
 
     def unfit(self, key: str, array: np.ndarray, leaf: Leaf) -> list[str]:
         """A complaint about values that a leaf cannot hold."""
@@ -105,6 +104,7 @@ class TraceLayout(Layout):
     def __init__(self, found: Found) -> None:
         self.found = found
         self.layer = cast(TraceCell, found.module)
+        require(self.layer.spec, FIRST_FIELDS, "A state dict of traceTorch", found.label)
         self.parameters = {p.raw_name: p for p in self.layer.describe()}
         self.counters = ()
         self.entries = []

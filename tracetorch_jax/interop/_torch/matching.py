@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import numpy as np
 
-from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax._shared.trees import differences, listed, path_name
 from tracetorch_jax.interop._torch.layouts import layout_of
 from tracetorch_jax.interop._torch.survey import Found
 
@@ -71,8 +71,7 @@ def _by_mapping(
     prefixes: list[str], modules: list[Found], names: Mapping[str, str]
 ) -> dict[str, Found]:
     paths = {path_name(module.path): module for module in modules}
-    problems = [f"lacks {prefix!r}" for prefix in prefixes if prefix not in names]
-    problems += [f"has unknown {prefix!r}" for prefix in names if prefix not in prefixes]
+    problems = differences(names, prefixes)
     problems += [f"lacks {module.label}" for p, module in paths.items() if p not in names.values()]
     problems += [
         f"has {prefix!r} for {path!r}, which is no module with parameters of the model"
@@ -84,7 +83,7 @@ def _by_mapping(
     if problems:
         raise ValueError(
             f"`names` must pair every prefix of the state dict with a path of the model; it "
-            f"{'; '.join(problems)}."
+            f"{listed(problems)}."
         )
     return {prefix: paths[names[prefix]] for prefix in prefixes}
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
+from tracetorch_jax.functional.spec import parameter_row
 from tracetorch_jax.interop._torch.files import as_array, load_torch
 from tracetorch_jax.interop._torch.layouts import Arrays
 
@@ -103,11 +103,9 @@ def layer_arguments(state_dict: StateDict, prefix: str = "") -> dict[str, np.nda
         raise ValueError(f"`prefix` must be that of a trace layer, of {known}; got {prefix!r}.")
     if "bias" in arrays:
         arrays["bias"] = np.arcsinh(arrays["bias"].astype(np.float64))
-    return {name: _constraint(name).value(array) for name, array in arrays.items()}
-
-
-def _constraint(name: str) -> Constraint:
-    kind = name.removeprefix("pos_").removeprefix("neg_")
-    return {"alpha": DECAY, "beta": DECAY, "gamma": DECAY, "threshold": THRESHOLD}.get(
-        kind, UNBOUNDED
-    )
+    rows = {name: parameter_row(name) for name in arrays}
+    if unknown := [f"raw_{name}" for name, row in rows.items() if row is None]:
+        raise ValueError(
+            f"`state_dict` must hold parameters of a known layer below {prefix!r}; got {unknown}."
+        )
+    return {name: row.constraint.value(arrays[name]) for name, row in rows.items() if row}
