@@ -92,8 +92,7 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
     logits = _DECODERS[decode](_outputs(outputs), seq_lengths=seq_lengths, time_major=time_major)
-    labels = _labels(labels, logits)
-    return _label_loss(logits, labels, label_smoothing)
+    return _label_loss(logits, _labels(labels, logits), label_smoothing)
 
 
 def soft_cross_entropy(
@@ -236,8 +235,7 @@ def count_target(
     counts = _decode.count(
         _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
-    wanted = _wanted(_labels(labels, counts), counts, correct, incorrect)
-    return jnp.square(counts - wanted).mean(axis=-1)
+    return _class_error(counts, labels, correct, incorrect)
 
 
 def rate_target(
@@ -273,8 +271,7 @@ def rate_target(
         [0.0]
     """
     rates = _decode.mean(_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major)
-    wanted = _wanted(_labels(labels, rates), rates, correct, incorrect)
-    return jnp.square(rates - wanted).mean(axis=-1)
+    return _class_error(rates, labels, correct, incorrect)
 
 
 def first_spike_cross_entropy(
@@ -386,8 +383,7 @@ def rate_penalty(
     """
     if not 0 <= max_rate < 1:
         raise ValueError(f"`max_rate` must lie in [0, 1); got {max_rate!r}.")
-    rates = _rates(spikes, seq_lengths, time_major)
-    return jnp.square(jnp.maximum(rates - plain(max_rate, rates.dtype), 0)).mean()
+    return _rate_error(1, spikes, max_rate, seq_lengths, time_major)
 
 
 def silence_penalty(
@@ -423,18 +419,20 @@ def silence_penalty(
     """
     if not 0 < min_rate <= 1:
         raise ValueError(f"`min_rate` must lie in (0, 1]; got {min_rate!r}.")
-    rates = _rates(spikes, seq_lengths, time_major)
-    return jnp.square(jnp.maximum(plain(min_rate, rates.dtype) - rates, 0)).mean()
+    return _rate_error(-1, spikes, min_rate, seq_lengths, time_major)
 
 
-def _rates(spikes: Any, seq_lengths: object, time_major: bool) -> jax.Array:
-    """Mean magnitude of each neuron's output over time and batch."""
+def _rate_error(
+    sign: int, spikes: object, bound: float, seq_lengths: object, time_major: bool
+) -> jax.Array:
+    """Mean square of what neurons' rates are above a bound, or below it if `sign` is -1."""
     xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)
     total = jnp.abs(zero_padding(xs, valid)).sum(axis=0)
     steps = lengths_of(xs, valid).sum()
     total = total.sum(axis=0) if xs.ndim > 2 else total
-    return total / jnp.maximum(steps, 1).astype(xs.dtype)
+    rates = total / jnp.maximum(steps, 1).astype(xs.dtype)
+    return jnp.square(jnp.maximum(sign * (rates - plain(bound, rates.dtype)), 0)).mean()
 
 
 def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
@@ -495,12 +493,14 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
     return jnp.where(inside, loss, jnp.nan)
 
 
-def _wanted(labels: jax.Array, like: jax.Array, correct: Any, incorrect: Any) -> jax.Array:
-    """Rows of `incorrect`, and `correct` for the label; NaN for labels out of range."""
-    correct, incorrect = (plain(number, like.dtype) for number in (correct, incorrect))
-    inside = (labels >= 0) & (labels < like.shape[-1])
-    rows = jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
-    return jnp.where(inside[..., None], rows, jnp.nan) * (correct - incorrect) + incorrect
+def _class_error(values: jax.Array, labels: Any, correct: Any, incorrect: Any) -> jax.Array:
+    """Mean square of differences to what is wanted of classes; NaN for labels out of range."""
+    labels = _labels(labels, values)
+    correct, incorrect = (plain(number, values.dtype) for number in (correct, incorrect))
+    inside = (labels >= 0) & (labels < values.shape[-1])
+    rows = jax.nn.one_hot(labels, values.shape[-1], dtype=values.dtype)
+    wanted = jnp.where(inside[..., None], rows, jnp.nan) * (correct - incorrect) + incorrect
+    return jnp.square(values - wanted).mean(axis=-1)
 
 
 def _targets(targets: Any, like: jax.Array) -> jax.Array:

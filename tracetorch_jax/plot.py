@@ -365,25 +365,21 @@ def animate(
     else:
         images = _one(frames, "frames", sequence, axes=3, what="[T, H, W] or [B, T, H, W]")
     matplotlib = _matplotlib()
-    from matplotlib.animation import FuncAnimation, PillowWriter
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.animation import PillowWriter
 
     height, width = images.shape[1:]
     scale = 4 / max(height, width)
     figure = matplotlib.figure.Figure(figsize=(width * scale, height * scale + 0.4))
-    FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, height * scale / (height * scale + 0.4)))
     ax.set_axis_off()
     image = _image(ax, images[0], _colors(images, "gray"))
-    title = ax.set_title("step 0", fontsize=9)
-
-    def draw(step: int) -> Any:
-        image.set_data(images[step])
-        title.set_text(f"step {step}")
-        return image, title
-
-    animation = FuncAnimation(figure, draw, frames=len(images))
-    animation.save(path, writer=PillowWriter(fps=fps))
+    writer = PillowWriter(fps=fps)
+    still = {"savefig.bbox": None}  # or frames differ in size
+    with matplotlib.rc_context(still), writer.saving(figure, path, dpi=None):
+        for step, values in enumerate(images):
+            image.set_data(values)
+            ax.set_title(f"step {step}", fontsize=9)
+            writer.grab_frame()
     return path
 
 

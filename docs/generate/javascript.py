@@ -77,7 +77,7 @@ def script() -> str:
     )
 
 
-def _layer(name: str, layer: snn.LeakyIntegrator) -> str:
+def _layer(name: str, layer: snn.TraceCell) -> str:
     """One layer as a property of an object: what it is made of, and its step."""
     described = {
         "summary": (layer.__doc__ or "").splitlines()[0],

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 import tracetorch_jax
 from tracetorch_jax import functional, snn
-from tracetorch_jax._commands._text import table
 from tracetorch_jax._commands.layers import layer
+from tracetorch_jax._shared.text import table
 
 HELP = "time layers on this machine"
 DESCRIPTION = """\

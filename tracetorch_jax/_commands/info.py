@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax._commands._text import table
 from tracetorch_jax._shared.dtypes import type_of
+from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.functional.constraints import DECAY, Constraint, half_life
 

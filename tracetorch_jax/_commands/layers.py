@@ -8,7 +8,7 @@ import difflib
 from typing import Any
 
 from tracetorch_jax import snn
-from tracetorch_jax._commands._text import table
+from tracetorch_jax._shared.text import table
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec
 

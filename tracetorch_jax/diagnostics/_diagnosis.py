@@ -17,6 +17,7 @@ import numpy as np
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.shapes import along
+from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
@@ -126,12 +127,7 @@ class Diagnosis:
                     share = f"{group.share:.0%} of the neurons"
                     membrane = _percentiles(group.membrane)
                     rows.append((f"  {name}", _rate(group.rate), "", "", membrane, share, "", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = [table(rows, ruled=True)]
         problems = [("network", said) for said in self.problems]
         problems += [(report.path, said) for report in self.layers for said in report.problems]
         notes = [(report.path, said) for report in self.layers for said in report.notes]

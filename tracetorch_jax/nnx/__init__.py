@@ -1,39 +1,10 @@
 """Trace layers as Flax (nnx) cells, what runs and stacks them, and layers that own their state."""
 
 from tracetorch_jax.nnx import _needed as _needed  # isort: skip
-from tracetorch_jax.nnx import flex
+from tracetorch_jax.nnx import _family, flex
 from tracetorch_jax.nnx._cell import TraceCell
-from tracetorch_jax.nnx._family import (
-    ALL_LAYERS,
-    DLI,
-    DLIB,
-    DLIT,
-    DLITS,
-    DRLIB,
-    DRLIT,
-    DRLITS,
-    DSLI,
-    DSLIB,
-    DSLIT,
-    DSLITS,
-    DSRLIB,
-    DSRLIT,
-    DSRLITS,
-    LI,
-    LIB,
-    LIT,
-    LITS,
-    RLIB,
-    RLIT,
-    RLITS,
-    SLI,
-    SLIB,
-    SLIT,
-    SLITS,
-    SRLIB,
-    SRLIT,
-    SRLITS,
-)
+from tracetorch_jax.nnx._family import *  # noqa: F403
+from tracetorch_jax.nnx._family import ALL_LAYERS
 from tracetorch_jax.nnx._linen import from_linen, to_linen
 from tracetorch_jax.nnx._sequential import Residual, Sequential
 from tracetorch_jax.nnx._stateful import (
@@ -48,34 +19,6 @@ from tracetorch_jax.nnx._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
-    "DLI",
-    "DLIB",
-    "DLIT",
-    "DLITS",
-    "DRLIB",
-    "DRLIT",
-    "DRLITS",
-    "DSLI",
-    "DSLIB",
-    "DSLIT",
-    "DSLITS",
-    "DSRLIB",
-    "DSRLIT",
-    "DSRLITS",
-    "LI",
-    "LIB",
-    "LIT",
-    "LITS",
-    "RLIB",
-    "RLIT",
-    "RLITS",
-    "SLI",
-    "SLIB",
-    "SLIT",
-    "SLITS",
-    "SRLIB",
-    "SRLIT",
-    "SRLITS",
     "Residual",
     "Sequential",
     "Stateful",
@@ -90,3 +33,4 @@ __all__ = [
     "to_linen",
     "zero_states",
 ]
+__all__ += _family.__all__

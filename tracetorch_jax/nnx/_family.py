@@ -16,6 +16,13 @@ from tracetorch_jax._core.features import (
 )
 from tracetorch_jax.nnx._layer import Layer
 
+__all__ = [  # noqa: RUF022  (the order of `ALL_LAYERS`)
+    "LI", "DLI", "SLI", "DSLI",
+    "LIB", "DLIB", "SLIB", "RLIB", "DSLIB", "DRLIB", "SRLIB", "DSRLIB",
+    "LIT", "DLIT", "SLIT", "RLIT", "DSLIT", "DRLIT", "SRLIT", "DSRLIT",
+    "LITS", "DLITS", "SLITS", "RLITS", "DSLITS", "DRLITS", "SRLITS", "DSRLITS",
+]  # fmt: skip
+
 
 class LI(Potential, Membrane, Layer):
     """Leaky integrator: the membrane itself is the output, nothing fires."""
@@ -129,13 +136,5 @@ class DSRLITS(ScaledTernary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
 
 
-ALL_LAYERS: dict[str, type[Layer]] = {
-    layer.__name__: layer
-    for layer in (
-        LI, DLI, SLI, DSLI,
-        LIB, DLIB, SLIB, RLIB, DSLIB, DRLIB, SRLIB, DSRLIB,
-        LIT, DLIT, SLIT, RLIT, DSLIT, DRLIT, SRLIT, DSRLIT,
-        LITS, DLITS, SLITS, RLITS, DSLITS, DRLITS, SRLITS, DSRLITS,
-    )
-}  # fmt: skip
+ALL_LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 """Every named layer by its name."""

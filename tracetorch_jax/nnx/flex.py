@@ -70,37 +70,5 @@ DRLITS = _counterpart(_family.DRLITS)
 SRLITS = _counterpart(_family.SRLITS)
 DSRLITS = _counterpart(_family.DSRLITS)
 
-__all__ = [
-    "DLI",
-    "DLIB",
-    "DLIT",
-    "DLITS",
-    "DRLIB",
-    "DRLIT",
-    "DRLITS",
-    "DSLI",
-    "DSLIB",
-    "DSLIT",
-    "DSLITS",
-    "DSRLIB",
-    "DSRLIT",
-    "DSRLITS",
-    "LI",
-    "LIB",
-    "LIT",
-    "LITS",
-    "RLIB",
-    "RLIT",
-    "RLITS",
-    "SLI",
-    "SLIB",
-    "SLIT",
-    "SLITS",
-    "SRLIB",
-    "SRLIT",
-    "SRLITS",
-    "Decay",
-    "LeakyIntegrator",
-    "Threshold",
-    "Weight",
-]
+__all__ = ["Decay", "LeakyIntegrator", "Threshold", "Weight"]
+__all__ += _family.__all__

@@ -1,75 +1,19 @@
 """Trace layers as Flax (linen) cells, and what runs and stacks them."""
 
-from tracetorch_jax.snn import flex
+from tracetorch_jax.snn import _family, flex
 from tracetorch_jax.snn._cell import TraceCell
-from tracetorch_jax.snn._family import (
-    ALL_LAYERS,
-    DLI,
-    DLIB,
-    DLIT,
-    DLITS,
-    DRLIB,
-    DRLIT,
-    DRLITS,
-    DSLI,
-    DSLIB,
-    DSLIT,
-    DSLITS,
-    DSRLIB,
-    DSRLIT,
-    DSRLITS,
-    LI,
-    LIB,
-    LIT,
-    LITS,
-    RLIB,
-    RLIT,
-    RLITS,
-    SLI,
-    SLIB,
-    SLIT,
-    SLITS,
-    SRLIB,
-    SRLIT,
-    SRLITS,
-)
+from tracetorch_jax.snn._family import *  # noqa: F403
+from tracetorch_jax.snn._family import ALL_LAYERS
 from tracetorch_jax.snn._residual import Residual
 from tracetorch_jax.snn._sequential import Sequential
 from tracetorch_jax.snn._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
-    "DLI",
-    "DLIB",
-    "DLIT",
-    "DLITS",
-    "DRLIB",
-    "DRLIT",
-    "DRLITS",
-    "DSLI",
-    "DSLIB",
-    "DSLIT",
-    "DSLITS",
-    "DSRLIB",
-    "DSRLIT",
-    "DSRLITS",
-    "LI",
-    "LIB",
-    "LIT",
-    "LITS",
-    "RLIB",
-    "RLIT",
-    "RLITS",
-    "SLI",
-    "SLIB",
-    "SLIT",
-    "SLITS",
-    "SRLIB",
-    "SRLIT",
-    "SRLITS",
     "Residual",
     "Sequential",
     "TraceCell",
     "Unroll",
     "flex",
 ]
+__all__ += _family.__all__
