@@ -67,7 +67,7 @@ class WithGain(snn.LIB):
 
     @property
     def spec(self):
-        return SpecWithGain(**vars(super().spec) | {"gain": 2.0})
+        return SpecWithGain(**super().spec.__getstate__(), gain=2.0)
 
 
 MODEL = snn.Unroll(snn.Sequential([nn.Dense(3), WithGain(3)]))
