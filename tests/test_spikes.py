@@ -516,7 +516,7 @@ class TestFixed:
             functional.unroll(step, None, jnp.zeros(1), jnp.ones((2, 1)))
             references.append(weakref.ref(step))
         for i in range(kept):  # programs that are never run cost nothing
-            scan._program(scan._scan_any, i, 1, None)
+            scan._program(scan._scan_any, i, 1, None, False)
         del step
         gc.collect()
         assert [found() for found in references] == [None] * 3
