@@ -24,7 +24,7 @@ class Case:
     """All that a program is compiled for, and where its numbers come from."""
 
     options: dict
-    zero_split: str
+    statics: dict
     dim: int
     step: tuple[int, ...]
     steps: int
@@ -47,7 +47,7 @@ class Case:
         return {
             "num_neurons": self.step[self.dim],
             "dim": self.dim,
-            "zero_split": self.zero_split,
+            **self.statics,
             "param_dtype": param_dtype,
             **self.options,
         }
@@ -274,6 +274,16 @@ def engines(options):
 
 
 @st.composite
+def statics(draw, options):
+    """Arguments of a layer that are no numbers."""
+    found = {"zero_split": draw(st.sampled_from(["half", "both"]))}
+    if any(s in options and not options[s].passthrough for s in ("pos_threshold", "neg_threshold")):
+        found["reset"] = draw(st.sampled_from(["subtract", "subtract", "zero", "none"]))
+        found["detach_reset"] = draw(FLAGS)
+    return found
+
+
+@st.composite
 def cases(draw, way, dtypes):
     lengths = draw(st.sampled_from([None, *INTEGERS])) if way not in WITHOUT_LENGTHS else None
     long = lengths in ("int8", "uint8")  # more steps than these can count
@@ -287,7 +297,7 @@ def cases(draw, way, dtypes):
     steps = range(0 if way == "functional" or whole else 1, 10)
     return Case(
         options=options,
-        zero_split=draw(st.sampled_from(["half", "both"])),
+        statics=draw(statics(options)),
         dim=dim,
         step=step,
         steps=300 if long else draw(st.sampled_from(steps)),
@@ -377,7 +387,7 @@ def specified(case, given, along=None):
         carry, xs = jax.tree.map(lambda state: state[None], carry), xs[:, None]
         lengths = None if lengths is None else lengths[None]
     result = specification.run(
-        case.options, values, carry, xs, lengths, zero_split=case.zero_split,
+        case.options, values, carry, xs, lengths, **case.statics,
         reverse=case.reverse, keep_order=case.keep_order,
     )  # fmt: skip
     if not case.batched:

@@ -67,7 +67,7 @@ class Neuron:
     state: str = "caller"
     sequences: str = STEPS
     here: str | None = None
-    counterpart: str = "none: resets to 0"
+    counterpart: str = "none"
     same: str = "all"
     unless: str = "False"
     late: int = 0

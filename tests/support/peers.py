@@ -150,6 +150,8 @@ SNNTORCH = _rows(
         "make": 'snntorch.Leaky(beta=beta, threshold=threshold, reset_mechanism="zero")',
         "reset": "to 0",
         "when": BEFORE,
+        "here": "leaky_zero",
+        "counterpart": '`LIB(reset="zero", detach_reset=True)`',
     },
     {
         "name": 'Leaky(reset_mechanism="zero", reset_delay=False)',
@@ -158,13 +160,15 @@ SNNTORCH = _rows(
         "reset": "to 0",
         "when": SAME,
         "gradient": "through",
+        "here": "leaky_zero_at_once",
+        "counterpart": '`LIB(reset="zero")`',
     },
     {
         "name": 'Leaky(reset_mechanism="none")',
         "make": 'snntorch.Leaky(beta=beta, threshold=threshold, reset_mechanism="none")',
         "reset": "none",
-        "here": "leaky_membrane",
-        "counterpart": "its membrane: `LI(ema=False)`",
+        "here": "leaky_none",
+        "counterpart": '`LIB(reset="none")`; its membrane: `LI(ema=False)`',
     },
     {
         "name": "Synaptic",
@@ -193,6 +197,7 @@ SNNTORCH = _rows(
         "arguments": CUBA,
         "current": "alpha * i + x",
         "reset": "to 0",
+        "counterpart": "none: the input of the next step is lost too",
     },
 )
 SPYX = _rows(
@@ -233,7 +238,8 @@ SPYX = _rows(
         "make": "spyx.nn.PSU_LIF((N,), beta=beta, threshold=threshold, rngs=rngs)",
         "decided": "after the update",
         "reset": "none",
-        "counterpart": "none: no reset",
+        "here": "psu_lif",
+        "counterpart": '`LIB(reset="none")`',
         "late": 0,
     },
     {
@@ -262,16 +268,25 @@ SPIKINGJELLY = _rows(
         "sequences": "[T, B, N]",
         "unless": "u == 0",
     },
-    {"name": "LIFNode", "make": "neuron.LIFNode(tau, v_threshold=v_threshold, **SEQUENCE)"},
+    {
+        "name": "LIFNode",
+        "make": "neuron.LIFNode(tau, v_threshold=v_threshold, **SEQUENCE)",
+        "here": "lif_node_zero_averaging",
+        "counterpart": "`flex.LeakyIntegrator`, off the threshold",
+    },
     {
         "name": "LIFNode(detach_reset=True)",
         "make": "neuron.LIFNode(tau, v_threshold=v_threshold, detach_reset=True, **SEQUENCE)",
         "gradient": "detached",
+        "here": "lif_node_zero_detached",
+        "counterpart": "`flex.LeakyIntegrator`, off the threshold",
     },
     {
         "name": "LIFNode(decay_input=False)",
         "make": "neuron.LIFNode(tau, False, v_threshold, **SEQUENCE)",
         "factor": "1",
+        "here": "lif_node_zero",
+        "counterpart": '`LIB(reset="zero")`, off the threshold',
     },
     {
         "name": "LIFNode(v_reset=None)",
@@ -337,6 +352,8 @@ NORSE = _rows(
         "dt=dt, record_states=True)",
         "arguments": _with(BOX, tau_syn_inv=512.0),
         "current": "(1 - dt * tau_syn_inv) * i + x",
+        "here": "lif",
+        "counterpart": "`flex.LeakyIntegrator`",
     },
     {
         "name": "LIFRecurrent",
@@ -346,11 +363,15 @@ NORSE = _rows(
         "arguments": _with(BOX, tau_syn_inv=512.0),
         "current": "(1 - dt * tau_syn_inv) * i + x",
         "gradient": "detached",
+        "here": "lif_recurrent",
+        "counterpart": "`flex.LeakyIntegrator`, with recurrent weights of 0",
     },
     {
         "name": "LIFBoxCell",
         "make": "norse.LIFBoxCell(LIFBoxParameters(tensor(tau_mem_inv), v_th=tensor(v_th)), dt)",
         "sequences": STEPS,
+        "here": "lif_box_zero",
+        "counterpart": "`flex.LeakyIntegrator`",
     },
     {
         "name": "LIFBoxCell(reset_method=reset_subtract)",

@@ -95,8 +95,11 @@ def advance(options, root, state_root, values, state, inputs, average):
     return new, sum(new.values())
 
 
-def step(options, values, state, x, zero_split):
+def step(options, values, state, x, zero_split="half", reset="subtract", detach_reset=False):
     """One step: the new state, the output, and how far from its threshold each side was."""
+
+    def spent(spikes):  # the real part alone is a constant
+        return spikes.real + 0j if detach_reset else spikes
 
     def parts(v, root):
         return split(v, zero_split) if len(channels(options, root)) == 2 else (v,)
@@ -130,22 +133,25 @@ def step(options, values, state, x, zero_split):
     y, distances = m, []
     if positive or negative:
         scales = [values[name] for name in channels(options, "scale")] or [1.0]
-        y = z = 0 * m
+        y = z = fired = 0 * m
         if positive and positive.passthrough:
             y = y + scales[0] * split(m, zero_split)[0]
         elif positive:
             threshold = values["pos_threshold" if negative else "threshold"]
             distances.append(m - threshold)
             p = emit(positive.spike, m - threshold)
-            y, z = y + scales[0] * p, z + threshold * p
+            y, z, fired = y + scales[0] * p, z + threshold * spent(p), fired + spent(p)
         if negative and negative.passthrough:
             y = y + scales[-1] * split(m, zero_split)[1]
         elif negative:
             threshold = values["neg_threshold"]
             distances.append(-m - threshold)
             q = emit(negative.spike, -m - threshold)
-            y, z = y - scales[-1] * q, z - threshold * q
-        mem = {name: value - z / len(mem) for name, value in mem.items()}
+            y, z, fired = y - scales[-1] * q, z - threshold * spent(q), fired + spent(q)
+        if reset == "subtract":
+            mem = {name: value - z / len(mem) for name, value in mem.items()}
+        elif reset == "zero":
+            mem = {name: value * (1 - fired) for name, value in mem.items()}
     new |= mem
     if channels(options, "gamma"):
         new["prev_output"] = y
@@ -161,9 +167,7 @@ class Result:
     margin: float
 
 
-def run(
-    options, values, carry, xs, lengths=None, *, zero_split="half", reverse=False, keep_order=False
-):
+def run(options, values, carry, xs, lengths=None, *, reverse=False, keep_order=False, **statics):
     """One sequence after the other, and one step after the other.
 
     Args:
@@ -172,9 +176,9 @@ def run(
         carry: states ``[B, ...]``, by name.
         xs: inputs ``[T, B, ...]``.
         lengths: ``[B]``, or None if all sequences have T steps.
-        zero_split: as the layer's.
         reverse: as that of `Unroll`.
         keep_order: as that of `Unroll`.
+        **statics: `zero_split`, `reset` and `detach_reset`, as the layer's.
     """
     ys = np.zeros(xs.shape, complex)
     last = {name: np.array(state, complex) for name, state in carry.items()}
@@ -184,7 +188,7 @@ def run(
         length = len(xs) if lengths is None else int(lengths[b])
         for i in range(length):
             t = length - 1 - i if reverse else i
-            state, y, distances = step(options, values, state, xs[t, b] + 0j, zero_split)
+            state, y, distances = step(options, values, state, xs[t, b] + 0j, **statics)
             ys[t if keep_order else i, b] = y
             for u in distances:
                 nearest = min(nearest, np.abs(u.real).min(initial=math.inf))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 from tracetorch_jax import spikes
-from tracetorch_jax._core.parameters import Rank, Value
+from tracetorch_jax._core.parameters import Rank, Value, check_flag
 from tracetorch_jax._shared.checks import check_choice
-from tracetorch_jax.functional.spec import PARAMETERS, Arity, Spec, Trace
+from tracetorch_jax.functional.spec import OPTIONS, PARAMETERS, Arity, Reset, Spec, Trace
 from tracetorch_jax.functional.traces import ZeroSplit
 
 # The decorator is repeated in full, since type checkers do not see fields behind an alias of it.
@@ -127,9 +127,16 @@ class Potential:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class Firing:
-    """spike: spike function, from `tracetorch_jax.spikes` or your own."""
+    """
+    spike: spike function, from `tracetorch_jax.spikes` or your own.
+    reset: what a spike does to the membrane potential: ``"subtract"`` takes the threshold off (soft
+        reset), ``"zero"`` sets it to 0 (hard reset), ``"none"`` leaves it.
+    detach_reset: whether spikes are constants for the gradient in the reset, and only there.
+    """
 
     spike: spikes.Spike = spikes.atan(2.0)  # noqa: RUF009
+    reset: Reset = "subtract"
+    detach_reset: bool = False
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -171,26 +178,37 @@ class ScaledTernary(Ternary):
     neg_scale_learnable: bool = True
 
 
-def spec_of(
-    names: Iterable[str], *, ema: bool | None = None, zero_split: ZeroSplit = "half"
-) -> Spec:
+def options_of(layer: Any) -> dict[str, Any]:
+    """Of a layer, the arguments that are fields of its spec as they are."""
+    return {name: getattr(layer, name) for name in OPTIONS if hasattr(layer, name)}
+
+
+def check_options(layer: Any) -> None:
+    """Raise unless each is one of what it may be."""
+    for name, value in options_of(layer).items():
+        if isinstance(OPTIONS[name][0], bool):
+            layer.set_field(name, check_flag(name, value))
+        else:
+            check_choice(name, value, OPTIONS[name])
+
+
+def spec_of(names: Iterable[str], *, ema: bool | None = None, **options: Any) -> Spec:
     """The spec that a set of field names spells.
 
     Args:
         names: names of a layer's fields, or of the options given to a `LeakyIntegrator`.
         ema: whether the membrane averages; by default it does unless the layer fires.
-        zero_split: see `functional.split`.
+        **options: as `options_of` returns them.
 
     Example:
         >>> spec_of({"alpha", "beta", "threshold"}).states
         ('syn', 'mem')
     """
-    check_choice("zero_split", zero_split, get_args(ZeroSplit))  # a list, say, has no hash
-    return _spec_of(frozenset(names), ema, zero_split)
+    return _spec_of(frozenset(names), ema, tuple(options.items()))
 
 
 @functools.lru_cache(maxsize=256)  # every step of a layer asks for its spec, several times
-def _spec_of(names: frozenset[str], ema: bool | None, zero_split: ZeroSplit) -> Spec:
+def _spec_of(names: frozenset[str], ema: bool | None, options: tuple[tuple[str, Any], ...]) -> Spec:
     def arity(name: str) -> Arity | None:
         # With one sign alone, an option of `LeakyIntegrator` is single, as in traceTorch.
         if f"pos_{name}" in names and f"neg_{name}" in names:
@@ -214,5 +232,5 @@ def _spec_of(names: frozenset[str], ema: bool | None, zero_split: ZeroSplit) -> 
         **fields,
         positive="spike" if positive else None,
         negative="spike" if negative else None,
-        zero_split=zero_split,
+        **dict(options),
     )

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
-from tracetorch_jax._core.features import Firing, spec_of
+from tracetorch_jax._core.features import Firing, check_options, options_of, spec_of
 from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax.functional.equations import equations
@@ -57,7 +57,7 @@ class AbstractLayer(AbstractCell):
         return spec_of(
             _field_names(layer),
             ema=getattr(self, "ema", None),
-            zero_split=getattr(self, "zero_split", "half"),
+            **options_of(self),
         )
 
     @property
@@ -67,6 +67,7 @@ class AbstractLayer(AbstractCell):
     def canonicalize(self) -> None:
         if isinstance(self, Firing):
             check_spike("spike", self.spike)
+        check_options(self)
         if hasattr(self, "ema"):
             self.set_field("ema", check_flag("ema", self.ema))
         for name in self.spec.parameters:

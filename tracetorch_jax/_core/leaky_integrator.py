@@ -7,13 +7,20 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
-from tracetorch_jax._core.features import spec_of
+from tracetorch_jax._core.features import check_options, options_of, spec_of
 from tracetorch_jax._core.parameters import Rank, Value, check_flag, check_rank, freeze_value
-from tracetorch_jax._shared.checks import check_choice, check_spike
-from tracetorch_jax.functional.spec import PARAMETERS, ParameterRow, Spec, Trace, channel_names
+from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax.functional.spec import (
+    PARAMETERS,
+    ParameterRow,
+    Reset,
+    Spec,
+    Trace,
+    channel_names,
+)
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.functional.traces import ZeroSplit
 from tracetorch_jax.spikes import Spike
@@ -141,6 +148,9 @@ Args:
     pos_rec_weight: weight of the recurrent trace, or of its positive part.
     neg_rec_weight: weight of its negative part.
     bias: added to what the membrane integrates.
+    reset: what a spike does to the membrane potential: ``"subtract"`` takes the threshold off (soft
+        reset), ``"zero"`` sets it to 0 (hard reset), ``"none"`` leaves it.
+    detach_reset: whether spikes are constants for the gradient in the reset, and only there.
     zero_split: gradient of the split into positive and negative parts where the signal is
         exactly 0: ``"half"`` or ``"both"``, see `functional.split`.
     dim: axis of one step's tensor that holds the neurons, counted from the end.
@@ -204,6 +214,8 @@ class AbstractLeakyIntegrator(AbstractCell):
     pos_rec_weight: Weight | None = None
     neg_rec_weight: Weight | None = None
     bias: Weight | None = None
+    reset: Reset = "subtract"
+    detach_reset: bool = False
     zero_split: ZeroSplit = "half"
 
     def canonicalize(self) -> None:
@@ -214,7 +226,7 @@ class AbstractLeakyIntegrator(AbstractCell):
                     f"`{name}` must be a {kind.__name__}, such as {kind.__name__}(0.5); "
                     f"got {option!r}."
                 )
-        check_choice("zero_split", self.zero_split, get_args(ZeroSplit))
+        check_options(self)
         if self.pos_beta is None and self.neg_beta is None:
             raise ValueError("`pos_beta` (or `neg_beta`) is needed: every layer has a membrane.")
 
@@ -226,7 +238,7 @@ class AbstractLeakyIntegrator(AbstractCell):
             for name, option in options
             if option is not None
         )
-        return _spec(said, self.zero_split)
+        return _spec(said, tuple(options_of(self).items()))
 
     @property
     def spike_function(self) -> Any:
@@ -245,11 +257,13 @@ class AbstractLeakyIntegrator(AbstractCell):
 
 
 @functools.lru_cache(maxsize=256)  # every step of a layer asks for its spec, several times
-def _spec(options: tuple[tuple[str, bool | None, bool], ...], zero_split: ZeroSplit) -> Spec:
-    """The spec of options: of each its name, its `ema`, and whether it passes through."""
-    ema = {name: averages for name, averages, _ in options}
-    passes = {name: through for name, _, through in options}
-    spec = spec_of(ema, zero_split=zero_split)
+def _spec(
+    given: tuple[tuple[str, bool | None, bool], ...], options: tuple[tuple[str, Any], ...]
+) -> Spec:
+    """The spec of what is given: of each its name, its `ema`, and whether it passes through."""
+    ema = {name: averages for name, averages, _ in given}
+    passes = {name: through for name, _, through in given}
+    spec = spec_of(ema, **dict(options))
     traces: dict[str, Any] = {}
     for row in PARAMETERS:
         trace = getattr(spec, row.field)
@@ -295,9 +309,9 @@ def counterpart(layer: Any, leaky_integrator: Callable[..., Any], own: tuple[str
             kind = _options()[key]
             extra = spike if kind is Threshold else ema if name.endswith("beta") else {}
             options[key] = kind(value, rank=rank, learnable=learnable, **extra)
-        for shared in ("dim", "dtype", "param_dtype", "zero_split"):
-            if hasattr(named, shared):
-                options[shared] = getattr(named, shared)
+        for shared in ("dim", "dtype", "param_dtype"):
+            options[shared] = getattr(named, shared)
+        options |= options_of(named)
         return leaky_integrator(named.num_neurons, **options, **handed_on)
 
     make.__name__ = make.__qualname__ = layer.__name__

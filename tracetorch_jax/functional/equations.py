@@ -63,7 +63,7 @@ def equations(spec: Spec) -> list[str]:
         out = spike(mem - threshold)
         mem = mem - threshold * out
     """
-    require(spec, FIRST_FIELDS, "The text of the equations")
+    require(spec, FIRST_FIELDS | {"reset", "detach_reset"}, "The text of the equations")
     lines, drive = [], "x"
     if spec.synapse:
         lines += _update(spec.synapse, "alpha", "syn", _parts("x", spec.synapse.dual))
@@ -95,10 +95,13 @@ def _firing(spec: Spec) -> list[str]:
             f" - {scales[1]}q" if spec.negative else ""
         )
         lines.append(f"out = {out.strip()}")
-    reset = (f" - {pos} * {p}" if pos else "") + (f" + {neg} * q" if neg else "")
-    if not reset:
+    mems = channel_names("mem", spec.membrane.dual)
+    if spec.reset == "none" or not spec.fires:
         return lines
-    if not spec.membrane.dual:
-        return [*lines, f"mem = mem{reset}"]
-    half = reset.replace(" - ", " - 0.5 * ").replace(" + ", " + 0.5 * ")
-    return [*lines, f"pos_mem = pos_mem{half}", f"neg_mem = neg_mem{half}"]
+    if spec.reset == "zero":
+        fired = " + ".join([p] * bool(pos) + ["q"] * bool(neg))
+        kept = f"(1 - ({fired}))" if " " in fired else f"(1 - {fired})"
+        return [*lines, *(f"{mem} = {mem} * {kept}" for mem in mems)]
+    half = "0.5 * " if spec.membrane.dual else ""
+    off = (f" - {half}{pos} * {p}" if pos else "") + (f" + {half}{neg} * q" if neg else "")
+    return [*lines, *(f"{mem} = {mem}{off}" for mem in mems)]

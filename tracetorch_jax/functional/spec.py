@@ -11,7 +11,7 @@ import functools
 import operator
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.functional.constraints import DECAY, THRESHOLD, UNBOUNDED, Constraint
@@ -19,6 +19,7 @@ from tracetorch_jax.functional.traces import ZeroSplit
 
 Arity = Literal["single", "dual"]
 Emission = Literal["spike", "passthrough"]
+Reset = Literal["subtract", "zero", "none"]
 
 POLARITIES = ("pos", "neg")
 
@@ -199,6 +200,13 @@ def name_of(spec: Spec) -> str:
     return "LI".join(letters(spec))
 
 
+# Fields of `Spec` that layers have as arguments of the same name, and what they may be.
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "reset": get_args(Reset),
+    "detach_reset": (False, True),
+    "zero_split": get_args(ZeroSplit),
+}
+
 # Fields of `Spec` that make the 28 layers and what `LeakyIntegrator` adds to them. A format that
 # was written for these refuses all that came later, until it names it as well.
 FIRST_FIELDS = frozenset(
@@ -255,11 +263,14 @@ class Spec:
         negative: the same below the negative threshold.
         scale: whether emissions are scaled: by one factor, by one for each sign, or not at all.
         bias: whether a bias is added to what the membrane integrates.
+        reset: what a spike does to the membrane: takes the threshold off (``"subtract"``), sets it
+            to 0 (``"zero"``), or nothing (``"none"``).
+        detach_reset: whether spikes are constants for the gradient in the reset, and only there.
         zero_split: gradient of the sign splits at 0, see `functional.split`.
 
     Raises:
-        ValueError: a weight without a recurrent trace, a scale without anything emitted, or an
-            unknown word.
+        ValueError: a weight without a recurrent trace, a scale without anything emitted, a reset
+            without spikes, or an unknown word.
 
     Example:
         >>> functional.Spec(membrane=functional.Trace(ema=False), positive="spike").parameters
@@ -274,6 +285,8 @@ class Spec:
     negative: Emission | None = None
     scale: Arity | None = None
     bias: bool = False
+    reset: Reset = "subtract"
+    detach_reset: bool = False
     zero_split: ZeroSplit = "half"
 
     def __post_init__(self) -> None:
@@ -282,13 +295,17 @@ class Spec:
             "positive": ("spike", "passthrough", None),
             "negative": ("spike", "passthrough", None),
             "scale": ("single", "dual", None),
-            "zero_split": ("half", "both"),
+            **OPTIONS,
         }.items():
             check_choice(name, getattr(self, name), allowed)
         if self.rec_weight and not self.recurrence:
             raise ValueError("`rec_weight` needs a recurrent trace: configure `gamma` too.")
         if self.scale and not self.emits:
             raise ValueError("`scale` needs something emitted: configure a threshold too.")
+        for name in ("reset", "detach_reset"):
+            if not self.fires and name in beyond(self, FIRST_FIELDS):
+                got = getattr(self, name)
+                raise ValueError(f"`{name}` needs spikes: configure a threshold too; got {got!r}.")
 
     def __getstate__(self) -> dict[str, object]:
         """The fields, without what was computed from them."""

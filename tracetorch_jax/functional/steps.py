@@ -220,16 +220,18 @@ def fire(
     spike: spikes.Spike | tuple[spikes.Spike, spikes.Spike] = DEFAULT_SPIKE,
     draw: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
-    """Emit what the membrane calls for and take the thresholds back.
+    """Emit what the membrane calls for, and reset it.
 
         p = spike(mem - pos_threshold)
         q = spike(-mem - neg_threshold)
         out = pos_scale * p - neg_scale * q
-        mem = mem - (pos_threshold * p - neg_threshold * q)
+        mem = mem - (pos_threshold * p - neg_threshold * q)     # spec.reset "subtract"
+        mem = mem * (1 - (p + q))                               # spec.reset "zero"
 
-    A binary layer has p alone. In a dual layer half of the reset comes off each channel, whichever
-    sign fired. The reset takes the unscaled thresholds, and nothing in it is detached. Where the
-    membrane or a threshold is NaN, so is the output.
+    A binary layer has p alone. In a dual layer half of what is subtracted comes off each channel,
+    whichever sign fired, and each channel is set to 0. The reset takes the unscaled thresholds.
+    With ``spec.detach_reset`` it takes p and q as constants for the gradient; the thresholds still
+    get one. Where the membrane or a threshold is NaN, so is the output.
 
     Args:
         params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
@@ -289,18 +291,35 @@ def _fire(
             above = (mem if sign > 0 else -mem) - threshold
             emitted = _spikes(function, above, side_draw)
             distances.append(above)
-            resets.append((sign, threshold * emitted))
+            spent = jax.lax.stop_gradient(emitted) if spec.detach_reset else emitted
+            resets.append((sign, threshold * spent if spec.reset == "subtract" else spent))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
 
     out = _signed_sum(outs)
     if not resets:
         return dict(state), out
     out = spikes.keep_nan(out, *distances)
-    reset = _signed_sum(resets)
+    return dict(state) | _reset(spec, state, resets), out
+
+
+def _reset(spec: Spec, state: Mapping[str, jax.Array], spent: list[tuple[int, jax.Array]]) -> State:
+    """The channels of the membrane after the reset.
+
+    Args:
+        spec: of the layer.
+        state: states by name, before the reset.
+        spent: sign and spikes of each side that spikes, times the threshold if that comes off.
+    """
+    names = channel_names("mem", spec.membrane.dual)
+    if spec.reset == "none":
+        return {name: state[name] for name in names}
+    if spec.reset == "zero":
+        kept = 1 - sum_channels(spikes for _, spikes in spent)
+        return {name: state[name] * kept for name in names}
+    off = _signed_sum(spent)
     if spec.membrane.dual:
-        reset = 0.5 * reset
-    mems = channel_names("mem", spec.membrane.dual)
-    return dict(state) | {name: state[name] - reset for name in mems}, out
+        off = 0.5 * off
+    return {name: state[name] - off for name in names}
 
 
 def thresholds(
