@@ -1,6 +1,7 @@
 """NIR graphs: written exactly, executed by others with the same spikes, read back bit for bit."""
 
 import functools
+import json
 import pathlib
 
 import flax.linen as nn
@@ -428,6 +429,16 @@ def test_files_of_earlier_versions_are_read():
     assert jax.tree.all(same)
 
 
+def test_arguments_that_came_later_are_written_only_where_they_are_used():
+    """So that earlier versions read the graphs of layers that they have."""
+    for options in ({}, {"reset": "none"}, {"reset": "zero", "detach_reset": True}):
+        layer = snn.LIB(3, **options)
+        variables = layer.init(KEY, None, jnp.zeros((1, 3)))
+        graph = interop.to_nir(layer, variables, input_shape=(3,))
+        (text,) = (n.metadata["arguments"] for n in graph.nodes.values() if "path" in n.metadata)
+        assert {"reset", "detach_reset"} & json.loads(text).keys() == options.keys()
+
+
 # Lossy graphs.
 
 
@@ -544,10 +555,9 @@ def test_graphs_of_others_do_what_they_did_there(name):
 
 
 def test_the_lif_of_the_paper_of_nir():
-    """Figure 3 of Pedersen et al. 2024, its data in the folder `paper` of github.com/neuromorphs/NIR.
+    """The one neuron of Pedersen et al. 2024, of the folder `paper` of github.com/neuromorphs/NIR.
 
-    norse wrote this LIF; norse, snnTorch and Nengo fire at the same steps, as does the exact
-    solution.
+    There norse, snnTorch and Nengo fire at the same steps, as does the exact solution.
     """
     affine = nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32))
     values = {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_threshold": 0.1, "v_reset": 0.0}

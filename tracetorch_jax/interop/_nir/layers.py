@@ -119,7 +119,7 @@ def layer_nodes(
     if spec.reset == "zero" and spec.positive and spec.negative and style == "exact":
         raise ValueError(
             f"{where} fires on both sides and resets to zero, and the nodes of NIR that reset to a "
-            f'value (LIF, CubaLIF, IF) fire on one side alone; got `reset` {spec.reset!r}. '
+            f"value (LIF, CubaLIF, IF) fire on one side alone; got `reset` {spec.reset!r}. "
             f'style="lif" writes one of them per sign, which loses.'
         )
     spec, values = single(spec, values, where)
