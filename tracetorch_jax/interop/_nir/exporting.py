@@ -59,8 +59,8 @@ def to_nir(
             of the wrong kind.
         ValueError: a dual layer whose halves differ, a ternary layer that resets to zero, a spike
             function that does not step from 0 to 1, a decay of 1 for some neurons only, and
-            whatever else has no exact counterpart;
-            variables that do not fit the model; a `dt` that is not positive.
+            whatever else has no exact counterpart; variables that do not fit the model; a `dt` that
+            is not positive.
 
     Reference: Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set
     for interoperable brain-inspired computing", Nature Communications 15, 2024.
