@@ -53,6 +53,20 @@ def test_without_a_reset_a_neuron_fires_as_long_as_it_is_above_the_threshold():
     assert fired.tolist() == [1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("count", [2.0, 3.0])
+def test_spikes_that_count_leave_a_membrane_at_0(count):
+    """As where two random spike functions fire on both sides at once."""
+    spec = functional.Spec(
+        membrane=functional.Trace(ema=False), positive="spike", reset="zero", negative="spike"
+    )
+    params = {"pos_threshold": jnp.array(1.0), "neg_threshold": jnp.array(1.0)}
+    mem = jnp.array([3.5, 0.5])
+    state, _ = functional.fire(
+        params, {"mem": mem}, mem, spec=spec, spike=lambda u: count * (u > 0).astype(u.dtype)
+    )
+    assert state["mem"].tolist() == [0, 0.5]
+
+
 @pytest.mark.parametrize("name", ["DLIB", "DLITS"])
 def test_both_channels_of_a_dual_layer_are_reset(name):
     spec = dataclasses.replace(snn.ALL_LAYERS[name](1).spec, reset="zero")
@@ -157,6 +171,29 @@ def test_a_program_holds_the_reset():
     assert np.array_equal(program.call(xs), model.apply(variables, xs))
 
 
+def test_a_method_called_reset_is_no_argument():
+    class Mine(snn.LI):
+        def reset(self):
+            return "mine"
+
+    class Ours(nnx.LI):
+        def reset(self):
+            return "ours"
+
+    assert Mine(2).reset() == "mine" and Ours(2).reset() == "ours"
+    assert Mine(2).spec == snn.LI(2).spec
+
+
+def test_a_detached_reset_is_no_obstacle_elsewhere():
+    """It changes derivatives alone."""
+    layer = snn.LIB(2, detach_reset=True)
+    variables = layer.init(jax.random.key(0), None, jnp.zeros((1, 2)))
+    written = interop.to_torch(variables, layer)
+    reference.assert_trees_close(interop.from_torch(written, layer), variables)
+    graph = interop.to_nir(layer, variables, input_shape=(2,))
+    assert interop.from_nir(graph)[0] == layer
+
+
 def test_what_cannot_hold_a_reset_refuses_it():
     model = snn.LIB(2, reset="zero")
     variables = model.init(jax.random.key(0), None, jnp.zeros((1, 2)))
@@ -170,11 +207,19 @@ def test_bad_resets(family):
         family.LIB(2, reset="hard")
     with pytest.raises(TypeError, match="`detach_reset` must be True or False; got 'yes'"):
         family.LIB(2, detach_reset="yes")
+    for wrong in (["zero"], np.array(["zero"]), None, 0):
+        with pytest.raises(ValueError, match="`reset` must be one of 'subtract', 'zero', 'none'"):
+            family.LIB(2, reset=wrong)
+        with pytest.raises(ValueError, match="`reset` must be one of 'subtract', 'zero', 'none'"):
+            functional.Spec(positive="spike", reset=wrong)
+    assert type(family.LIB(2, reset=np.str_("zero")).reset) is str
     with pytest.raises(TypeError, match="LI has no argument `reset`"):
         family.LI(2, reset="zero")
     flex = family.flex
     for given in ({}, {"pos_threshold": flex.Threshold(passthrough=True)}):
-        with pytest.raises(ValueError, match="`reset` needs spikes: .* threshold too; got 'zero'"):
+        with pytest.raises(
+            ValueError, match="`reset` needs spikes: .* threshold that spikes; got 'zero'"
+        ):
             flex.LeakyIntegrator(2, pos_beta=flex.Decay(0.9), reset="zero", **given)
     with pytest.raises(ValueError, match="`detach_reset` needs spikes: .*; got True"):
         functional.Spec(detach_reset=True)

@@ -212,7 +212,7 @@ def equations_of(jaxpr):
                 nn.Dropout(0.5, deterministic=True),
                 snn.LI(2),
             ],
-            2,
+            4,
         ),
         ([nn.Dense(2), snn.LIB(2), jax.nn.relu, snn.LI(2)], 4),
         ([snn.LIB(2), snn.Residual([snn.Sequential([snn.LIB(2), nn.Dense(2)]), snn.LI(2)])], 4),
@@ -220,8 +220,8 @@ def equations_of(jaxpr):
     ],
 )
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_mask_is_made_once_and_applied_where_zeros_can_end(layers, more, reverse):
-    """To the input, and to each output that is not 0 where the input is 0."""
+def test_a_mask_is_made_once_and_applied_to_each_output(layers, more, reverse):
+    """And to the input."""
     model = snn.Unroll(snn.Sequential(layers, feature_axes=1), reverse=reverse, keep_order=reverse)
     xs = reference.inputs(3, 7, 2)
 
@@ -236,6 +236,32 @@ def test_a_mask_is_made_once_and_applied_where_zeros_can_end(layers, more, rever
 
     made, applied = counts(jnp.array([7, 2, 0])) - counts(None)
     assert (made, applied) == (1, 1 + more)
+
+
+def unit(x):
+    """Has no derivative at 0."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Dense(3, use_bias=False), unit, snn.LI(3)],
+        lambda: [snn.Residual([nn.Dense(2, use_bias=False)]), unit, snn.LI(2)],
+        lambda: [nn.Dense(3, use_bias=False), snn.Sequential([unit, snn.LI(3)])],
+    ],
+)
+def test_no_gradient_comes_from_padding_where_a_function_has_none(layers):
+    model = snn.Unroll(snn.Sequential(layers(), feature_axes=1))
+    xs, lengths = reference.inputs(2, 5, 2) + 2.0, jnp.array([5, 3])
+    variables = model.init(KEY, xs)
+
+    def loss(variables, xs, lengths=None):
+        return (model.apply(variables, xs, seq_lengths=lengths) ** 2).sum()
+
+    got = jax.grad(loss)(variables, xs, lengths)
+    each = [jax.grad(loss)(variables, xs[i : i + 1, :n]) for i, n in enumerate((5, 3))]
+    reference.assert_trees_close(got, jax.tree.map(jnp.add, *each))
 
 
 @EACH_LAYER

@@ -19,6 +19,7 @@ from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integ
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
+from tracetorch_jax.functional.engines.masks import Valid
 from tracetorch_jax.functional.engines.unroll import Engine
 from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE, is_stochastic
@@ -187,7 +188,7 @@ class AbstractCell:
         carry: Carry | None,
         xs: jax.Array,
         *,
-        seq_lengths: jax.Array | None = None,
+        seq_lengths: jax.Array | Valid | None = None,
         engine: Engine = "auto",
         unroll: int = 1,
         checkpoint_every: int | Literal["sqrt"] | None = None,
@@ -197,7 +198,7 @@ class AbstractCell:
         Args:
             carry: states before the first step; None for zeros.
             xs: ``[T, ...]``, each slice an input of one step.
-            seq_lengths: see `functional.unroll`.
+            seq_lengths: see `functional.unroll`; `Unroll` passes on the mask it made of them.
             engine: see `functional.unroll`.
             unroll: see `functional.unroll`.
             checkpoint_every: see `functional.unroll`.

@@ -180,7 +180,8 @@ class ScaledTernary(Ternary):
 
 def options_of(layer: Any) -> dict[str, Any]:
     """Of a layer, the arguments that are fields of its spec as they are."""
-    return {name: getattr(layer, name) for name in OPTIONS if hasattr(layer, name)}
+    fields = type(layer).__dataclass_fields__  # a subclass may have a method of that name
+    return {name: getattr(layer, name) for name in OPTIONS if name in fields}
 
 
 def check_options(layer: Any) -> None:
@@ -189,7 +190,7 @@ def check_options(layer: Any) -> None:
         if isinstance(OPTIONS[name][0], bool):
             layer.set_field(name, check_flag(name, value))
         else:
-            check_choice(name, value, OPTIONS[name])
+            layer.set_field(name, check_choice(name, value, OPTIONS[name]))
 
 
 def spec_of(names: Iterable[str], *, ema: bool | None = None, **options: Any) -> Spec:

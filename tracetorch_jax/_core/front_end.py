@@ -14,6 +14,7 @@ from tracetorch_jax._shared.checks import (
     check_choice,
 )
 from tracetorch_jax.functional.engines.masks import (
+    Valid,
     keep_ended,
     without_padding,
     zero_padding,
@@ -95,7 +96,7 @@ class FrontEnd:
         xs: jax.Array,
         init_key: Any,
         *,
-        seq_lengths: jax.Array | None = None,
+        seq_lengths: jax.Array | Valid | None = None,
         engine: str = "auto",
         unroll: int = 1,
         checkpoint_every: Any = None,
@@ -119,11 +120,11 @@ class FrontEnd:
         xs, valid = without_padding(xs, seq_lengths)
 
         def step(cell: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
-            x, alive = inputs
+            x, valid = inputs
             new, y = cell(carry, x)
-            if alive is not None:
-                new = keep_ended(alive.mask, new, carry)
-                y = zero_padding(y, alive.mask)
+            if valid is not None:
+                new = keep_ended(valid.mask, new, carry)
+                y = zero_padding(y, valid.mask)
             return new, y
 
         return self.scan(cell, step, carry, (xs, valid), unroll)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._shared.checks import cell_call, check_choice, check_integer
-from tracetorch_jax.functional.engines.masks import without_padding
+from tracetorch_jax.functional.engines.masks import Valid, without_padding
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -32,7 +32,12 @@ class AbstractResidual(AbstractSequential):
         return carry, self._merge(x, y)
 
     def unroll(
-        self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
+        self,
+        carry: Any,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | Valid | None = None,
+        **options: Any,
     ) -> tuple[Any, jax.Array]:
         xs, options["seq_lengths"] = without_padding(xs, seq_lengths)
         carry, ys = super().unroll(carry, xs, **options)

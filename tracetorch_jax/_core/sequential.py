@@ -120,14 +120,19 @@ class AbstractSequential:
         return new, x
 
     def unroll(
-        self, carry: Any, xs: jax.Array, *, seq_lengths: jax.Array | None = None, **options: Any
+        self,
+        carry: Any,
+        xs: jax.Array,
+        *,
+        seq_lengths: jax.Array | Valid | None = None,
+        **options: Any,
     ) -> tuple[Any, jax.Array]:
         """Advance layer by layer over the leading axis of `xs`; `Unroll` calls this.
 
         Args:
             carry: carries by name of the cell; None for fresh ones.
             xs: ``[T, ...]``, each slice an input of one step.
-            seq_lengths: see `functional.unroll`.
+            seq_lengths: see `functional.unroll`; `Unroll` passes on the mask it made of them.
             **options: ``engine``, ``unroll`` and ``checkpoint_every``, see `functional.unroll`.
 
         Returns:
@@ -151,7 +156,9 @@ class AbstractSequential:
                     )
                 else:
                     xs = self._over_time(layer, xs, batched, valid)
-                    if valid is not None and not self._keeps_zeros(layer):
+                    # Not only for modules that make something of zeros: what cuts off the padding
+                    # here also keeps NaN, of a derivative at 0 further on, from its gradient.
+                    if valid is not None:
                         xs = zero_padding(xs, valid_steps(valid, xs.shape[0], [xs.shape[1:]]))
         return new, xs
 
@@ -196,12 +203,6 @@ class AbstractSequential:
         merged = xs.reshape(xs.shape[0] * xs.shape[1], *xs.shape[2:])
         ys = _same_length(layer, layer(merged), merged.shape[:1])
         return jnp.swapaxes(ys.reshape(*xs.shape[:2], *ys.shape[1:]), 0, 1)
-
-    def _keeps_zeros(self, layer: Any) -> bool:
-        """Whether it surely makes zeros of zeros; with a bias, say, it does not."""
-        if type(layer) in self.front_end.dense + self.front_end.conv:
-            return not layer.use_bias
-        return type(layer) in self.front_end.dropout
 
     def _hint(self, layer: Any, x: Any) -> str:
         """What to say of an error in Flax's own layer that refuses a split input."""

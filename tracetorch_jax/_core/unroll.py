@@ -32,7 +32,9 @@ class AbstractUnroll:
         """Check the arguments of the constructor."""
         check_cell(self.cell, self.front_end)
         check_choice("engine", self.engine, ENGINES)
-        check_pieces(self.unroll, self.checkpoint_every)
+        unroll, every = check_pieces(self.unroll, self.checkpoint_every)
+        object.__setattr__(self, "unroll", unroll)
+        object.__setattr__(self, "checkpoint_every", every)
 
     def __call__(
         self,

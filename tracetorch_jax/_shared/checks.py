@@ -28,11 +28,13 @@ CALL = "A cell is called as cell(carry, x), with None for a carry of zeros"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def check_choice(name: str, value: object, allowed: tuple[Any, ...]) -> None:
-    """Raise unless `value` is one of `allowed`."""
-    if value not in allowed:
-        known = ", ".join(map(repr, allowed))
-        raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
+def check_choice(name: str, value: object, allowed: tuple[Any, ...]) -> Any:
+    """The one of `allowed` that `value` is."""
+    for choice in allowed:
+        if isinstance(value, type(choice)) and value == choice:
+            return choice
+    known = ", ".join(map(repr, allowed))
+    raise ValueError(f"`{name}` must be one of {known}; got {value!r}.")
 
 
 def check_integer(

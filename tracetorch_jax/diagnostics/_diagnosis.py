@@ -23,7 +23,7 @@ from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.functional.steps import integrate, is_stochastic, sum_membrane
+from tracetorch_jax.functional.steps import integrate, is_stochastic, sides, sum_membrane
 from tracetorch_jax.functional.steps import thresholds as thresholds_of
 from tracetorch_jax.snn import TraceCell, Unroll
 from tracetorch_jax.spikes import emit
@@ -487,8 +487,8 @@ def _emitted(
     cell: Any, membrane: np.ndarray, up: np.ndarray, down: np.ndarray
 ) -> tuple[bool, np.ndarray]:
     """Whether spikes are other than 0 and 1, and how what is emitted changes with the membrane."""
-    spike, graded, slopes = cell.spike_function, False, np.zeros_like(membrane)
-    functions = spike if isinstance(spike, tuple) else (spike, spike)
+    graded, slopes = False, np.zeros_like(membrane)
+    functions = sides(cell.spike_function)
     kinds = (cell.spec.positive, cell.spec.negative)
     above = (membrane - up, -membrane - down)
     for kind, function, each in zip(kinds, functions, above, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.snn import TraceCell
@@ -127,10 +129,15 @@ def each_unrolled(
         cell = context.module
         if not (isinstance(cell, TraceCell) and context.method_name == "unroll"):
             return next_fun(*args, **kwargs)
-        carry, ys = next_fun(*args, **kwargs)
-        return carry, watch(path_name(cell.path), cell, args[0], jnp.asarray(args[1]), ys)
+        last, ys = next_fun(*args, **kwargs)
+        given = _UNROLL.bind(cell, *args, **kwargs).arguments
+        xs = jnp.asarray(given["xs"])
+        return last, watch(path_name(cell.path), cell, given["carry"], xs, ys)
 
     return intercept
+
+
+_UNROLL = inspect.signature(AbstractCell.unroll)
 
 
 def _batch_first(xs: jax.Array, batched: bool) -> jax.Array:

@@ -14,9 +14,7 @@ from tracetorch_jax.functional.spec import (
     require,
 )
 
-_KNOWN = FIRST_FIELDS | set(
-    "reset detach_reset adaptation adapt_weight adapt_coupling adapt_jump".split()
-)
+_KNOWN = FIRST_FIELDS | set("reset adaptation adapt_weight adapt_coupling adapt_jump".split())
 
 
 def _update(trace: Trace, decay: str, state: str, inputs: tuple[str, ...]) -> list[str]:

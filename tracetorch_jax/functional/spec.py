@@ -230,8 +230,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 # Fields of `Spec` that make the 28 layers and what `LeakyIntegrator` adds to them. A format that
 # was written for these refuses all that came later, until it names it as well.
 FIRST_FIELDS = frozenset(
-    "membrane synapse recurrence rec_weight positive negative scale bias zero_split".split()
-)
+    "membrane synapse recurrence rec_weight positive negative scale bias".split()
+) | {"detach_reset", "zero_split"}  # which change derivatives alone
 
 
 def require(spec: Spec, known: Collection[str], format: str, layer: str = "the layer") -> None:
@@ -333,10 +333,12 @@ class Spec:
         if self.scale and not self.emits:
             raise ValueError("`scale` needs something emitted: configure a threshold too.")
         self._check_adaptation()
-        for name in ("reset", "detach_reset"):
-            if not self.fires and name in beyond(self, FIRST_FIELDS):
-                got = getattr(self, name)
-                raise ValueError(f"`{name}` needs spikes: configure a threshold too; got {got!r}.")
+        for name, default in (("reset", "subtract"), ("detach_reset", False)):
+            got = getattr(self, name)
+            if not self.fires and got != default:
+                raise ValueError(
+                    f"`{name}` needs spikes: configure a threshold that spikes; got {got!r}."
+                )
 
     def _check_adaptation(self) -> None:
         names = ("adapt_weight", "adapt_coupling", "adapt_jump")

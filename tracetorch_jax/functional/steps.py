@@ -273,7 +273,7 @@ def fire(
         q = spike(-mem - neg_threshold)
         out = pos_scale * p - neg_scale * q
         mem = mem - (pos_threshold * p - neg_threshold * q)     # spec.reset "subtract"
-        mem = mem * (1 - (p + q))                               # spec.reset "zero"
+        mem = mem * max(0, 1 - (p + q))                         # spec.reset "zero"
 
     A binary layer has p alone. In a dual layer half of what is subtracted comes off each channel,
     whichever sign fired, and each channel is set to 0. The reset takes the unscaled thresholds.
@@ -296,7 +296,7 @@ def fire(
         The state after the reset, and the output, of the shape of `mem`.
 
     Raises:
-        KeyError: a parameter is missing.
+        KeyError: a parameter or state is missing.
         ValueError: a state of another shape, a parameter that does not broadcast, or a `spike` that
             returns another shape than it gets.
 
@@ -397,7 +397,8 @@ def _reset(spec: Spec, state: Mapping[str, jax.Array], spent: list[tuple[int, ja
     if spec.reset == "none":
         return {name: state[name] for name in names}
     if spec.reset == "zero":
-        kept = 1 - sum_channels(spikes for _, spikes in spent)
+        total = sum_channels(taken for _, taken in spent)
+        kept = jnp.where(total > 1, jnp.zeros_like(total), 1 - total)  # spikes may count
         return {name: state[name] * kept for name in names}
     off = _signed_sum(spent)
     if spec.membrane.dual:

@@ -50,7 +50,7 @@ def unroll(
     xs: Any,
     *,
     elementwise: bool = False,
-    seq_lengths: jax.Array | None = None,
+    seq_lengths: jax.Array | Valid | None = None,
     engine: Engine = "auto",
     unroll: int = 1,
     checkpoint_every: int | Literal["sqrt"] | None = None,
