@@ -337,6 +337,14 @@ def test_experiments_show_what_the_page_says(engine):
     late = shown("layer=SLIB&alpha=0.8&input=pulses&amplitude=2&period=25", "three or four steps")
     assert set(spikes(late)[0] - pulses) == {3, 4}
 
+    series = shown("layer=LIB&input=step&amplitude=0.9", "51 times in 60 steps")
+    assert len(spikes(series)[0]) == 51 and np.count_nonzero(series["x"]) == 60
+    up, _ = spikes(shown("layer=LIB&reset=zero&input=step&amplitude=0.9", "at every second step"))
+    assert set(np.diff(up)) == {2}
+    series = shown("layer=LIB&reset=none&input=step&amplitude=0.9", "20 steps after the input")
+    up, _ = spikes(series)
+    assert set(np.diff(up)) == {1} and up[-1] - np.flatnonzero(series["x"])[-1] == 20
+
     series = shown("layer=LIB&input=sine", "starts late into the next half")
     assert series["mem"].min() < -3 and spikes(series)[0].max() < 75
     first, second = (spikes(series)[0] % 50)[[0, 6]]
