@@ -329,6 +329,9 @@ def test_the_numbers_of_a_report():
     fires = snn.Unroll(snn.LIT(3, beta=0.0, beta_learnable=False))
     (report,) = tt.diagnose(fires, fires.init(KEY, xs), 0 * xs - 1.5).layers
     assert report.membrane == (-1.5, -1.5, -1.5)  # as it was when it fired
+    fires = snn.Unroll(snn.LIT(3, beta=0.0, beta_learnable=False, neg_threshold=2.0))
+    (report,) = tt.diagnose(fires, fires.init(KEY, xs), 0 * xs - 3.0).layers
+    assert report.membrane == pytest.approx((-1.5, -1.5, -1.5))  # in thresholds of its own sign
     layer = snn.SLI(3, alpha=0.5, beta=(0.5, 0.5, 2**-0.1))
     diagnosis = tt.diagnose(snn.Unroll(layer), snn.Unroll(layer).init(KEY, xs), xs)
     assert diagnosis.layers[0].half_lives["beta"] == pytest.approx((1, 1, 10), rel=1e-4)

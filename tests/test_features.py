@@ -19,6 +19,8 @@ from tracetorch_jax.functional.spec import (
 )
 from tracetorch_jax.interop._nir import metadata
 
+# Of `LeakyIntegrator`, and of no named layer.
+ALONE = {"bias", "rho", "adapt_weight", "adapt_coupling", "adapt_jump"}
 MIXINS = {name: field for name, field in vars(features).items() if dataclasses.is_dataclass(field)}
 
 
@@ -33,7 +35,7 @@ def test_a_row_has_arguments_in_both_kinds_of_layer(row):
     options = {field.name for field in dataclasses.fields(snn.flex.LeakyIntegrator)}
     assert options >= {*channel_names(row.name, dual=row.signed)}
     fields = {field.name for mixin in MIXINS.values() for field in dataclasses.fields(mixin)}
-    if row.name != "bias":  # of `LeakyIntegrator` alone
+    if row.name not in ALONE:
         for name in channel_names(row.name, dual=row.signed):
             assert fields >= {name, f"{name}_rank", f"{name}_learnable"}
 

@@ -1,6 +1,7 @@
 """NIR graphs: written exactly, executed by others with the same spikes, read back bit for bit."""
 
 import functools
+import json
 import pathlib
 
 import flax.linen as nn
@@ -213,6 +214,121 @@ def test_dual_layers_are_written_if_their_halves_are_equal(name, tmp_path):
         interop.to_nir(model, {"params": {"cell": raw}}, input_shape=(3,))
 
 
+# Resets.
+
+
+def with_reset(name, reset, **options):
+    """A case of `nir_cases` whose layer has another reset."""
+    model, variables, xs = nir_cases.case(name)
+    return snn.Unroll(model.cell.clone(reset=reset, **options)), variables, xs
+
+
+def assert_read_as(reset, graph, variables_of, xs):
+    """By its nodes alone, the graph is a layer with this reset that gives the same."""
+    read, own = interop.from_nir(graph, metadata=False)
+    layer = getattr(read.cell, "layers", [read.cell])[-1]
+    assert layer.reset == reset
+    model, variables = variables_of
+    want = nir_cases.run(model, variables, xs)
+    np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
+
+
+ONE_NODE = {
+    "LIB": ["LIF"],
+    "RLIB": ["LIF", "LI", "Scale"],
+    "SLIB": ["CubaLIF"],
+    "SRLIB": ["LI", "LIF", "LI", "Scale"],
+}
+
+
+@pytest.mark.parametrize("name", ONE_NODE)
+def test_a_layer_that_resets_to_zero_is_one_node(name, tmp_path):
+    model, variables, xs = with_reset(name, "zero", detach_reset=True)
+    for style in ("exact", "lif"):
+        graph = assert_executes(model, variables, xs, xs.shape[2:], tmp_path, style=style)
+        _, *kinds, _ = (type(node).__name__ for node in graph.nodes.values())
+        assert sorted(kinds) == sorted(ONE_NODE[name])
+        want = np.asarray(nir_cases.run(model, variables, xs))
+        np.testing.assert_array_equal(interop.run_nir(graph, xs), want)
+        assert_same(interop.from_nir(graph), (model, variables))
+        assert_read_as("zero", graph, (model, variables), xs)
+        assert interop.nir_mismatch(model, variables, xs, style=style).share == 0
+    assert np.count_nonzero(want) > 20
+    assert interop.nir_mismatch(model, variables, xs, reset="subtract").share > 0.01
+
+
+@pytest.mark.parametrize("name", [name for name in nir_cases.SINGLE if nir_cases.fires(name)])
+def test_a_layer_without_a_reset_is_written_without_a_way_back(name, tmp_path):
+    model, variables, xs = with_reset(name, "none")
+    for style in ("exact", "lif"):
+        graph = assert_executes(model, variables, xs, xs.shape[2:], tmp_path, style=style)
+        assert not [node for node in graph.nodes if node.endswith("reset")]
+        assert_same(interop.from_nir(graph), (model, variables))
+    if "R" in name:
+        assert_read_as("none", graph, (model, variables), xs)
+    elif name.endswith("B"):  # as a membrane, and a layer that keeps nothing
+        assert_read_as("subtract", graph, (model, variables), xs)
+
+
+RESETS = {
+    "no leak": (snn.LIB(3, beta=1.0, beta_learnable=False, reset="zero"), "IF"),
+    "no leak behind a synapse": (
+        snn.SLIB(3, beta=1.0, beta_learnable=False, reset="zero"), "IF"
+    ),
+    "bias": (snn.flex.LIB(3, reset="zero").clone(bias=Weight(0.25)), "LIF"),
+    "bias behind a synapse": (snn.flex.SLIB(3, reset="zero").clone(bias=Weight(0.25)), "CubaLIF"),
+    "average": (
+        LeakyIntegrator(
+            3, pos_beta=Decay(0.6, ema=True), pos_threshold=Threshold(0.25), reset="zero"
+        ), "LIF",
+    ),
+    "negative spikes": (
+        LeakyIntegrator(
+            3, pos_beta=Decay(0.8), neg_threshold=Threshold(0.5), bias=Weight(-0.1), reset="zero"
+        ), "LIF",
+    ),
+    "recurrent negative spikes": (
+        LeakyIntegrator(
+            3, pos_beta=Decay(0.8), neg_threshold=Threshold(0.5), pos_gamma=Decay(0.5),
+            pos_rec_weight=Weight(-0.5), reset="zero",
+        ), "LIF",
+    ),
+    "scale": (
+        LeakyIntegrator(
+            3, pos_beta=Decay(0.8), pos_threshold=Threshold(0.5), pos_scale=Weight(2.0),
+            reset="zero",
+        ), "LIF",
+    ),
+    "equal halves": (snn.DSLIB(3, reset="zero"), "CubaLIF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", RESETS)
+def test_every_setting_that_resets_to_zero_is_exact(setting, tmp_path):
+    layer, kind = RESETS[setting]
+    model, variables, xs = start(layer)
+    if setting == "equal halves":
+        variables = model.init(KEY, xs)
+    xs = -xs if "negative" in setting else xs
+    graph = assert_executes(model, variables, xs, (3,), tmp_path)
+    assert kind in [type(node).__name__ for node in graph.nodes.values()]
+    assert_same(interop.from_nir(graph), (model, variables))
+    assert np.count_nonzero(model.apply(variables, xs)) > 5
+    if setting != "recurrent negative spikes":
+        read, own = interop.from_nir(graph, metadata=False)
+        want = np.asarray(model.apply(variables, xs))
+        np.testing.assert_allclose(read.apply(own, xs), want, rtol=1e-6)
+
+
+def test_what_ternary_layers_lose_that_reset_to_zero():
+    """As with the other reset, one node does not know of the spikes of the other."""
+    model, variables, xs = with_reset("LIT", "zero")
+    lossy = interop.nir_mismatch(model, variables, xs)
+    assert 0 < lossy.share < 0.5
+    graph = interop.to_nir(model, variables, input_shape=xs.shape[2:], style="lif")
+    assert_same(interop.from_nir(graph), (model, variables))
+
+
 # Stacks.
 
 
@@ -313,6 +429,16 @@ def test_files_of_earlier_versions_are_read():
     assert jax.tree.all(same)
 
 
+def test_arguments_that_came_later_are_written_only_where_they_are_used():
+    """So that earlier versions read the graphs of layers that they have."""
+    for options in ({}, {"reset": "none"}, {"reset": "zero", "detach_reset": True}):
+        layer = snn.LIB(3, **options)
+        variables = layer.init(KEY, None, jnp.zeros((1, 3)))
+        graph = interop.to_nir(layer, variables, input_shape=(3,))
+        (text,) = (n.metadata["arguments"] for n in graph.nodes.values() if "path" in n.metadata)
+        assert {"reset", "detach_reset"} & json.loads(text).keys() == options.keys()
+
+
 # Lossy graphs.
 
 
@@ -360,8 +486,8 @@ def test_lossy_graphs_that_subtract_are_read_as_layers():
     for name in ("LIB", "SLIB", "RLIB"):
         model, variables, xs = nir_cases.case(name)
         graph = interop.to_nir(model, variables, input_shape=(nir_cases.N,), style="lif")
-        with pytest.raises(ValueError, match="sets its membrane to `v_reset` = 0 after a spike"):
-            interop.from_nir(graph, metadata=False)
+        read, _ = interop.from_nir(graph, metadata=False)
+        assert read.cell.layers[-1].reset == "zero"  # which is what NIR says of the node
         read, own = interop.from_nir(graph, metadata=False, reset="subtract")
         want = nir_cases.run(model, variables, xs)
         np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
@@ -403,7 +529,10 @@ def test_mismatch_takes_every_form_of_input():
 OTHERS = {
     "snntorch_leaky": (1e-4, "subtract", ["Dense", "LIB", "Dense", "LIB"]),
     "snntorch_synaptic": (1e-4, "subtract", ["Dense", "Scale", "SLIB", "Dense", "LIB"]),
+    "snntorch_zero": (1e-4, "v_reset", ["Dense", "LIB", "Dense", "LIB"]),
     "norse_li": (1e-6, "v_reset", ["Dense", "LI"]),
+    "norse_lif": (1e-6, "v_reset", ["Dense", "Scale", "LIB"]),
+    "spikingjelly_lif": (1e-4, "v_reset", ["Dense", "Scale", "LIB", "Dense", "LIB"]),
     "spikingjelly_conv": (None, "v_reset", [
         "ChannelsLast", "Conv", "ChannelsFirst", "ChannelsLast", "AvgPool", "ChannelsFirst",
         "Flatten", "Dense",
@@ -418,24 +547,28 @@ def test_graphs_of_others_do_what_they_did_there(name):
     assert [type(layer).__name__ for layer in model.cell.layers] == layers
     with np.load(DATA / f"{name}.npz") as there:
         ys = model.apply(variables, there["xs"])
-        spiking = name.startswith("snntorch")
+        spiking = layers[-1] == "LIB"
         np.testing.assert_allclose(ys, there["ys"], rtol=0, atol=0 if spiking else 2e-6)
         assert np.count_nonzero(there["ys"]) > 20
         ys = interop.run_nir(DATA / f"{name}.nir", there["xs"], dt=dt, reset=reset)
         np.testing.assert_allclose(ys, there["ys"], rtol=0, atol=0 if spiking else 2e-6)
 
 
-@pytest.mark.parametrize(
-    "name, dt", [("snntorch_zero", 1e-4), ("norse_lif", 1e-6), ("spikingjelly_lif", 1e-4)]
-)
-def test_graphs_that_reset_to_a_value_are_refused(name, dt):
-    """And `run_nir` gives what their writers gave."""
-    with pytest.raises(ValueError, match=r"Node '_?1' \(LIF\) sets its membrane to `v_reset` = 0"):
-        interop.from_nir(DATA / f"{name}.nir", dt=dt)
-    with np.load(DATA / f"{name}.npz") as there:
-        ys = interop.run_nir(DATA / f"{name}.nir", there["xs"], dt=dt)
-        np.testing.assert_array_equal(ys, there["ys"])
-        assert np.count_nonzero(there["ys"]) > 20
+def test_the_lif_of_the_paper_of_nir():
+    """The one neuron of Pedersen et al. 2024, of the folder `paper` of github.com/neuromorphs/NIR.
+
+    There norse, snnTorch and Nengo fire at the same steps, as does the exact solution.
+    """
+    affine = nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32))
+    values = {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_threshold": 0.1, "v_reset": 0.0}
+    lif = nir.LIF(**{name: full(value, 1) for name, value in values.items()})
+    steps = [6, 22, 27, 31, 32, 35, 37, *range(40, 42), *range(43, 54), *range(67, 79), 84, 85]
+    xs = np.zeros((1, 1000, 1), np.float32)
+    xs[:, 10 * np.array(steps)] = 1
+    model, variables = interop.from_nir(chain(affine, lif), dt=1e-4)
+    assert model.cell.layers[-1].reset == "zero"
+    (when,) = np.nonzero(np.asarray(model.apply(variables, xs))[0, :, 0])
+    assert when.tolist() == [460, 510, 710, 760]
 
 
 def test_graphs_with_dense_recurrence_are_refused():
@@ -490,34 +623,34 @@ def test_a_time_constant_of_one_step_keeps_nothing(dt):
 
 FIRE = {"v_threshold": full(0.8), "v_reset": full(0.0)}
 FIRING = {
-    "LIF": (nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **FIRE), "LIF"),
-    "CubaLIF": (
-        nir.CubaLIF(tau_syn=full(2e-3), tau_mem=full(5e-3), r=full(2.0), v_leak=full(0.0), **FIRE),
-        "CubaLIF",
+    "LIF": nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **FIRE),
+    "CubaLIF": nir.CubaLIF(
+        tau_syn=full(2e-3), tau_mem=full(5e-3), r=full(2.0), v_leak=full(0.1), **FIRE
     ),
-    "IF": (nir.IF(r=full(300.0), **FIRE), "IF"),
+    "IF": nir.IF(r=full(300.0), **FIRE),
 }
 
 
 @pytest.mark.parametrize("name", FIRING)
-def test_nodes_that_fire_are_read_if_they_subtract(name):
-    graph = chain(FIRING[name][0])
-    with pytest.raises(ValueError, match=rf"Node 'n0' \({name}\) sets its membrane to `v_reset`"):
-        interop.from_nir(graph, dt=1e-3)
+@pytest.mark.parametrize("reset", ["v_reset", "subtract"])
+def test_nodes_that_fire_are_read_with_their_reset(name, reset):
+    graph = chain(FIRING[name])
     xs = np.random.default_rng(0).normal(0.6, 1, (2, 30, 3)).astype(np.float32)
-    model, variables = interop.from_nir(graph, dt=1e-3, reset="subtract")
-    want = interop.run_nir(graph, xs, dt=1e-3, reset="subtract")
+    model, variables = interop.from_nir(graph, dt=1e-3, reset=reset)
+    assert model.cell.layers[-1].reset == {"v_reset": "zero"}.get(reset, reset)
+    want = interop.run_nir(graph, xs, dt=1e-3, reset=reset)
     np.testing.assert_array_equal(model.apply(variables, xs), want)
     assert 10 < np.count_nonzero(want)
-    want = nir_reference.run(graph, xs, 1e-3)
-    np.testing.assert_array_equal(interop.run_nir(graph, xs, dt=1e-3), want)
+    if reset == "v_reset":
+        np.testing.assert_array_equal(nir_reference.run(graph, xs, 1e-3), want)
 
 
 def test_a_node_of_which_one_neuron_resets_to_a_value_is_refused():
     fire = FIRE | {"v_reset": np.array([0.0, 0.1, 0.0], np.float32)}
     graph = chain(nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.0), **fire))
-    with pytest.raises(ValueError, match="has `v_reset` = 0.1, so it does not mean"):
-        interop.from_nir(graph, dt=1e-3, reset="subtract")
+    for reset in ("v_reset", "subtract"):
+        with pytest.raises(ValueError, match="must have `v_reset` 0 for all neurons.*; got 0.1"):
+            interop.from_nir(graph, dt=1e-3, reset=reset)
 
 
 IMAGES = {

@@ -91,6 +91,11 @@ REFUSED = {
         ValueError,
         "has a `alpha` of 1",
     ),
+    "ternary spikes that reset to zero": (
+        sequential(snn.RLITS(3, reset="zero")),
+        ValueError,
+        "RLITS at `layers_0` fires on both sides and resets to zero.*; got `reset` 'zero'",
+    ),
     "backwards": (snn.Unroll(snn.LIB(3), reverse=True), ValueError, "`model` must run forward"),
     "concatenation": (
         snn.Residual([snn.LIB(3)], merge="concatenate"),
@@ -304,7 +309,7 @@ READ = {
     "no threshold": (lambda: chain(threshold(0.0)), "Node 'n0' fires at a threshold of 0; layers"),
     "reset to a value": (
         lambda: chain(nir.LIF(**LIF, v_reset=full(-0.5))),
-        r"Node 'n0' \(LIF\) has `v_reset` = -0.5, so it does not mean reset=\"subtract\"",
+        r"Node 'n0' \(LIF\) must have `v_reset` 0 for all neurons.*; got -0.5",
     ),
     "cycle without entry": (
         lambda: graph_of(
@@ -324,12 +329,22 @@ READ = {
         lambda: layer(back=-1.0),
         r"'reset' must take the threshold off, one step later: .* = -0.75; got -1",
     ),
-    "no reset": (
+    "two resets": (
+        lambda: with_edges(layer(again=scale(-0.75)), "spike again", "again mem"),
+        r"from 'spike' one Scale must lead back to 'mem' .* off; got \['reset', 'again'\]",
+    ),
+    "a reset on one side": (
         lambda: graph_of(
-            {"mem": li(r=4.0), "spike": threshold(1.0), "rec": li(), "w": scale(-0.5)},
-            "input mem", "mem spike", "spike rec", "rec w", "w mem", "spike output",
+            {
+                "mem": li(r=4.0), "pos": threshold(1.0), "reset": scale(-0.75), "minus": scale(-1),
+                "neg": threshold(1.0), "sign": scale(-1), "a": li(), "b": li(), "w": scale(1),
+                "u": scale(1),
+            },
+            "input mem", "mem pos", "mem minus", "minus neg", "pos reset", "reset mem",
+            "neg sign", "sign b", "b u", "u mem", "pos a", "a w", "w mem", "pos output",
+            "sign output",
         ),
-        r"from 'spike' one Scale must lead back to 'mem' to take the threshold off; got \[\]",
+        r"positive and negative spikes reset it in other ways, \['subtract', 'none'\]",
     ),
     "membrane read": (
         lambda: with_edges(layer(), "mem output"),

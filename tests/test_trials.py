@@ -261,7 +261,22 @@ def layers(draw, contracting=False):
         add("rec_weight", weights())
     if draw(st.sampled_from([False, False, True])):
         options["bias"] = draw(weights())
+    fires = any("threshold" in name and not o.passthrough for name, o in options.items())
+    if fires and not contracting:
+        options |= draw(adaptation())
     return options
+
+
+@st.composite
+def adaptation(draw):
+    """An adaptive threshold, an adaptation current, or neither."""
+    found = draw(
+        st.sampled_from([(), (), ("weight",), ("coupling",), ("jump",), ("coupling", "jump")])
+    )
+    options = {f"adapt_{name}": draw(weights()) for name in found}
+    if "adapt_weight" in options:
+        options["adapt_weight"] = dataclasses.replace(options["adapt_weight"], value=0.5)
+    return options | ({"rho": draw(decays())} if found else {})
 
 
 def engines(options):
@@ -337,7 +352,7 @@ def numbers(case, draw):
     for name, option in specification.parameters(case.options).items():
         if option.learnable:
             shape = (case.step[case.dim],) if option.rank else ()
-            wide = draw == 0 and name.endswith(("alpha", "beta", "gamma", "threshold"))
+            wide = draw == 0 and name.endswith(("alpha", "beta", "gamma", "rho", "threshold"))
             raw[f"raw_{name}"] = np.asarray(rng.normal(0, 4 if wide else 1, shape), narrow)
     shape = (case.steps, *case.step)
     xs = 1.5 * rng.normal(size=shape) * (rng.random(shape) > 0.2)

@@ -67,6 +67,11 @@ def script() -> str:
         ValueError: a layer has a constraint that is not in `MAPS`.
     """
     layers = {name: layer(1) for name, layer in snn.ALL_LAYERS.items()}
+    prefixes = {
+        feature.letter: feature.word
+        for feature in PREFIXES
+        if any(feature.within(layer.spec) for layer in layers.values())
+    }
     found = [c for layer in layers.values() for c in layer.spec.parameters.values()]
     constraints = {constraint.name: constraint for constraint in found}
     return "\n".join(
@@ -79,7 +84,7 @@ def script() -> str:
             *map(_constraint, constraints.values()),
             "};",
             f"tracetorch.resets = {json.dumps(OPTIONS['reset'])};",
-            f"tracetorch.prefixes = {json.dumps({f.letter: f.word for f in PREFIXES})};",
+            f"tracetorch.prefixes = {json.dumps(prefixes)};",
             f"tracetorch.suffixes = {json.dumps(SUFFIXES)};",
             "tracetorch.halfLife = (decay) => -Math.LN2 / Math.log(decay);",
             "})(globalThis.tracetorch);\n",

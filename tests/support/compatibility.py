@@ -97,6 +97,12 @@ THINGS = {
             N, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), bias=Weight(0.1)
         ),
     ),
+    '`reset="zero"`, binary': Thing(
+        lambda: snn.SRLIB(N, reset="zero"), lambda: nnx.SRLIB(N, reset="zero")
+    ),
+    '`reset="zero"`, ternary': Thing(
+        lambda: snn.SRLITS(N, reset="zero"), lambda: nnx.SRLITS(N, reset="zero")
+    ),
     "parameters that are constants": Thing(
         lambda: snn.SLIB(N, beta_learnable=False), lambda: nnx.SLIB(N, beta_learnable=False)
     ),

@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 SIGNS = ("pos", "neg")
+ADAPTATION = ("rho", "adapt_weight", "adapt_coupling", "adapt_jump")
 
 
 def logistic(v):
@@ -67,8 +68,7 @@ def parameters(options):
         names["pos_threshold" if negative else "threshold"] = positive
     if negative and not negative.passthrough:
         names["neg_threshold"] = negative
-    if "bias" in options:
-        names["bias"] = options["bias"]
+    names |= {name: options[name] for name in ("bias", *ADAPTATION) if name in options}
     return names
 
 
@@ -76,14 +76,15 @@ def states(options):
     names = []
     for root, state in (("alpha", "syn"), ("gamma", "rec"), ("beta", "mem")):
         names += [name.replace(root, state) for name in channels(options, root)]
+    names += ["adapt"] * ("rho" in options)
     return [*names, "prev_output"] if channels(options, "gamma") else names
 
 
 def constrain(name, raw):
     """The value of a parameter from what is stored."""
-    if name.endswith(("alpha", "beta", "gamma")):
+    if name.endswith(("alpha", "beta", "gamma", "rho")):
         return logistic(raw)
-    return np.log(1 + np.exp(raw)) if name.endswith("threshold") else raw
+    return np.log(1 + np.exp(raw)) if name.endswith(("threshold", "adapt_weight")) else raw
 
 
 def advance(options, root, state_root, values, state, inputs, average):
@@ -128,31 +129,44 @@ def step(options, values, state, x, zero_split="half", reset="subtract", detach_
     if "bias" in options:
         delta = [d + b for d, b in zip(delta, parts(values["bias"], "beta"), strict=True)]
 
+    if "adapt_coupling" in options or "adapt_jump" in options:
+        halves = parts(state["adapt"], "beta")
+        delta = [d - a for d, a in zip(delta, halves, strict=True)]
+
     average = not (positive or negative)
     mem, m = advance(options, "beta", "mem", values, state, delta, average)
     y, distances = m, []
     if positive or negative:
         scales = [values[name] for name in channels(options, "scale")] or [1.0]
-        y = z = fired = 0 * m
+        y = z = fired = spikes = 0 * m
+        raised = values["adapt_weight"] * state["adapt"] if "adapt_weight" in options else 0
         if positive and positive.passthrough:
             y = y + scales[0] * split(m, zero_split)[0]
         elif positive:
-            threshold = values["pos_threshold" if negative else "threshold"]
+            threshold = values["pos_threshold" if negative else "threshold"] + raised
             distances.append(m - threshold)
             p = emit(positive.spike, m - threshold)
             y, z, fired = y + scales[0] * p, z + threshold * spent(p), fired + spent(p)
+            spikes = spikes + p
         if negative and negative.passthrough:
             y = y + scales[-1] * split(m, zero_split)[1]
         elif negative:
-            threshold = values["neg_threshold"]
+            threshold = values["neg_threshold"] + raised
             distances.append(-m - threshold)
             q = emit(negative.spike, -m - threshold)
             y, z, fired = y - scales[-1] * q, z - threshold * spent(q), fired + spent(q)
+            spikes = spikes + q
         if reset == "subtract":
             mem = {name: value - z / len(mem) for name, value in mem.items()}
         elif reset == "zero":
             mem = {name: value * (1 - fired) for name, value in mem.items()}
     new |= mem
+    if "rho" in options:
+        taken = spikes if "adapt_weight" in options else 0 * m
+        taken = taken + values.get("adapt_coupling", 0) * sum(mem.values())
+        taken = taken + values.get("adapt_jump", 0) * y
+        share = 1 if options["rho"].ema is False else 1 - values["rho"]
+        new["adapt"] = values["rho"] * state["adapt"] + share * taken
     if channels(options, "gamma"):
         new["prev_output"] = y
     return new, y, distances

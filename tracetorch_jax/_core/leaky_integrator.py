@@ -148,6 +148,13 @@ Args:
     pos_rec_weight: weight of the recurrent trace, or of its positive part.
     neg_rec_weight: weight of its negative part.
     bias: added to what the membrane integrates.
+    rho: decay of the adaptation trace, which takes in what the neuron does; it needs
+        `adapt_weight`, or `adapt_coupling` or `adapt_jump`, or both of these.
+    adapt_weight: by how much the trace of spikes raises the thresholds, greater than 0: an adaptive
+        threshold.
+    adapt_coupling: weight of the membrane in the trace, which is then subtracted from what the
+        membrane integrates: an adaptation current. Any sign.
+    adapt_jump: weight of the output in such a trace. Any sign.
     reset: what a spike does to the membrane potential: ``"subtract"`` takes the threshold off (soft
         reset), ``"zero"`` sets it to 0 (hard reset), ``"none"`` leaves it.
     detach_reset: whether spikes are constants for the gradient in the reset, and only there.
@@ -214,6 +221,10 @@ class AbstractLeakyIntegrator(AbstractCell):
     pos_rec_weight: Weight | None = None
     neg_rec_weight: Weight | None = None
     bias: Weight | None = None
+    rho: Decay | None = None
+    adapt_weight: Weight | None = None
+    adapt_coupling: Weight | None = None
+    adapt_jump: Weight | None = None
     reset: Reset = "subtract"
     detach_reset: bool = False
     zero_split: ZeroSplit = "half"

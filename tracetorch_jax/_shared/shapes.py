@@ -14,7 +14,8 @@ def along(value: Any, dim: int, ndim: int = 0) -> Any:
         ndim: axes of the tensor, to have as many where rank must not differ.
 
     Example:
-        >>> along(jnp.ones(3), -2).shape, along(jnp.ones(3), -2, 4).shape
+        >>> import numpy as np
+        >>> along(np.ones(3), -2).shape, along(np.ones(3), -2, 4).shape
         ((3, 1), (1, 1, 3, 1))
     """
     shape = value.shape

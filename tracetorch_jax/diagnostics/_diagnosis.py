@@ -478,7 +478,7 @@ def _before_reset(recording: Recording) -> Any:
         name: jnp.concatenate([jnp.asarray(first[name], wide)[:, None], state[:, :-1]], axis=1)
         for name, state in states.items()
     }
-    params = {name: along(p, layer.dim) for name, p in parameters.items()}
+    params = {name: along(p, layer.dim, xs.ndim) for name, p in parameters.items()}
     before = integrate(layer.spec, params, previous, xs)
     return before, thresholds_of(layer.spec, params, previous)
 

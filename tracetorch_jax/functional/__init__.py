@@ -18,6 +18,7 @@ from tracetorch_jax.functional.engines.layer_step import LayerStep
 from tracetorch_jax.functional.engines.unroll import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
 from tracetorch_jax.functional.steps import (
+    adaptation,
     fire,
     membrane,
     recurrence,
@@ -34,6 +35,7 @@ __all__ = [
     "LayerStep",
     "Spec",
     "Trace",
+    "adaptation",
     "decay_to_halflife",
     "decay_to_time_constant",
     "decay_to_timesteps",

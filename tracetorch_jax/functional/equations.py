@@ -5,7 +5,18 @@ The lines are Python: a test executes them against the reference vectors.
 
 from __future__ import annotations
 
-from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, Trace, channel_names, require
+from tracetorch_jax.functional.spec import (
+    FIRST_FIELDS,
+    Spec,
+    Trace,
+    channel_names,
+    has_adaptation_current,
+    require,
+)
+
+_KNOWN = FIRST_FIELDS | set(
+    "reset detach_reset adaptation adapt_weight adapt_coupling adapt_jump".split()
+)
 
 
 def _update(trace: Trace, decay: str, state: str, inputs: tuple[str, ...]) -> list[str]:
@@ -41,7 +52,11 @@ def _delta(spec: Spec, drive: str) -> tuple[str, ...]:
     if spec.bias:
         for channel, part in zip(terms, _parts("bias", dual), strict=True):
             channel.append(part)
-    return tuple(" + ".join(channel) for channel in terms)
+    sums = tuple(" + ".join(channel) for channel in terms)
+    if not has_adaptation_current(spec):
+        return sums
+    parts = _parts("adapt", dual)
+    return tuple(f"{total} - {part}" for total, part in zip(sums, parts, strict=True))
 
 
 def equations(spec: Spec) -> list[str]:
@@ -63,7 +78,7 @@ def equations(spec: Spec) -> list[str]:
         out = spike(mem - threshold)
         mem = mem - threshold * out
     """
-    require(spec, FIRST_FIELDS | {"reset", "detach_reset"}, "The text of the equations")
+    require(spec, _KNOWN, "The text of the equations")
     lines, drive = [], "x"
     if spec.synapse:
         lines += _update(spec.synapse, "alpha", "syn", _parts("x", spec.synapse.dual))
@@ -82,8 +97,12 @@ def _firing(spec: Spec) -> list[str]:
     if not spec.emits:
         return ["out = mem"]
     pos, neg = spec.thresholds
-    scales = [f"{name} * " if name else "" for name in spec.scales]
     lines = []
+    if spec.adapt_weight:
+        for name in filter(None, (pos, neg)):
+            lines.append(f"{_raised(name)} = {name} + adapt_weight * adapt")
+        pos, neg = (name and _raised(name) for name in (pos, neg))
+    scales = [f"{name} * " if name else "" for name in spec.scales]
     alone = spec.positive == "spike" and spec.negative is None and spec.scale is None
     p = "out" if alone else "p"
     if spec.positive:
@@ -95,13 +114,34 @@ def _firing(spec: Spec) -> list[str]:
             f" - {scales[1]}q" if spec.negative else ""
         )
         lines.append(f"out = {out.strip()}")
-    mems = channel_names("mem", spec.membrane.dual)
+    spikes = [p] * bool(pos) + ["q"] * bool(neg)
+    lines += _reset(spec, p, spikes, (pos, neg))
+    if spec.adaptation:
+        activity = " + ".join(spikes)
+        if has_adaptation_current(spec):
+            lines += ["mem = pos_mem + neg_mem"] * (spec.adapt_coupling and spec.membrane.dual)
+            terms = ["adapt_coupling * mem"] * spec.adapt_coupling
+            activity = " + ".join(terms + ["adapt_jump * out"] * spec.adapt_jump)
+        lines += _update(spec.adaptation, "rho", "adapt", (activity,))
+    return lines
+
+
+def _raised(threshold: str) -> str:
+    """The name of a threshold with what adaptation adds to it."""
+    return threshold.replace("threshold", "theta")
+
+
+def _reset(
+    spec: Spec, p: str, spikes: list[str], thresholds: tuple[str | None, str | None]
+) -> list[str]:
+    """What the spikes of each sign do to the membrane."""
+    mems, (pos, neg) = channel_names("mem", spec.membrane.dual), thresholds
     if spec.reset == "none" or not spec.fires:
-        return lines
+        return []
     if spec.reset == "zero":
-        fired = " + ".join([p] * bool(pos) + ["q"] * bool(neg))
+        fired = " + ".join(spikes)
         kept = f"(1 - ({fired}))" if " " in fired else f"(1 - {fired})"
-        return [*lines, *(f"{mem} = {mem} * {kept}" for mem in mems)]
+        return [f"{mem} = {mem} * {kept}" for mem in mems]
     half = "0.5 * " if spec.membrane.dual else ""
     off = (f" - {half}{pos} * {p}" if pos else "") + (f" + {half}{neg} * q" if neg else "")
-    return [*lines, *(f"{mem} = {mem}{off}" for mem in mems)]
+    return [f"{mem} = {mem}{off}" for mem in mems]

@@ -69,7 +69,7 @@ class Trace:
         return (self.ema,) * (2 if self.dual else 1)
 
 
-Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias"]
+Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "adaptation"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,11 @@ PARAMETERS = (
     ParameterRow("scale", "scale", UNBOUNDED, "scale"),
     ParameterRow("rec_weight", "rec_weight", UNBOUNDED, "rec_weight"),
     ParameterRow("bias", "bias", UNBOUNDED, "bias", signed=False),
+    ParameterRow("rho", "decay", DECAY, "adaptation", signed=False),
+    # Positive, so that no threshold falls below its own value, at which both signs could fire.
+    ParameterRow("adapt_weight", "adaptation", THRESHOLD, "adapt_weight", signed=False),
+    ParameterRow("adapt_coupling", "adaptation", UNBOUNDED, "adapt_coupling", signed=False),
+    ParameterRow("adapt_jump", "adaptation", UNBOUNDED, "adapt_jump", signed=False),
 )
 
 
@@ -171,10 +176,20 @@ MEMBRANE = Feature(
     field="membrane", state="mem", trace="membrane", holds="the integrated input, after the reset"
 )
 
+ADAPTATION = Feature(
+    field="adaptation",
+    letter="A",
+    word="adaptive",
+    about="a trace of the neuron's own activity makes it fire less",
+    state="adapt",
+    trace="adaptation trace",
+    holds="the neuron's own activity, smoothed",
+)
+
 # In the order in which a step updates them.
-TRACES = (SYNAPSE, RECURRENCE, MEMBRANE)
+TRACES = (SYNAPSE, RECURRENCE, MEMBRANE, ADAPTATION)
 # In the order in which a name has their letters. Behind ``LI`` it says what the layer puts out.
-PREFIXES = (DUAL, SYNAPSE, RECURRENCE)
+PREFIXES = (ADAPTATION, DUAL, SYNAPSE, RECURRENCE)
 SUFFIXES = {
     "": ("no spikes", "the membrane itself is the output"),
     "B": ("binary", "spikes of 0 and 1"),
@@ -198,6 +213,11 @@ def letters(spec: Spec) -> tuple[str, str]:
 def name_of(spec: Spec) -> str:
     """The name of a layer: its letters around ``LI``."""
     return "LI".join(letters(spec))
+
+
+def has_adaptation_current(spec: Spec) -> bool:
+    """Whether the adaptation trace is subtracted from what the membrane integrates."""
+    return spec.adapt_coupling or spec.adapt_jump
 
 
 # Fields of `Spec` that layers have as arguments of the same name, and what they may be.
@@ -263,6 +283,12 @@ class Spec:
         negative: the same below the negative threshold.
         scale: whether emissions are scaled: by one factor, by one for each sign, or not at all.
         bias: whether a bias is added to what the membrane integrates.
+        adaptation: the trace of the neuron's own activity, or None.
+        adapt_weight: whether the trace, of spikes of either sign, raises the thresholds: an
+            adaptive threshold.
+        adapt_coupling: whether the trace takes in the membrane after the reset and is subtracted
+            from what the membrane integrates: an adaptation current.
+        adapt_jump: the same for the output.
         reset: what a spike does to the membrane: takes the threshold off (``"subtract"``), sets it
             to 0 (``"zero"``), or nothing (``"none"``).
         detach_reset: whether spikes are constants for the gradient in the reset, and only there.
@@ -285,6 +311,10 @@ class Spec:
     negative: Emission | None = None
     scale: Arity | None = None
     bias: bool = False
+    adaptation: Trace | None = None
+    adapt_weight: bool = False
+    adapt_coupling: bool = False
+    adapt_jump: bool = False
     reset: Reset = "subtract"
     detach_reset: bool = False
     zero_split: ZeroSplit = "half"
@@ -302,10 +332,33 @@ class Spec:
             raise ValueError("`rec_weight` needs a recurrent trace: configure `gamma` too.")
         if self.scale and not self.emits:
             raise ValueError("`scale` needs something emitted: configure a threshold too.")
+        self._check_adaptation()
         for name in ("reset", "detach_reset"):
             if not self.fires and name in beyond(self, FIRST_FIELDS):
                 got = getattr(self, name)
                 raise ValueError(f"`{name}` needs spikes: configure a threshold too; got {got!r}.")
+
+    def _check_adaptation(self) -> None:
+        names = ("adapt_weight", "adapt_coupling", "adapt_jump")
+        given = [name for name in names if getattr(self, name)]
+        if self.adaptation is None and given:
+            raise ValueError(f"`{given[0]}` needs an adaptation trace: configure `rho` too.")
+        if self.adaptation is None:
+            return
+        if self.adaptation.dual:
+            raise ValueError("`adaptation` is one trace of both signs, so it cannot be dual.")
+        if not self.fires:
+            raise ValueError("`adaptation` needs spikes: configure a threshold too.")
+        if not given:
+            raise ValueError(
+                "`adaptation` needs `adapt_weight`, or `adapt_coupling` or `adapt_jump`: without "
+                "one the trace does nothing."
+            )
+        if self.adapt_weight and len(given) > 1:
+            raise ValueError(
+                f"`adapt_weight` is of an adaptive threshold and `{given[1]}` of an adaptation "
+                "current: a layer has one or the other."
+            )
 
     def __getstate__(self) -> dict[str, object]:
         """The fields, without what was computed from them."""

@@ -18,7 +18,13 @@ from tracetorch_jax import spikes
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax._shared.dtypes import asarray, is_real
 from tracetorch_jax._shared.shapes import along
-from tracetorch_jax.functional.spec import Spec, Trace, channel_names
+from tracetorch_jax.functional.spec import (
+    PARAMETERS,
+    Spec,
+    Trace,
+    channel_names,
+    has_adaptation_current,
+)
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
 Params = Mapping[str, jax.Array]
@@ -211,6 +217,47 @@ def membrane(
     return advance(trace, ("beta", "mem"), params, state, delta)
 
 
+def adaptation(
+    params: Params,
+    state: Mapping[str, jax.Array],
+    activity: jax.Array,
+    *,
+    trace: Trace = Trace(),  # noqa: B008
+) -> tuple[State, jax.Array]:
+    """Trace the neuron's own activity, by which it fires less.
+
+        adapt = rho * adapt + (1 - rho) * activity
+
+    The activity is the spikes of either sign for an adaptive threshold (`fire` adds
+    ``adapt_weight * adapt`` to the thresholds), and ``adapt_coupling * mem + adapt_jump * out``,
+    after the reset, for an adaptation current (which `step` subtracts from what the membrane
+    integrates).
+
+    Args:
+        params: ``rho``, in [0, 1], broadcasts against `activity`.
+        state: ``adapt``, of the shape of `activity`.
+        activity: of this step, any shape.
+        trace: averaging or summing.
+
+    Returns:
+        The new state, and the trace.
+
+    Raises:
+        KeyError: a parameter or state is missing.
+        ValueError: a state of another shape, or a parameter that does not broadcast.
+
+    Reference: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking
+    neurons", NeurIPS 2018, for the threshold; Baronig et al., "Advancing spatio-temporal processing
+    through adaptation in spiking neural networks", Nature Communications 16, 2025, for the current
+    and the order of its update.
+
+    Example:
+        >>> functional.adaptation({"rho": 0.75}, {"adapt": 0.0}, 1.0)
+        ({'adapt': 0.25}, 0.25)
+    """
+    return advance(trace, ("rho", "adapt"), params, state, (activity,))
+
+
 def fire(
     params: Params,
     state: Mapping[str, jax.Array],
@@ -231,11 +278,15 @@ def fire(
     A binary layer has p alone. In a dual layer half of what is subtracted comes off each channel,
     whichever sign fired, and each channel is set to 0. The reset takes the unscaled thresholds.
     With ``spec.detach_reset`` it takes p and q as constants for the gradient; the thresholds still
-    get one. Where the membrane or a threshold is NaN, so is the output.
+    get one. Where the membrane or a threshold is NaN, so is the output. With
+    ``spec.adapt_weight`` each threshold stands for ``threshold + adapt_weight * adapt``, also in
+    the reset; with ``spec.adaptation`` its trace is advanced last.
 
     Args:
-        params: the thresholds and scales that `spec` names; each broadcasts against `mem`.
-        state: ``mem``, or ``pos_mem`` and ``neg_mem``, before the reset, of the shape of `mem`.
+        params: the thresholds and scales that `spec` names, and the parameters of its adaptation;
+            each broadcasts against `mem`.
+        state: ``mem``, or ``pos_mem`` and ``neg_mem``, before the reset, of the shape of `mem`;
+            ``adapt`` with an adaptation.
         mem: the (summed) membrane, any shape.
         spec: which sides emit, and what.
         spike: spike function, or one for each side.
@@ -257,6 +308,7 @@ def fire(
         (0.25, 1.0)
     """
     names = [name for name in (*spec.thresholds, *spec.scales) if name]
+    names += [row.name for row in PARAMETERS if row.name in spec.parameters and not row.signed]
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
     return _fire(params, state, mem, spec, spike, draw)
@@ -277,7 +329,7 @@ def _fire(
     # never happens. Two surrogates may both fire.
     draws = (None, None) if draw is None else (draw, 1 - draw)
     functions = sides(spike)
-    outs, resets, distances = [], [], []
+    outs, fired, resets, distances = [], [], [], []
     each_side = zip(
         (1, -1), (spec.positive, spec.negative), thresholds(spec, params, state), spec.scales,
         functions, draws, strict=True,
@@ -291,6 +343,7 @@ def _fire(
             above = (mem if sign > 0 else -mem) - threshold
             emitted = _spikes(function, above, side_draw)
             distances.append(above)
+            fired.append(emitted)
             spent = jax.lax.stop_gradient(emitted) if spec.detach_reset else emitted
             resets.append((sign, threshold * spent if spec.reset == "subtract" else spent))
         outs.append((sign, emitted if scale is None else params[scale] * emitted))
@@ -299,7 +352,37 @@ def _fire(
     if not resets:
         return dict(state), out
     out = spikes.keep_nan(out, *distances)
-    return dict(state) | _reset(spec, state, resets), out
+    new = dict(state) | _reset(spec, state, resets)
+    if spec.adaptation:
+        new |= _adapt(spec, params, new, fired, out)
+    return new, out
+
+
+def _adapt(
+    spec: Spec, params: Params, state: State, fired: list[jax.Array], out: jax.Array
+) -> State:
+    """The adaptation trace after it has taken in what the neuron did in this step.
+
+    Args:
+        spec: of the layer.
+        params: constrained values by name.
+        state: states by name, after the reset.
+        fired: spikes of each side.
+        out: what is emitted.
+    """
+    assert spec.adaptation is not None
+    if spec.adapt_weight:
+        activity = sum_channels(fired)
+    else:
+        activity = sum_channels(
+            params[name] * value
+            for name, there, value in (
+                ("adapt_coupling", spec.adapt_coupling, sum_membrane(spec, state)),
+                ("adapt_jump", spec.adapt_jump, out),
+            )
+            if there
+        )
+    return _advance(spec.adaptation, ("rho", "adapt"), params, state, (activity,))[0]
 
 
 def _reset(spec: Spec, state: Mapping[str, jax.Array], spent: list[tuple[int, jax.Array]]) -> State:
@@ -333,6 +416,9 @@ def thresholds(
         state: states by name, before the reset.
     """
     pos, neg = (params[name] if name else None for name in spec.thresholds)
+    if spec.adapt_weight:
+        raised = params["adapt_weight"] * state["adapt"]
+        pos, neg = (None if each is None else each + raised for each in (pos, neg))
     return pos, neg
 
 
@@ -379,7 +465,8 @@ def step(
     """Advance a layer by one time step.
 
     In order: the synaptic trace smooths the input, the recurrent trace takes in the output of the
-    step before, the membrane integrates both, and what it fires is emitted and taken back from it.
+    step before, the membrane integrates both, and what it fires is emitted and taken back from it;
+    an adaptation trace takes in what came of it last.
     ``spec.parameters`` and ``spec.states`` list what is read and written.
 
     Args:
@@ -445,6 +532,12 @@ def integrate(
     if spec.bias:
         parts = channels(params["bias"], spec.membrane.dual, halves)
         delta = tuple(d + b for d, b in zip(delta, parts, strict=True))
+
+    if spec.adaptation:
+        new["adapt"] = state["adapt"]  # takes in this step after the reset
+    if has_adaptation_current(spec):
+        parts = channels(state["adapt"], spec.membrane.dual, halves)
+        delta = tuple(d - a for d, a in zip(delta, parts, strict=True))
 
     mem, _ = _advance(spec.membrane, ("beta", "mem"), params, state, delta, run)
     return new | mem

@@ -18,8 +18,9 @@ def parameter_labels(params: Any) -> Any:
 
     Returns:
         A tree of the same structure that holds for each leaf ``"decay"``, ``"threshold"``,
-        ``"scale"``, ``"rec_weight"`` or ``"bias"`` of a trace layer (stored as ``raw_...``), and
-        ``"other"`` for everything else, such as the weights of a Dense layer.
+        ``"scale"``, ``"rec_weight"``, ``"bias"`` or ``"adaptation"`` (its weights) of a trace layer
+        (stored as ``raw_...``), and ``"other"`` for everything else, such as the weights of a Dense
+        layer.
 
     Raises:
         ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.

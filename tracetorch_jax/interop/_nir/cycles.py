@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from tracetorch_jax.functional import spec
 from tracetorch_jax.interop._nir.graph import Graph, Node
 from tracetorch_jax.interop._nir.run import Reset
 
@@ -20,6 +21,7 @@ class Cycle:
         values: constrained parameters by name.
         gain: what its input is to be multiplied by before it reaches a membrane that sums.
         bias: what the membrane takes in at every step.
+        reset: what a spike does to its membrane.
     """
 
     name: str
@@ -27,17 +29,19 @@ class Cycle:
     values: dict[str, np.ndarray]
     gain: np.ndarray
     bias: np.ndarray
+    reset: spec.Reset
 
 
 @dataclasses.dataclass
 class _Side:
-    """What one sign does: its threshold, output, scale, and trace of the output."""
+    """What one sign does: its threshold, output, scale, reset, and trace of the output."""
 
     sign: int
     spikes: str
     threshold: np.ndarray
     head: str
     scale: np.ndarray
+    reset: spec.Reset
     gamma: np.ndarray | None
     rec_weight: np.ndarray | None
 
@@ -46,9 +50,9 @@ def match(graph: Graph, cycle: frozenset[str], entry: str, dt: float, reset: Res
     """The layer that a cycle is.
 
     A membrane (LI or I), a Threshold on it, or one on it and one on its negative, from each a Scale
-    back to the membrane that takes the threshold off, and maybe a trace (LI) of the output and
-    its weight (Scale) back to the membrane. An LIF or IF that is read as resetting by subtraction
-    may stand for membrane, threshold and reset.
+    back to the membrane that takes the threshold off, or from none, and maybe a trace (LI) of the
+    output and its weight (Scale) back to the membrane. An LIF or IF may stand for membrane,
+    threshold and reset.
 
     Raises:
         ValueError: the cycle is none of these, naming its nodes.
@@ -56,22 +60,21 @@ def match(graph: Graph, cycle: frozenset[str], entry: str, dt: float, reset: Res
     return _Match(graph, cycle, entry, dt, reset).run()
 
 
-def check_reset(name: str, node: Node, reset: Reset) -> None:
-    """Raise unless a node takes its threshold off, as the layers here do."""
+def reset_of(name: str, node: Node, reset: Reset) -> spec.Reset:
+    """What a spike of an LIF, CubaLIF or IF does to the membrane of a layer.
+
+    Raises:
+        ValueError: a membrane that is set to another value than 0. Counted from that value it would
+            be reset to 0, but then it would not start from 0, as layers do.
+    """
     v_reset = np.asarray(node.values["v_reset"], np.float64)
-    if reset == "v_reset":
-        raise ValueError(
-            f"Node {name!r} ({node.kind}) sets its membrane to `v_reset` = {v_reset.flat[0]:g} "
-            f"after a spike, which no layer here does: they take the threshold off, in the same "
-            f'step. If its writer means that, say reset="subtract". (snnTorch writes this node '
-            f"whatever its reset_mechanism; its Leaky does the same as layers here with "
-            f'"subtract" and reset_delay=False.)'
-        )
     if np.any(v_reset != 0):
         raise ValueError(
-            f"Node {name!r} ({node.kind}) has `v_reset` = {v_reset[v_reset != 0].flat[0]:g}, so it "
-            f'does not mean reset="subtract".'
+            f"Node {name!r} ({node.kind}) must have `v_reset` 0 for all neurons, since layers here "
+            f"set their membrane to 0 or take the threshold off; got "
+            f"{v_reset[v_reset != 0].flat[0]:g}."
         )
+    return "zero" if reset == "v_reset" else "subtract"
 
 
 def decay_of(name: str, node: Node, parameter: str, dt: float) -> np.ndarray:
@@ -126,8 +129,8 @@ class _Match:
             raise self.fail(f"{entry!r} has `r` = 0")
         self.beta, self.gain = beta, gain
         if node.kind in ("LIF", "IF"):
-            check_reset(entry, node, self.reset)
-            sides = [self.side(1, entry, self.value(entry, "v_threshold"))]
+            own = reset_of(entry, node, self.reset)
+            sides = [self.side(1, entry, self.value(entry, "v_threshold"), own)]
         else:
             sides = [self.threshold_side(name) for name in graph.targets[entry]]
         sides.sort(key=lambda side: -side.sign)
@@ -137,9 +140,12 @@ class _Match:
         unused = sorted(self.cycle - set(self.used))
         if unused:
             raise self.fail(f"{unused} have no place in one")
+        resets = [side.reset for side in sides]
+        if resets != resets[:1] * len(sides):
+            raise self.fail(f"positive and negative spikes reset it in other ways, {resets}")
         values = {"beta": beta} | self.recurrence(sides)
         heads = self.outputs(sides, values)
-        return Cycle(entry, heads, values, gain, bias)
+        return Cycle(entry, heads, values, gain, bias, resets[0])
 
     def only(self, names: list[str], what: str) -> str:
         if len(names) != 1:
@@ -161,17 +167,23 @@ class _Match:
             raise self.fail(f"{name!r} ({self.kind(name)}) stands where a Threshold should")
         return self.side(sign, name, self.value(name, "threshold"))
 
-    def side(self, sign: int, spikes: str, threshold: np.ndarray) -> _Side:
+    def side(
+        self, sign: int, spikes: str, threshold: np.ndarray, reset: spec.Reset | None = None
+    ) -> _Side:
+        """What one sign does; a Threshold resets the membrane by the way back to it."""
         inner = [name for name in self.graph.targets[spikes] if name in self.cycle]
         back = [
             name
             for name in inner
             if self.kind(name) == "Scale" and self.graph.targets[name] == [self.entry]
         ]
-        if self.kind(spikes) == "Threshold":
-            self.check_back(sign, spikes, threshold, back)
-            inner.remove(back[0])
-            self.used.append(back[0])
+        if reset is None:
+            reset = "none"
+            if back:
+                self.check_back(sign, spikes, threshold, back)
+                inner.remove(back[0])
+                self.used.append(back[0])
+                reset = "subtract"
         scale, head = np.full((), float(sign)), spikes
         if len(inner) == 1 and self.kind(inner[0]) == "Scale" and inner[0] not in back:
             head = inner[0]
@@ -181,7 +193,7 @@ class _Match:
             if [n for n in self.graph.targets[spikes] if n not in self.cycle]:
                 raise self.fail(f"{spikes!r} leaves it both with and without the scale {head!r}")
         gamma, weight = self.trace(inner) if inner else (None, None)
-        return _Side(sign, spikes, threshold, head, scale, gamma, weight)
+        return _Side(sign, spikes, threshold, head, scale, reset, gamma, weight)
 
     def check_back(self, sign: int, spikes: str, threshold: np.ndarray, back: list[str]) -> None:
         """Raise unless one Scale takes the threshold off the membrane."""

@@ -28,8 +28,10 @@ def to_nir(
 
     Every single layer, ``LI`` to ``SRLITS``, is written exactly, with `LI`, `Threshold` and `Scale`
     nodes: a simulator that takes forward Euler steps of `dt`, and in which a signal that returns to
-    a node arrives one step later, gives the same spikes. Dual layers are written as their single
-    counterparts if their two halves are equal. ``docs/how-to/nir.md`` shows the graphs.
+    a node arrives one step later, gives the same spikes. With ``reset="zero"`` a layer with one
+    threshold is an `LIF`, `CubaLIF` or `IF`, as exactly; a ternary one has no counterpart. Dual
+    layers are written as their single counterparts if their two halves are equal.
+    ``docs/how-to/nir.md`` shows the graphs.
 
     What else the graph needs to come back by `from_nir` bit for bit (arguments of constructors,
     raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.
@@ -42,8 +44,10 @@ def to_nir(
         input_shape: shape of one step's tensor, without batch and time.
         dt: length of a step in seconds.
         style: ``"exact"``, or ``"lif"`` for one node that integrates and fires (`LIF`, `CubaLIF`,
-            `IF`) per sign, as hardware has them. NIR resets these to 0, and our layers take the
-            threshold off, so the spikes differ: `nir_mismatch` measures by how much.
+            `IF`) per sign, as hardware has them. NIR resets these to 0, so the spikes of layers
+            that take the threshold off, and of ternary ones, differ: `nir_mismatch` measures by how
+            much. It makes no difference to a binary layer with ``reset="zero"``, nor to what fires
+            with ``reset="none"``.
 
     Returns:
         A ``nir.NIRGraph``; ``nir.write(path, graph)`` makes a file of it. Its arrays are of the
@@ -53,9 +57,10 @@ def to_nir(
         ImportError: `nir` is missing.
         TypeError: a module that NIR has no counterpart for, by its place in the stack; an argument
             of the wrong kind.
-        ValueError: a dual layer whose halves differ, a spike function that does not step from 0 to
-            1, a decay of 1 for some neurons only, and whatever else has no exact counterpart;
-            variables that do not fit the model; a `dt` that is not positive.
+        ValueError: a dual layer whose halves differ, a ternary layer that resets to zero, a spike
+            function that does not step from 0 to 1, a decay of 1 for some neurons only, and
+            whatever else has no exact counterpart; variables that do not fit the model; a `dt` that
+            is not positive.
 
     Reference: Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set
     for interoperable brain-inspired computing", Nature Communications 15, 2024.

@@ -48,8 +48,9 @@ def from_nir(
         graph: a ``nir.NIRGraph``, or the path of a file.
         dt: length of a step in seconds; by default what the graph's metadata say.
         reset: what the graph's writer means by `LIF`, `CubaLIF` and `IF` nodes: that a spike sets
-            the membrane to ``v_reset``, as NIR defines them, which no layer here does, so that they
-            are refused; or that it takes off the threshold (``"subtract"``) in the same step.
+            the membrane to ``v_reset``, as NIR defines them, which makes them layers with
+            ``reset="zero"``; or that it takes off the threshold in the same step (``"subtract"``).
+            Either way ``v_reset`` must be 0.
         metadata: False to go by the nodes alone even if `to_nir` wrote the graph.
 
     Returns:

@@ -7,7 +7,7 @@ NIR describes dynamics in continuous time. With the forward Euler method and a s
 so that ``beta = 1 - dt / tau``; ``r = 1`` averages as `functional.ema` does, and
 ``r = 1 / (1 - beta)`` sums as `functional.leak` does. What a firing layer takes off its membrane
 after a spike is ``beta * threshold`` less in the next step, which a `Scale` from the spikes back to
-the membrane feeds in.
+the membrane feeds in. A layer that resets to zero is a node that does: LIF, CubaLIF or IF.
 """
 
 from __future__ import annotations
@@ -104,17 +104,23 @@ def layer_nodes(
         spec: of the layer.
         values: constrained values by name, float64.
         dt: length of a step in seconds.
-        style: ``"exact"``, or ``"lif"`` for one node that integrates and fires per sign.
+        style: ``"exact"``, or ``"lif"`` for one node that integrates, fires and resets per sign.
         full: gives a value the shape of one step.
         where: what to call the layer in an error.
 
     Raises:
         ValueError: the layer has no exact counterpart, and what makes it so.
     """
-    require(spec, FIRST_FIELDS, "A NIR graph", where)
+    require(spec, FIRST_FIELDS | {"reset", "detach_reset"}, "A NIR graph", where)
     if "passthrough" in (spec.positive, spec.negative):
         raise ValueError(
             f"{where} passes its membrane through on one side, which no NIR node does."
+        )
+    if spec.reset == "zero" and spec.positive and spec.negative and style == "exact":
+        raise ValueError(
+            f"{where} fires on both sides and resets to zero, and the nodes of NIR that reset to a "
+            f"value (LIF, CubaLIF, IF) fire on one side alone; got `reset` {spec.reset!r}. "
+            f'style="lif" writes one of them per sign, which loses.'
         )
     spec, values = single(spec, values, where)
     values = {name: full(value) for name, value in values.items()}
@@ -133,8 +139,10 @@ class _Layer:
 
     def write(self) -> Piece:
         spec, piece = self.spec, self.piece
-        as_lif = self.style == "lif" and spec.fires
-        cuba = self.style == "lif" and spec.synapse is not None and spec.recurrence is None
+        # The nodes that fire reset by themselves: none of them does without.
+        one_node = self.style == "lif" or spec.reset == "zero"
+        as_lif = one_node and spec.fires and spec.reset != "none"
+        cuba = one_node and spec.synapse is not None and spec.recurrence is None
         cuba = cuba and bool(np.all(self.values["beta"] < 1))
         sources: list[str] = []
         if spec.synapse and not cuba:
@@ -239,9 +247,10 @@ class _Layer:
                 above = self.piece.add("minus", "Scale", [mem], scale=-self.ones)
             spikes = self.role(sign, "spike")
             self.piece.add(spikes, "Threshold", [above], threshold=threshold)
-            reset = self.role(sign, "reset")
-            self.piece.add(reset, "Scale", [spikes], scale=-sign * loss * threshold)
-            self.piece.edges.append((reset, mem))
+            if self.spec.reset != "none":
+                reset = self.role(sign, "reset")
+                self.piece.add(reset, "Scale", [spikes], scale=-sign * loss * threshold)
+                self.piece.edges.append((reset, mem))
             emitted[sign] = self.emit(sign, spikes, scale)
         return emitted
 

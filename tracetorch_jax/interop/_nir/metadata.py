@@ -13,6 +13,7 @@ import numpy as np
 
 from tracetorch_jax import snn, spikes
 from tracetorch_jax._core.parameters import FrozenArray
+from tracetorch_jax.functional.spec import OPTIONS
 from tracetorch_jax.functional.steps import is_stochastic
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.snn import TraceCell
@@ -65,7 +66,9 @@ def describe(module: Any, where: str) -> str:
         if field.name in ("parent", *_CHILDREN, *_INITIALIZERS):
             continue
         value = getattr(module, field.name)
-        default = type(module).__name__ in WEIGHTED and value is field.default
+        # An earlier version knows no option that came later, and reads what does not use it.
+        default = field.name in OPTIONS and value == field.default
+        default |= type(module).__name__ in WEIGHTED and value is field.default
         if default or (value is None and field.name == "name"):
             continue
         if field.name in ("dtype", "param_dtype"):

@@ -52,7 +52,7 @@ def nir_mismatch(
         dt: see `to_nir`.
         style: see `to_nir`.
         reset: see `run_nir`: ``"v_reset"`` as NIR defines its nodes, ``"subtract"`` for back ends
-            that take off the threshold, as our layers do.
+            that take off the threshold, as layers here do unless told otherwise.
 
     Returns:
         A `Mismatch` of the outputs.

@@ -16,7 +16,7 @@ from tracetorch_jax._core.features import spec_of
 from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax.functional.spec import name_of, parameter_row
 from tracetorch_jax.interop._nir import modules
-from tracetorch_jax.interop._nir.cycles import Cycle, check_reset, decay_of
+from tracetorch_jax.interop._nir.cycles import Cycle, decay_of, reset_of
 from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64
 from tracetorch_jax.interop._nir.run import Reset, padding_of, pair
 
@@ -104,9 +104,7 @@ class NodeReader:
     def _integrator(self, name: str, node: Node) -> Layers:
         """I, LI, CubaLI, IF, LIF and CubaLIF."""
         kind, p = node.kind, self.values(name, node)
-        fires = kind.endswith("IF")
-        if fires:
-            check_reset(name, node, self.reset)
+        reset = reset_of(name, node, self.reset) if kind.endswith("IF") else None
         if kind in ("I", "IF"):
             beta, gain, leak = np.ones(()), self.dt * p["r"], np.zeros(())
         else:
@@ -117,9 +115,9 @@ class NodeReader:
         if kind.startswith("Cuba"):
             values["alpha"] = decay_of(name, node, "tau_syn", self.dt)
             gain = gain * p["w_in"]
-        if fires:
+        if reset:
             values["threshold"] = p["v_threshold"]
-            return [*self.factor(name, gain), self.layer(name, values, bias=leak)]
+            return [*self.factor(name, gain), self.layer(name, values, bias=leak, reset=reset)]
         summing = np.allclose(gain, 1, rtol=0, atol=1e-6) or np.all(beta == 1)
         if not summing:
             gain, leak = gain / (1 - beta), leak / (1 - beta)
@@ -127,7 +125,7 @@ class NodeReader:
 
     def cycle(self, cycle: Cycle) -> Layers:
         """The layer that a cycle is."""
-        layer = self.layer(cycle.name, cycle.values, bias=cycle.bias)
+        layer = self.layer(cycle.name, cycle.values, bias=cycle.bias, reset=cycle.reset)
         return [*self.factor(cycle.name, cycle.gain), layer]
 
     def layer(
@@ -136,9 +134,9 @@ class NodeReader:
         values: Mapping[str, np.ndarray],
         *,
         bias: np.ndarray | None = None,
-        ema: bool | None = None,
+        **options: Any,
     ) -> tuple[Any, dict[str, Any]]:
-        """A trace layer with these constrained values, and its parameters."""
+        """A trace layer with these constrained values and options, and its parameters."""
         values = dict(values)
         if bias is not None and np.any(bias != 0):
             values["bias"] = bias
@@ -149,7 +147,7 @@ class NodeReader:
                     f"here have thresholds greater than 0."
                 )
         along, dim = _along_one_axis(name, values, self.shape)
-        options: dict[str, Any] = {"dim": dim, "param_dtype": self.dtype}
+        options |= {"dim": dim, "param_dtype": self.dtype}
         for key, value in along.items():
             self.check(name, key, value)
             options[key] = value
@@ -157,8 +155,6 @@ class NodeReader:
             if row and row.kind == "decay":
                 stored = value.astype(options["param_dtype"])
                 options[f"{key}_learnable"] = bool(np.all((stored > 0) & (stored < 1)))
-        if ema is not None:
-            options["ema"] = ema
         made = _make(self.shape[dim], options)
         params = {
             p.raw_name: p.init(jax.random.key(0), p.shape, p.dtype)

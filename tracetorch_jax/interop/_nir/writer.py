@@ -287,6 +287,6 @@ class _Writer:
         arrays = {key: np.asarray(value) for key, value in params.items()}
         metadata["dtypes"] = json.dumps({key: value.dtype.name for key, value in arrays.items()})
         if isinstance(module, TraceCell):
-            metadata["reset"] = "subtract" if module.spec.fires else "none"
+            metadata["reset"] = module.spec.reset if module.spec.fires else "none"
             metadata |= {key: storable(value) for key, value in arrays.items()}
         self.nodes[name].metadata = metadata

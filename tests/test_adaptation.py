@@ -1,0 +1,220 @@
+"""Neurons that fire less after they have fired: `rho` with `adapt_weight`, or with `adapt_coupling`
+and `adapt_jump`, of `flex.LeakyIntegrator`.
+
+`test_trials.py` compares random ones with the specification, values and gradients, on every engine.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import tracetorch_jax as tt
+from tracetorch_jax import export, functional, interop, nnx, snn, training
+from tracetorch_jax.functional.equations import equations
+from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
+
+FIRES = {"pos_beta": Decay(0.9), "pos_threshold": Threshold(1.0)}
+THRESHOLD = FIRES | {"rho": Decay(0.95), "adapt_weight": Weight(2.0)}
+CURRENT = FIRES | {"rho": Decay(0.9), "adapt_coupling": Weight(0.3), "adapt_jump": Weight(0.5)}
+TERNARY = {"neg_threshold": Threshold(0.8), "pos_scale": Weight(1.5)}
+DUAL = {"neg_beta": Decay(0.8)}
+FORMS = {
+    "threshold": THRESHOLD,
+    "ternary threshold": THRESHOLD | TERNARY,
+    "dual threshold": THRESHOLD | DUAL,
+    "current": CURRENT,
+    "ternary current": CURRENT | TERNARY,
+    "dual current": CURRENT | DUAL | {"reset": "zero"},
+}
+XS = reference.inputs(2, 30, 3) + 0.4
+
+
+def run(options, xs=XS, family=snn, **more):
+    """Outputs of a layer at its initial values, ``[B, T, N]``."""
+    cell = family.flex.LeakyIntegrator(xs.shape[-1], **options)
+    if family is nnx:
+        return np.asarray(nnx.Unroll(cell, **more)(xs))
+    model = snn.Unroll(cell, **more)
+    return np.asarray(model.apply(model.init(jax.random.key(0), xs), xs))
+
+
+def test_an_adaptive_threshold_by_hand():
+    """Bellec et al., 2018: what is crossed is what comes off."""
+    rng = np.random.default_rng(0)
+    xs, mem, adapt, want = rng.normal(0.5, 0.5, 60), 0.0, 0.0, []
+    for x in xs:
+        mem = 0.9 * mem + x
+        theta = 1.0 + 2.0 * adapt
+        spike = float(mem > theta)
+        mem -= theta * spike
+        adapt = 0.95 * adapt + 0.05 * spike
+        want.append(spike)
+    got = run(THRESHOLD, jnp.asarray(xs, jnp.float32).reshape(1, -1, 1))
+    assert got[0, :, 0].tolist() == want and 5 < sum(want) < 55
+
+
+def test_the_neuron_of_se_adlif():
+    """Baronig et al., 2025: a membrane that averages, is reset to 0, and then couples."""
+    alpha, rho, theta, a, b = 0.85, 0.95, 0.4, 0.6, 0.8
+    rng = np.random.default_rng(1)
+    currents, u, w, want = rng.normal(0.6, 0.6, 80), 0.0, 0.0, []
+    for current in currents:
+        u = alpha * u + (1 - alpha) * (current - w)
+        spike = float(u - theta > 0)
+        u = u * (1 - spike)
+        w = rho * w + (1 - rho) * (a * u + b * spike)
+        want.append(spike)
+    options = {
+        "pos_beta": Decay(alpha, ema=True), "pos_threshold": Threshold(theta), "reset": "zero",
+        "rho": Decay(rho), "adapt_coupling": Weight(a), "adapt_jump": Weight(b),
+    }  # fmt: skip
+    got = run(options, jnp.asarray(currents, jnp.float32).reshape(1, -1, 1))
+    assert got[0, :, 0].tolist() == want and 5 < sum(want) < 75
+
+
+@pytest.mark.parametrize("form", [{}, TERNARY, DUAL])
+def test_a_jump_alone_is_a_recurrent_trace_of_negative_weight(form):
+    """Values and gradients."""
+    jump = FIRES | form | {"rho": Decay(0.8), "adapt_jump": Weight(0.7)}
+    recurrent = FIRES | form | {"pos_gamma": Decay(0.8), "pos_rec_weight": Weight(-0.7)}
+
+    def loss(xs, options):
+        model = snn.Unroll(LeakyIntegrator(3, **options))
+        ys = model.apply(model.init(jax.random.key(0), xs), xs)
+        return (ys * reference.inputs(*ys.shape, seed=3)).sum(), ys
+
+    (got, want) = (jax.grad(loss, has_aux=True)(XS, options) for options in (jump, recurrent))
+    assert got[1].any()
+    reference.assert_trees_close(got, want)
+
+
+def test_without_coupling_and_jump_there_is_no_adaptation():
+    still = {"rho": Decay(0.9), "adapt_coupling": Weight(0.0), "adapt_jump": Weight(0.0)}
+    assert np.array_equal(run(FIRES | still), run(FIRES))
+
+
+@pytest.mark.parametrize(("form", "x"), [("threshold", 1.5), ("current", 0.4)])
+def test_the_rate_falls_over_a_constant_input(form, x):
+    spikes = run(FORMS[form], jnp.full((1, 120, 1), x))[0, :, 0]
+    assert spikes[:20].sum() > 1.3 * spikes[-20:].sum() > 0
+
+
+def test_a_coupling_makes_a_membrane_ring():
+    """Below the threshold a pulse is followed by a swing to the other side, and back."""
+    options = {
+        "pos_beta": Decay(0.95), "pos_threshold": Threshold(100.0), "rho": Decay(0.95),
+        "adapt_coupling": Weight(3.0),
+    }  # fmt: skip
+    xs = jnp.zeros((1, 60, 1)).at[0, 0].set(1.0)
+    model = snn.Unroll(LeakyIntegrator(1, **options))
+    (found,) = tt.record(model, model.init(jax.random.key(0), xs), xs)[1].values()
+    mem = np.asarray(found.states["mem"])[0, :, 0]
+    assert mem[0] == 1 and mem.min() < -0.1 and mem[np.argmin(mem) :].max() > 0.05
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_equations_are_what_a_step_computes(form, x64):
+    layer = LeakyIntegrator(1, **FORMS[form], param_dtype=jnp.float64)
+    variables = layer.init(jax.random.key(0), None, jnp.zeros(1))
+    values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}
+    scope = values | dict.fromkeys(layer.spec.states, 0.0)
+    scope |= {
+        "pos": lambda v: max(v, 0.0), "neg": lambda v: min(v, 0.0), "spike": lambda u: float(u > 0)
+    }  # fmt: skip
+    carry, lines = None, "\n".join(equations(layer.spec))
+    for x in np.random.default_rng(0).normal(0.4, 1.0, 30):
+        exec(lines, scope | {"x": x}, kept := {})
+        scope |= {k: kept[k] for k in layer.spec.states}
+        carry, y = layer.apply(variables, carry, jnp.array([x]))
+        np.testing.assert_allclose(y[0], kept["out"], rtol=1e-12)
+    np.testing.assert_allclose([carry[k][0] for k in carry], [scope[k] for k in carry], rtol=1e-9)
+    assert scope["adapt"] != 0
+
+
+@pytest.mark.parametrize("form", ["ternary threshold", "dual current"])
+def test_every_way_gives_the_same(form):
+    want = run(FORMS[form])
+    np.testing.assert_allclose(run(FORMS[form], family=nnx), want)
+    np.testing.assert_allclose(run(FORMS[form], engine="fused"), want, rtol=1e-6)
+    cell = LeakyIntegrator(3, **FORMS[form])
+    variables, carry = cell.init(jax.random.key(0), None, XS[:, 0]), None
+    for t in range(6):
+        carry, y = cell.apply(variables, carry, XS[:, t])
+        np.testing.assert_allclose(y, want[:, t], rtol=1e-6)
+    assert set(carry) == set(cell.spec.states) and "adapt" in carry
+    program = export.step(cell, variables, "b, 3", platforms=["cpu"])
+    _, y = program.call(export.initial_carry(program, XS[:, 0]), XS[:, 0])
+    np.testing.assert_allclose(y, want[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["threshold", "current"])
+def test_online_gradients_are_those_through_time(form):
+    layer, xs = LeakyIntegrator(3, **FORMS[form]), XS[:, :8].swapaxes(0, 1)
+    params = layer.init(jax.random.key(0), None, xs[0])["params"]
+    init, step = training.online(layer)
+    state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
+    for x in xs:
+        state, out, gradient = step(params, state, x)
+        total = jax.tree.map(jnp.add, total, gradient(2 * out))
+    model = snn.Unroll(layer, time_major=True)
+    want = jax.grad(lambda p: (model.apply({"params": {"cell": p}}, xs) ** 2).sum())(params)
+    reference.assert_trees_close(total, want)
+
+
+def test_labels_and_what_can_be_seen():
+    model = snn.Unroll(LeakyIntegrator(3, **THRESHOLD))
+    variables = model.init(jax.random.key(0), XS)
+    assert training.parameter_labels(variables["params"]["cell"]) == {
+        "raw_beta": "decay",
+        "raw_threshold": "threshold",
+        "raw_rho": "decay",
+        "raw_adapt_weight": "adaptation",
+    }
+    (report,) = tt.diagnose(model, variables, XS).layers
+    assert report.half_lives["rho"] == pytest.approx([13.513] * 3, rel=1e-3)
+    (found,) = tt.record(model, variables, XS)[1].values()
+    assert found.states["adapt"].max() > 0
+
+
+def test_diagnose_measures_the_membrane_in_raised_thresholds():
+    raised = FIRES | {"rho": Decay(1.0, learnable=False), "adapt_weight": Weight(1.0)}
+    model = snn.Unroll(LeakyIntegrator(1, **raised | {"pos_beta": Decay(0.0, learnable=False)}))
+    xs, carry = jnp.full((1, 1, 1), 6.0), {"mem": jnp.zeros((1, 1)), "adapt": jnp.full((1, 1), 2.0)}
+    (report,) = tt.diagnose(model, model.init(jax.random.key(0), xs), xs, carry).layers
+    assert report.membrane == pytest.approx((2, 2, 2))
+
+
+def test_what_cannot_hold_it_refuses_it():
+    model = LeakyIntegrator(3, **THRESHOLD)
+    variables = model.init(jax.random.key(0), None, XS[:, 0])
+    with pytest.raises(ValueError, match="NIR graph cannot hold `adaptation` of LeakyIntegrator"):
+        interop.to_nir(model, variables, input_shape=(3,))
+    with pytest.raises(ValueError, match="traceTorch cannot hold `adaptation` of LeakyIntegrator"):
+        interop.to_torch(variables, model)
+
+
+@pytest.mark.parametrize("flex", [snn.flex, nnx.flex])
+def test_what_does_not_go_together(flex):
+    beta, theta = flex.Decay(0.9), flex.Threshold(1.0)
+    rho, one = flex.Decay(0.9), flex.Weight(1.0)
+    for given, words in (
+        ({"rho": rho, "adapt_weight": one}, "`adaptation` needs spikes: .* threshold too"),
+        ({"rho": rho, "pos_threshold": theta}, "`adaptation` needs `adapt_weight`, or"),
+        ({"adapt_jump": one, "pos_threshold": theta}, "`adapt_jump` needs .*: configure `rho` too"),
+        (
+            {"rho": rho, "pos_threshold": theta, "adapt_weight": one, "adapt_coupling": one},
+            "`adapt_weight` is of an adaptive threshold and `adapt_coupling` of an adaptation",
+        ),
+        (
+            {"rho": rho, "pos_threshold": theta, "adapt_weight": flex.Weight(-1.0)},
+            "`adapt_weight` must be greater than 0; got -1.0",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            flex.LeakyIntegrator(2, pos_beta=beta, **given)
+    with pytest.raises(TypeError, match="`rho` must be a Decay"):
+        flex.LeakyIntegrator(2, pos_beta=beta, pos_threshold=theta, rho=one, adapt_weight=one)
+    with pytest.raises(ValueError, match="one trace of both signs, so it cannot be dual"):
+        functional.Spec(adaptation=functional.Trace(dual=True), positive="spike")
