@@ -1,5 +1,6 @@
 """The interactive page: what it computes, and says of the layers, is the library's."""
 
+import dataclasses
 import re
 
 import jax
@@ -15,6 +16,7 @@ from py_mini_racer import MiniRacer
 
 from tracetorch_jax import functional, snn
 from tracetorch_jax.functional.equations import equations
+from tracetorch_jax.functional.spec import OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,8 @@ def engine():
 
 # The layers.
 
-STEPS = """(name, params, state, xs) => xs.map((row) => {
-  const found = row.map((x, i) => tracetorch.layers[name].step(params[i], state[i], x));
+STEPS = """(name, params, state, xs, reset) => xs.map((row) => {
+  const found = row.map((x, i) => tracetorch.layers[name].step(params[i], state[i], x, reset));
   state = found.map((one) => one.state);
   return found.map((one) => ({ ...one.signals, ...one.state, out: one.out }));
 })"""
@@ -41,7 +43,7 @@ def neuron_by_neuron(values, shape):
     return [dict(zip(flat, row, strict=True)) for row in zip(*flat.values(), strict=True)]
 
 
-def run(engine, case):
+def run(engine, case, reset="subtract"):
     """Every value after every step, ``[T, ...]``, by name."""
     shape, trailing = case["x"].shape[1:], (1,) * (-case.info["dim"] - 1)
     params = {
@@ -56,6 +58,7 @@ def run(engine, case):
         neuron_by_neuron(params, shape),
         neuron_by_neuron(zeros | case.group("init/"), shape),
         case["x"].reshape(len(case["x"]), -1).tolist(),
+        reset,
     )
     return {
         name: np.array([[one[name] for one in row] for row in found]).reshape(case["x"].shape)
@@ -70,6 +73,24 @@ def test_layers_in_javascript_match_the_reference(engine, layer):
         reference.assert_close(got["out"], case["out"], 1e-10, f"{layer}/{case.name}: out")
         for name, want in case.group("state/").items():
             reference.assert_close(got[name], want, 1e-10, f"{layer}/{case.name}: {name}")
+
+
+@pytest.mark.parametrize("reset", OPTIONS["reset"])
+@pytest.mark.parametrize("layer", reference.some(reference.FIRING, ("LIB", "DSRLITS")))
+def test_every_reset_in_javascript_is_the_librarys(engine, x64, layer, reset):
+    case = reference.cases(layer)[0]
+    module = case.build(reset=reset, param_dtype=jnp.float64)
+    carry = {name: jnp.zeros(case["x"].shape[1:]) for name in module.spec.states} | case.group(
+        "init/"
+    )
+    variables = module.init(jax.random.key(0), carry, case["x"][0])
+    carries, out = reference.carries_of(module, variables["params"], carry, case["x"])
+    got = run(engine, case, reset)
+    assert out.any() and (got["membrane"] != got["mem"]).any() == (reset != "none")
+    reference.assert_close(got["out"], out, 1e-10, "out")
+    for name in module.spec.states:
+        want = np.stack([carry[name] for carry in carries[1:]])
+        reference.assert_close(got[name], want, 1e-10, name)
 
 
 @pytest.mark.parametrize("layer", reference.LAYERS)
@@ -100,7 +121,14 @@ def test_what_the_page_says_of_a_layer_is_the_librarys(engine, name):
     layer = snn.ALL_LAYERS[name](1)
     said = call(engine, "(name) => tracetorch.layers[name]", name)
     assert said["summary"] == layer.__doc__.splitlines()[0]
-    assert said["equations"] == equations(layer.spec)
+    resets = OPTIONS["reset"] if layer.spec.fires else ()
+    assert list(said["resets"]) == list(resets)
+    assert said["reset"] == (layer.spec.reset if resets else None)
+    for reset in resets:
+        spec = dataclasses.replace(layer.spec, reset=reset)
+        assert said["equations"] + said["resets"][reset] == equations(spec)
+    if not resets:
+        assert said["equations"] == equations(layer.spec)
     assert said["states"] == list(layer.spec.states)
     assert [p["name"] for p in said["parameters"]] == list(layer.spec.parameters)
     for parameter in said["parameters"]:
@@ -185,6 +213,7 @@ def test_addresses_say_all_that_is_set(engine, name):
     model = call(engine, "(name) => tracetorch.neuron.initial(name, 'noise')", name)
     model["params"] = {p: round(v * 0.7 + 0.11, 3) for p, v in model["params"].items()}
     model["options"] = {"amplitude": -1.25, "seed": 7, "steps": 40}
+    model["reset"] = model["reset"] and "none"
     fragment = call(engine, "(model) => tracetorch.neuron.toFragment(model)", model)
     assert fragment.startswith(f"layer={name}&")
     assert from_fragment(engine, fragment) == {"model": model, "errors": []}
@@ -202,6 +231,8 @@ def test_addresses_hold_drawn_inputs(engine):
     "fragment, message",
     [
         ("layer=LIBB", "`layer` must be one of LI, DLI, .*; got LIBB."),
+        ("layer=LIB&reset=hard", "`reset` must be one of subtract, zero, none; got hard."),
+        ("layer=LI&reset=zero", "LI with this input has nothing called `reset`."),
         ("layer=LIB&input=steps", "`input` must be one of step, pulses, .*; got steps."),
         ("layer=LIB&beta=1", "`beta` must lie strictly between 0 and 1; got 1."),
         ("layer=LIB&beta=-0", "`beta` must lie strictly between 0 and 1; got -0."),
@@ -238,6 +269,15 @@ def test_another_layer_keeps_what_it_can(engine):
     assert (dual["pos_gamma"], dual["neg_rec_weight"]) == (0.9, 0)
     model = {**model, "layer": "DRLIT", "params": {**dual, "pos_beta": 0.7}}
     assert call(engine, change, model, "LIB") == {"beta": 0.7, "threshold": 2}
+
+
+def test_another_layer_keeps_the_reset_if_it_fires(engine):
+    change = "(model, name) => tracetorch.neuron.withLayer(model, name)"
+    model = from_fragment(engine, "layer=SLIB&reset=zero")["model"]
+    assert call(engine, change, model, "DRLIT")["reset"] == "zero"
+    silent = call(engine, change, model, "LI")
+    assert silent["reset"] is None
+    assert call(engine, change, silent, "LIB")["reset"] == "subtract"
 
 
 def test_inputs(engine):
@@ -296,6 +336,14 @@ def test_experiments_show_what_the_page_says(engine):
     )
     late = shown("layer=SLIB&alpha=0.8&input=pulses&amplitude=2&period=25", "three or four steps")
     assert set(spikes(late)[0] - pulses) == {3, 4}
+
+    series = shown("layer=LIB&input=step&amplitude=0.9", "51 times in 60 steps")
+    assert len(spikes(series)[0]) == 51 and np.count_nonzero(series["x"]) == 60
+    up, _ = spikes(shown("layer=LIB&reset=zero&input=step&amplitude=0.9", "at every second step"))
+    assert set(np.diff(up)) == {2}
+    series = shown("layer=LIB&reset=none&input=step&amplitude=0.9", "20 steps after the input")
+    up, _ = spikes(series)
+    assert set(np.diff(up)) == {1} and up[-1] - np.flatnonzero(series["x"])[-1] == 20
 
     series = shown("layer=LIB&input=sine", "starts late into the next half")
     assert series["mem"].min() < -3 and spikes(series)[0].max() < 75

@@ -12,6 +12,7 @@ from generate import javascript
 from interactive import SCRIPTS, mount
 
 from tracetorch_jax import snn
+from tracetorch_jax.functional.equations import equations
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -155,6 +156,26 @@ def test_a_decay_is_moved_by_keyboard(visit, x64):
     assert shown(page, "mem") == before
 
 
+def test_a_reset_is_chosen_by_keyboard(visit, x64):
+    page = visit("layer=RLIT&rec_weight=0.5&input=alternating&amplitude=0.6")
+    resets = page.get_by_role("radiogroup", name="what a spike does to the membrane")
+    for reset in ("zero", "none"):
+        resets.locator(":checked").press("ArrowRight")
+        settle(page)
+        assert resets.get_by_label(reset).is_checked()
+        assert_librarys(page, "RLIT", rec_weight=0.5, reset=reset)
+        lines = equations(snn.RLIT(1, reset=reset).spec)
+        assert page.get_by_label("equations").inner_text() == "\n".join(lines)
+        made = f'snn.RLIT(1, rec_weight=0.5, reset="{reset}")'
+        assert page.get_by_label("Python").inner_text().endswith(made)
+        page.wait_for_function("(reset) => location.hash.includes(`&reset=${reset}&`)", arg=reset)
+    page.locator("#tt-layer").select_option("LIB")
+    assert resets.get_by_label("none").is_checked()
+    page.locator("#tt-layer").select_option("LI")
+    for radio in resets.get_by_role("radio").all():
+        assert radio.is_disabled() and not radio.is_checked()
+
+
 def test_an_input_is_drawn_by_keyboard(visit, x64):
     page = visit("layer=SLIT&input=drawn&x=0*100")
     page.get_by_role("slider", name="input, drawn step by step").focus()
@@ -242,15 +263,18 @@ def test_values_outside_their_range_are_refused_by_rule(visit, name, value, mess
 
 
 def test_addresses_go_round(visit):
-    page = visit("layer=DLITS&pos_beta=0.97&input=noise&seed=3&steps=60")
+    page = visit("layer=DLITS&reset=zero&pos_beta=0.97&input=noise&seed=3&steps=60")
     assert values_of(page)["x"].shape == (60,)
     page.locator("#tt-neg_scale").fill("-0.25")
     page.locator("#tt-input").select_option("drawn")
     page.locator(".tt-pen").focus()
     press(page, "End", "ArrowUp")
-    page.wait_for_function("location.hash.includes('neg_scale=-0.25&input=drawn&steps=60&x=')")
-    again = visit(page.url.partition("#")[2])
-    first, second = values_of(page), values_of(again)
+    first = values_of(page)
+    page.wait_for_function("(last) => location.hash.endsWith(`,${last}`)", arg=first["x"][-1])
+    fragment = page.url.partition("#")[2]
+    expected = "layer=DLITS&reset=zero&pos_beta=0.97&neg_scale=-0.25&input=drawn&steps=60&x="
+    assert fragment.startswith(expected)
+    second = values_of(visit(fragment))
     assert first.keys() == second.keys()
     for name, want in first.items():
         assert np.array_equal(second[name], want), name

@@ -159,7 +159,8 @@ def _page(name: str) -> str:
 
 
 _SPIKE = """`spike(u)` is 1 where `u > 0` and else 0; its derivative is that of a
-[surrogate](../ideas.md#surrogate-gradients)."""
+[surrogate](../ideas.md#surrogate-gradients). These are the equations of `reset="subtract"`, the
+default; `"zero"` and `"none"` are [other resets](../ideas.md#the-reset)."""
 _PARTS = "`pos(v)` and `neg(v)` are the positive and the negative part of `v`."
 
 

@@ -6,6 +6,8 @@ says of parameters and states comes from the library as well.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -15,7 +17,14 @@ from generate.signatures import argument
 from tracetorch_jax import snn
 from tracetorch_jax.functional.constraints import Constraint
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import PREFIXES, SUFFIXES, TRACES, Spec, letters
+from tracetorch_jax.functional.spec import (
+    OPTIONS,
+    PREFIXES,
+    SUFFIXES,
+    TRACES,
+    Spec,
+    letters,
+)
 
 # The functions that equations call, for one neuron; NaN stays NaN.
 HEADER = """\
@@ -74,6 +83,7 @@ def script() -> str:
             "tracetorch.constraints = {",
             *map(_constraint, constraints.values()),
             "};",
+            f"tracetorch.resets = {json.dumps(OPTIONS['reset'])};",
             f"tracetorch.prefixes = {json.dumps(prefixes)};",
             f"tracetorch.suffixes = {json.dumps(SUFFIXES)};",
             "tracetorch.halfLife = (decay) => -Math.LN2 / Math.log(decay);",
@@ -84,9 +94,12 @@ def script() -> str:
 
 def _layer(name: str, layer: snn.TraceCell) -> str:
     """One layer as a property of an object: what it is made of, and its step."""
+    lines, resets = updates(layer.spec)
     described = {
         "summary": (layer.__doc__ or "").splitlines()[0],
-        "equations": equations(layer.spec),
+        "equations": lines,
+        "resets": resets,
+        "reset": layer.spec.reset if resets else None,
         "parameters": [
             {
                 "name": parameter.name,
@@ -105,23 +118,37 @@ def _layer(name: str, layer: snn.TraceCell) -> str:
     return "\n".join([f"  {name}: {{", *lines, step(layer.spec), "  },"])
 
 
+def updates(spec: Spec) -> tuple[list[str], dict[str, list[str]]]:
+    """The first `equations`, which do not depend on the reset, and the others by the reset.
+
+    A layer that does not fire has none of the others.
+    """
+    if not spec.fires:
+        return equations(spec), {}
+    found = {r: equations(dataclasses.replace(spec, reset=r)) for r in OPTIONS["reset"]}
+    rows = zip(*found.values(), strict=False)
+    shared = [line for line, *_ in itertools.takewhile(lambda row: len(set(row)) == 1, rows)]
+    return shared, {reset: lines[len(shared) :] for reset, lines in found.items()}
+
+
 def step(spec: Spec) -> str:
-    """``step(params, state, x)``, which returns states, output and the signals worth a look.
+    """``step(params, state, x, reset)``, which returns states, output and signals worth a look.
 
     ``membrane`` is the membrane before the reset, ``mem`` after it. Like every other trace they are
     sums of their channels.
     """
-    lines = equations(spec)
+    lines, resets = updates(spec)
+    made = dict.fromkeys(line.partition(" = ")[0] for line in sum(resets.values(), lines))
+    fresh = ["membrane", *(name for name in made if name not in spec.states)]
     integrated = next(i for i, line in enumerate(lines) if line.startswith("mem = "))
     lines.insert(integrated + 1, "membrane = mem")
+    lines += [f'if (reset === "{reset}") {{ {"; ".join(rest)} }}' for reset, rest in resets.items()]
     if spec.membrane.dual:
         lines.append("mem = pos_mem + neg_mem")
-    made = dict.fromkeys(line.partition(" = ")[0] for line in lines)
-    fresh = [name for name in made if name not in spec.states]
     signals = ["membrane", *(feature.state for feature in TRACES if feature.within(spec))]
     return "\n".join(
         [
-            "    step: function (params, state, x) {",
+            "    step: function (params, state, x, reset) {",
             f"      const {{ {', '.join(spec.parameters)} }} = params;",
             f"      let {{ {', '.join(spec.states)} }} = state;",
             f"      let {', '.join(fresh)};",

@@ -3,7 +3,7 @@
 (function (tracetorch) {
   "use strict";
 
-  const { layers, neuron, halfLife, prefixes, suffixes } = tracetorch;
+  const { layers, neuron, halfLife, prefixes, suffixes, resets } = tracetorch;
 
   /** An element with attributes and children; attributes that are functions are listeners. */
   function el(tag, attributes = {}, ...children) {
@@ -44,8 +44,8 @@
     return { element, inputs };
   }
 
-  /** The choice of a layer: from a list, or by the parts that its name is made of. */
-  function chooser(choose) {
+  /** The choice of a layer, from a list or by the parts that its name is made of, and its reset. */
+  function chooser(choose, chooseReset) {
     const said = ([word, about]) => `${word}: ${about}`;
     const groups = Object.entries(suffixes).map(([suffix, words]) => {
       const names = Object.keys(layers).filter((name) => layers[name].letters[1] === suffix);
@@ -69,11 +69,20 @@
       "checkbox", "traces", "traces besides the membrane", texts(prefixes, ofPrefix), spell,
     );
     const spikes = chips("radio", "spikes", "spikes", texts(suffixes, ofSuffix), spell);
-    const show = (layer) => {
+    const after = chips(
+      "radio", "reset", "what a spike does to the membrane",
+      texts(resets, ([, reset]) => [reset, [reset, reset]]),
+      (event) => chooseReset(event.target.value),
+    );
+    const show = ({ layer, reset }) => {
       const [letters, suffix] = layers[layer].letters;
       all.select.value = layer;
       traces.inputs.forEach((input) => (input.checked = letters.includes(input.value)));
       spikes.inputs.forEach((input) => (input.checked = input.value === suffix));
+      for (const input of after.inputs) {
+        input.checked = input.value === reset;
+        input.disabled = !reset;
+      }
       for (const input of traces.inputs) {
         const other = Object.keys(prefixes)
           .filter((letter) => letters.includes(letter) !== (letter === input.value))
@@ -81,7 +90,7 @@
         input.disabled = !(`${other}LI${suffix}` in layers);
       }
     };
-    const children = [all.element, traces.element, spikes.element];
+    const children = [all.element, traces.element, spikes.element, after.element];
     return { element: el("div", { class: "tt-chooser" }, ...children), show };
   }
 

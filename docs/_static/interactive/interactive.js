@@ -28,10 +28,16 @@
     // What is on the page.
 
     build() {
-      this.chooser = controls.chooser((layer) => {
-        this.model = neuron.withLayer(this.model, layer);
-        this.renew();
-      });
+      this.chooser = controls.chooser(
+        (layer) => {
+          this.model = neuron.withLayer(this.model, layer);
+          this.renew();
+        },
+        (reset) => {
+          this.model.reset = reset;
+          this.renew();
+        },
+      );
       this.summary = el("p", { class: "tt-summary", "aria-live": "polite" });
       this.message = el("div", { class: "tt-message", role: "alert" });
       this.inputs = el("fieldset");
@@ -79,13 +85,14 @@
 
     /** Everything that depends on the layer or the kind of input, anew. */
     renew() {
-      const { layer, params } = this.model;
+      const { layer, reset, params } = this.model;
+      const { equations, resets, summary } = layers[layer];
       const { family } = this.root.dataset;
       const more = el("a", { href: `${family}${layer}.html` }, `All about ${layer}`);
-      this.chooser.show(layer);
+      this.chooser.show(this.model);
       this.message.textContent = "";
-      this.summary.replaceChildren(`${layer}: ${layers[layer].summary} `, family ? more : "");
-      this.equations.textContent = layers[layer].equations.join("\n");
+      this.summary.replaceChildren(`${layer}: ${summary} `, family ? more : "");
+      this.equations.textContent = [...equations, ...(resets[reset] ?? [])].join("\n");
       this.fill(this.parameters, "Parameters", neuron.fieldsOf(layer), params);
       this.parameters.append(this.button("Reset parameters", () => {
         this.model.params = neuron.initial(layer).params;
@@ -276,10 +283,11 @@
 
     /** The layer as the library makes it. */
     python() {
-      const { layer, params } = this.model;
+      const { layer, reset, params } = this.model;
       const given = neuron.fieldsOf(layer).filter(({ name, value }) => params[name] !== value);
-      const options = given.map(({ name }) => `, ${name}=${params[name]}`).join("");
-      return `from tracetorch_jax import snn\n\nlayer = snn.${layer}(1${options})`;
+      const options = given.map(({ name }) => `, ${name}=${params[name]}`);
+      if (reset !== layers[layer].reset) options.push(`, reset="${reset}"`);
+      return `from tracetorch_jax import snn\n\nlayer = snn.${layer}(1${options.join("")})`;
     }
 
     // The address.

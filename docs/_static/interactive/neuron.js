@@ -3,7 +3,7 @@
 (function (tracetorch) {
   "use strict";
 
-  const { layers, constraints } = tracetorch;
+  const { layers, constraints, resets } = tracetorch;
 
   // Sliders move raw parameters, as training does, so that decays close to 1 have room.
   const SLIDERS = {
@@ -137,6 +137,7 @@
   function initial(layer = "LIB", input = "step") {
     return {
       layer,
+      reset: layers[layer].reset,
       params: valuesOf(fieldsOf(layer)),
       input,
       options: valuesOf(optionsOf(input)),
@@ -144,7 +145,8 @@
     };
   }
 
-  /** The same model with another layer; parameters keep their values, also those of one sign. */
+  /** The same model with another layer, which keeps what it also has: the reset, and values of
+   * parameters, also those of one sign. */
   function withLayer(model, layer) {
     const old = model.params;
     const params = Object.fromEntries(
@@ -153,7 +155,8 @@
         return [name, old[name] ?? old[single] ?? old[`pos_${name}`] ?? value];
       }),
     );
-    return { ...model, layer, params };
+    const reset = model.reset in layers[layer].resets ? model.reset : layers[layer].reset;
+    return { ...model, layer, reset, params };
   }
 
   /** The same model with another input, at its defaults but for the number of steps. */
@@ -173,7 +176,7 @@
     let state = Object.fromEntries(states.map((name) => [name, 0]));
     const series = {};
     for (const x of inputOf(model)) {
-      const found = step(model.params, state, x);
+      const found = step(model.params, state, x, model.reset);
       state = found.state;
       const values = { x, ...state, ...found.signals, out: found.out };
       for (const [name, value] of Object.entries(values)) (series[name] ??= []).push(value);
@@ -206,6 +209,7 @@
   /** What differs from the defaults, for the address. */
   function toFragment(model) {
     const parts = [`layer=${model.layer}`];
+    if (model.reset !== layers[model.layer].reset) parts.push(`reset=${model.reset}`);
     const add = (fields, values) => {
       for (const { name, value } of fields)
         if (values[name] !== value) parts.push(`${name}=${values[name]}`);
@@ -240,6 +244,7 @@
     };
     const layer = take("layer", Object.keys(layers), "LIB");
     const model = initial(layer, take("input", Object.keys(INPUTS), "step"));
+    if (model.reset) model.reset = take("reset", resets, model.reset);
     const attempt = (name, set) => {
       if (!given.has(name)) return;
       try {
