@@ -67,6 +67,15 @@ def test_spikes_that_count_leave_a_membrane_at_0(count):
     assert state["mem"].tolist() == [0, 0.5]
 
 
+@pytest.mark.parametrize("name", ["LIT", "LITS", "DLIT"])
+def test_a_negative_spike_resets_to_zero_too(name):
+    layer = snn.ALL_LAYERS[name](2, reset="zero")
+    variables = layer.init(jax.random.key(0), None, jnp.zeros(2))
+    carry, out = layer.apply(variables, None, jnp.array([-4.0, -0.25]))
+    assert out.tolist() == [-1, 0]
+    assert sum(state for state in carry.values()).tolist() == [0, -0.25]
+
+
 @pytest.mark.parametrize("name", ["DLIB", "DLITS"])
 def test_both_channels_of_a_dual_layer_are_reset(name):
     spec = dataclasses.replace(snn.ALL_LAYERS[name](1).spec, reset="zero")
