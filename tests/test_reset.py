@@ -53,6 +53,13 @@ def test_without_a_reset_a_neuron_fires_as_long_as_it_is_above_the_threshold():
     assert fired.tolist() == [1, 1, 0, 0, 0, 0]
 
 
+def test_a_bias_is_no_concern_of_firing():
+    spec = functional.Spec(membrane=functional.Trace(ema=False), positive="spike", bias=True)
+    params, mem = {"threshold": jnp.array(1.0)}, jnp.array(1.25)
+    state, out = functional.fire(params, {"mem": mem}, mem, spec=spec)
+    assert (float(state["mem"]), float(out)) == (0.25, 1.0)
+
+
 @pytest.mark.parametrize("count", [2.0, 3.0])
 def test_spikes_that_count_leave_a_membrane_at_0(count):
     """As where two random spike functions fire on both sides at once."""

@@ -14,6 +14,7 @@ from tracetorch_jax.functional.spec import (
     require,
 )
 
+# Fields of a spec that the lines tell of. `equations` refuses any other.
 _KNOWN = FIRST_FIELDS | set("reset adaptation adapt_weight adapt_coupling adapt_jump".split())
 
 

@@ -295,8 +295,9 @@ class Spec:
         zero_split: gradient of the sign splits at 0, see `functional.split`.
 
     Raises:
-        ValueError: a weight without a recurrent trace, a scale without anything emitted, a reset
-            without spikes, or an unknown word.
+        ValueError: a weight without a recurrent trace, a scale without anything emitted, a reset or
+            an adaptation without spikes, an adaptation without a weight or of both forms, or an
+            unknown word.
 
     Example:
         >>> functional.Spec(membrane=functional.Trace(ema=False), positive="spike").parameters

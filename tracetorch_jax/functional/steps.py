@@ -19,7 +19,6 @@ from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax._shared.dtypes import asarray, is_real
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.spec import (
-    PARAMETERS,
     Spec,
     Trace,
     channel_names,
@@ -308,10 +307,13 @@ def fire(
         (0.25, 1.0)
     """
     names = [name for name in (*spec.thresholds, *spec.scales) if name]
-    names += [row.name for row in PARAMETERS if row.name in spec.parameters and not row.signed]
+    names += [name for name in _ADAPTATION if name in spec.parameters]
     _check_states(state, state, np.shape(mem))
     _check_params(params, names, np.shape(mem))
     return _fire(params, state, mem, spec, spike, draw)
+
+
+_ADAPTATION = ("rho", "adapt_weight", "adapt_coupling", "adapt_jump")
 
 
 def _fire(
