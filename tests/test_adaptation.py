@@ -200,8 +200,11 @@ def test_what_does_not_go_together(flex):
     beta, theta = flex.Decay(0.9), flex.Threshold(1.0)
     rho, one = flex.Decay(0.9), flex.Weight(1.0)
     for given, words in (
-        ({"rho": rho, "adapt_weight": one}, "`adaptation` needs spikes: .* threshold too"),
-        ({"rho": rho, "pos_threshold": theta}, "`adaptation` needs `adapt_weight`, or"),
+        ({"rho": rho, "adapt_weight": one}, "`adaptation` .`rho`. needs spikes: .* threshold too"),
+        (
+            {"rho": rho, "pos_threshold": theta},
+            "`adaptation` .`rho`. needs `adapt_weight`,",
+        ),
         ({"adapt_jump": one, "pos_threshold": theta}, "`adapt_jump` needs .*: configure `rho` too"),
         (
             {"rho": rho, "pos_threshold": theta, "adapt_weight": one, "adapt_coupling": one},

@@ -89,7 +89,23 @@ THINGS = {
     "dual layers that fire": Thing(
         lambda: snn.DSRLITS(N, **HALVES), lambda: nnx.DSRLITS(N, **HALVES)
     ),
-    "`flex.LeakyIntegrator` beyond the 28": Thing(
+    "adaptation, `flex` alone": Thing(
+        lambda: LeakyIntegrator(
+            N,
+            pos_beta=Decay(0.9),
+            pos_threshold=Threshold(1.0),
+            rho=Decay(0.9),
+            adapt_weight=Weight(1.0),
+        ),
+        lambda: nnx.flex.LeakyIntegrator(
+            N,
+            pos_beta=Decay(0.9),
+            pos_threshold=Threshold(1.0),
+            rho=Decay(0.9),
+            adapt_weight=Weight(1.0),
+        ),
+    ),
+    "`flex.LeakyIntegrator` beyond the 28, with a bias": Thing(
         lambda: LeakyIntegrator(
             N, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), bias=Weight(0.1)
         ),

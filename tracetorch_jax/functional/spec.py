@@ -351,11 +351,11 @@ class Spec:
         if self.adaptation.dual:
             raise ValueError("`adaptation` is one trace of both signs, so it cannot be dual.")
         if not self.fires:
-            raise ValueError("`adaptation` needs spikes: configure a threshold too.")
+            raise ValueError("`adaptation` (`rho`) needs spikes: configure a threshold too.")
         if not given:
             raise ValueError(
-                "`adaptation` needs `adapt_weight`, or `adapt_coupling` or `adapt_jump`: without "
-                "one the trace does nothing."
+                "`adaptation` (`rho`) needs `adapt_weight`, `adapt_coupling` or `adapt_jump`; "
+                "without one the trace does nothing."
             )
         if self.adapt_weight and len(given) > 1:
             raise ValueError(
