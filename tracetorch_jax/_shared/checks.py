@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax._shared.files import absolute
@@ -54,12 +55,12 @@ def check_integer(
         ValueError: an integer that is not allowed.
     """
     wrong = f"`{name}` must be {rule or f'an integer of at least {least}'}; got {value!r}."
+    if isinstance(value, (bool, np.bool_)):  # older NumPy takes its own for an integer
+        raise TypeError(wrong)
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(wrong) from None
-    if isinstance(value, bool):
-        raise TypeError(wrong)
     if (least is not None and number < least) or (most is not None and number > most):
         raise ValueError(wrong)
     return number
