@@ -12,7 +12,6 @@ import reference
 
 import tracetorch_jax as tt
 from tracetorch_jax import export, functional, interop, nnx, snn, training
-from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
 FIRES = {"pos_beta": Decay(0.9), "pos_threshold": Threshold(1.0)}
@@ -117,19 +116,7 @@ def test_a_coupling_makes_a_membrane_ring():
 @pytest.mark.parametrize("form", FORMS)
 def test_equations_are_what_a_step_computes(form, x64):
     layer = LeakyIntegrator(1, **FORMS[form], param_dtype=jnp.float64)
-    variables = layer.init(jax.random.key(0), None, jnp.zeros(1))
-    values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}
-    scope = values | dict.fromkeys(layer.spec.states, 0.0)
-    scope |= {
-        "pos": lambda v: max(v, 0.0), "neg": lambda v: min(v, 0.0), "spike": lambda u: float(u > 0)
-    }  # fmt: skip
-    carry, lines = None, "\n".join(equations(layer.spec))
-    for x in np.random.default_rng(0).normal(0.4, 1.0, 30):
-        exec(lines, scope | {"x": x}, kept := {})
-        scope |= {k: kept[k] for k in layer.spec.states}
-        carry, y = layer.apply(variables, carry, jnp.array([x]))
-        np.testing.assert_allclose(y[0], kept["out"], rtol=1e-12)
-    np.testing.assert_allclose([carry[k][0] for k in carry], [scope[k] for k in carry], rtol=1e-9)
+    scope = reference.check_equations(layer, layer.init(jax.random.key(0), None, jnp.zeros(1)))
     assert scope["adapt"] != 0
 
 
@@ -151,16 +138,7 @@ def test_every_way_gives_the_same(form):
 
 @pytest.mark.parametrize("form", ["threshold", "current"])
 def test_online_gradients_are_those_through_time(form):
-    layer, xs = LeakyIntegrator(3, **FORMS[form]), XS[:, :8].swapaxes(0, 1)
-    params = layer.init(jax.random.key(0), None, xs[0])["params"]
-    init, step = training.online(layer)
-    state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
-    for x in xs:
-        state, out, gradient = step(params, state, x)
-        total = jax.tree.map(jnp.add, total, gradient(2 * out))
-    model = snn.Unroll(layer, time_major=True)
-    want = jax.grad(lambda p: (model.apply({"params": {"cell": p}}, xs) ** 2).sum())(params)
-    reference.assert_trees_close(total, want)
+    reference.check_online(LeakyIntegrator(3, **FORMS[form]), XS[:, :8].swapaxes(0, 1))
 
 
 def test_labels_and_what_can_be_seen():

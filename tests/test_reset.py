@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import reference
 
-from tracetorch_jax import export, functional, interop, nnx, snn, spikes, training
-from tracetorch_jax.functional.equations import equations
+from tracetorch_jax import export, functional, interop, nnx, snn, spikes
 
 RESETS = ("subtract", "zero", "none")
 SOME = ("LIB", "DSRLIB", "RLIT", "DLITS")
@@ -97,19 +96,7 @@ def test_both_channels_of_a_dual_layer_are_reset(name):
 @pytest.mark.parametrize("name", reference.first(SOME, 2))
 def test_equations_are_what_a_step_computes(name, reset, x64):
     layer, variables = reference.scrambled(name, 1, param_dtype=jnp.float64)
-    layer = layer.clone(reset=reset)
-    values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}
-    scope = values | dict.fromkeys(layer.spec.states, 0.0)
-    scope |= {
-        "pos": lambda v: max(v, 0.0), "neg": lambda v: min(v, 0.0), "spike": lambda u: float(u > 0)
-    }  # fmt: skip
-    carry, lines = None, "\n".join(equations(layer.spec))
-    for x in np.random.default_rng(0).normal(0.3, 1.0, 30):
-        exec(lines, scope | {"x": x}, kept := {})
-        scope |= {k: kept[k] for k in layer.spec.states}
-        carry, y = layer.apply(variables, carry, jnp.array([x]))
-        np.testing.assert_allclose(y[0], kept["out"], rtol=1e-12)
-    np.testing.assert_allclose([carry[k][0] for k in carry], [scope[k] for k in carry], rtol=1e-9)
+    reference.check_equations(layer.clone(reset=reset), variables)
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
@@ -166,17 +153,7 @@ def test_front_ends_and_flex_agree(name):
 
 
 def test_online_gradients_are_those_through_time():
-    layer = snn.LIB(3, reset="zero")
-    xs = reference.inputs(7, 2, 3)
-    params = layer.init(jax.random.key(0), None, xs[0])["params"]
-    init, step = training.online(layer)
-    state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
-    for x in xs:
-        state, out, gradient = step(params, state, x)
-        total = jax.tree.map(jnp.add, total, gradient(2 * out))
-    model = snn.Unroll(layer, time_major=True)
-    want = jax.grad(lambda p: (model.apply({"params": {"cell": p}}, xs) ** 2).sum())(params)
-    reference.assert_trees_close(total, want)
+    reference.check_online(snn.LIB(3, reset="zero"), reference.inputs(7, 2, 3))
 
 
 def test_a_program_holds_the_reset():

@@ -12,7 +12,8 @@ import numpy as np
 import pages
 import pytest
 
-from tracetorch_jax import snn, spikes
+from tracetorch_jax import snn, spikes, training
+from tracetorch_jax.functional.equations import equations
 
 DATA = pages.DATA
 LAYERS = tuple(snn.ALL_LAYERS)
@@ -299,3 +300,33 @@ def value_and_grads(run, *args):
     leaves, treedef = jax.tree.flatten(out)
     weights = [inputs(*leaf.shape, seed=7 + i, dtype=leaf.dtype) for i, leaf in enumerate(leaves)]
     return out, pullback(jax.tree.unflatten(treedef, weights))
+
+
+def check_equations(layer, variables):
+    """Run the text of a layer's equations beside the layer of one neuron, in float64."""
+    values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}
+    scope = values | dict.fromkeys(layer.spec.states, 0.0)
+    scope |= {
+        "pos": lambda v: max(v, 0.0), "neg": lambda v: min(v, 0.0), "spike": lambda u: float(u > 0)
+    }  # fmt: skip
+    carry, lines = None, "\n".join(equations(layer.spec))
+    for x in np.random.default_rng(0).normal(0.4, 1.0, 30):
+        exec(lines, scope | {"x": x}, kept := {})
+        scope |= {k: kept.get(k, scope[k]) for k in layer.spec.states}
+        carry, y = layer.apply(variables, carry, jnp.array([x]))
+        np.testing.assert_allclose(y[0], kept["out"], rtol=1e-12)
+    np.testing.assert_allclose([carry[k][0] for k in carry], [scope[k] for k in carry], rtol=1e-9)
+    return scope
+
+
+def check_online(layer, xs):
+    """Compare gradients of the sum of squared outputs, as ``[T, B, N]`` runs and through time."""
+    params = layer.init(jax.random.key(0), None, xs[0])["params"]
+    init, step = training.online(layer)
+    state, total = init(params, xs[0]), jax.tree.map(jnp.zeros_like, params)
+    for x in xs:
+        state, out, gradient = step(params, state, x)
+        total = jax.tree.map(jnp.add, total, gradient(2 * out))
+    model = snn.Unroll(layer, time_major=True)
+    want = jax.grad(lambda p: (model.apply({"params": {"cell": p}}, xs) ** 2).sum())(params)
+    assert_trees_close(total, want)
