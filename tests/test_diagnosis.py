@@ -3,6 +3,7 @@
 import functools
 import re
 import types
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -589,3 +590,35 @@ def test_no_advice_contradicts_another(layer):
         xs = draw.choice([0, 0.01, 1, 1, 100]) * (XS[:6] + draw.choice([-3, 0, 3]))
         diagnosis = tt.diagnose(model, variables, jnp.asarray(xs, jnp.float32))
         assert not list(contradictions(diagnosis, values)), f"{diagnosis}\n{values}"
+
+
+class Steep(NamedTuple):
+    """A spike function that is a tuple, but no pair of two."""
+
+    slope: float
+
+    def __call__(self, u):
+        return tt.spikes.sigmoid(self.slope)(u)
+
+
+def test_a_spike_function_that_is_a_named_tuple():
+    model = snn.Unroll(snn.LIB(3, spike=Steep(4.0)))
+    want = snn.Unroll(snn.LIB(3, spike=tt.spikes.sigmoid(4.0)))
+    variables = model.init(KEY, XS[..., :3])
+    got, want = (tt.diagnose(m, variables, XS[..., :3]).layers[0] for m in (model, want))
+    assert got.rate == want.rate and got.membrane == want.membrane
+
+
+class ByName(nn.Module):
+    """Runs a cell with arguments by name."""
+
+    @nn.compact
+    def __call__(self, xs):
+        return snn.LIB(3).unroll(xs=xs, carry=None)[1]
+
+
+def test_a_cell_that_is_unrolled_by_name():
+    variables = ByName().init(KEY, XS[..., :3])
+    ys, layers = tt.record(ByName(), variables, XS[..., :3])
+    (recording,) = layers.values()
+    assert np.array_equal(np.moveaxis(recording.outputs, 0, 1), ys)
