@@ -19,14 +19,7 @@ import optax
 from jax.typing import ArrayLike
 
 from tracetorch_jax import decode as _decode
-from tracetorch_jax._shared.axes import (
-    check_positive,
-    check_values,
-    known,
-    plain,
-    real,
-    time_first,
-)
+from tracetorch_jax._shared.axes import check_positive, check_values, known, plain, real, time_first
 from tracetorch_jax._shared.checks import as_array, check_choice
 from tracetorch_jax._shared.dtypes import as_given, countable
 from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding

@@ -13,10 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._shared.axes import (
-    plain,
-    time_first,
-)
+from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding

@@ -303,7 +303,7 @@ def value_and_grads(run, *args):
 
 
 def check_equations(layer, variables):
-    """Run the text of a layer's equations beside the layer of one neuron, in float64."""
+    """Compare the text of a layer's equations with the layer, of one neuron and in float64."""
     values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}
     scope = values | dict.fromkeys(layer.spec.states, 0.0)
     scope |= {

@@ -10,15 +10,8 @@ import jax
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.sequential import AbstractSequential
-from tracetorch_jax._shared.checks import (
-    check_choice,
-)
-from tracetorch_jax.functional.engines.masks import (
-    Valid,
-    keep_ended,
-    without_padding,
-    zero_padding,
-)
+from tracetorch_jax._shared.checks import check_choice
+from tracetorch_jax.functional.engines.masks import Valid, keep_ended, without_padding, zero_padding
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 from tracetorch_jax.functional.engines.unroll import ENGINES
 

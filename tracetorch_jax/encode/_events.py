@@ -10,13 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from tracetorch_jax._shared.axes import (
-    check_finite,
-    check_positive,
-    check_values,
-    known,
-    plain,
-)
+from tracetorch_jax._shared.axes import check_finite, check_positive, check_values, known, plain
 from tracetorch_jax._shared.checks import check_integer
 from tracetorch_jax._shared.dtypes import as_given, countable, is_real
 from tracetorch_jax.functional.engines.masks import as_int32, whole_counts

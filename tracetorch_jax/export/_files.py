@@ -11,12 +11,7 @@ import jax
 from jax.export import Exported
 
 from tracetorch_jax._shared.checks import check_integer, readable
-from tracetorch_jax.export._programs import (
-    check_seal,
-    free_path,
-    sealed,
-    write,
-)
+from tracetorch_jax.export._programs import check_seal, free_path, sealed, write
 
 
 def save(

@@ -11,14 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._shared.trees import key_name
-from tracetorch_jax.export._programs import (
-    Shape,
-    array_spec,
-    carry_spec,
-    cell_of,
-    free_path,
-    write,
-)
+from tracetorch_jax.export._programs import Shape, array_spec, carry_spec, cell_of, free_path, write
 
 
 def onnx(

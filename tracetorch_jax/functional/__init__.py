@@ -17,14 +17,7 @@ from tracetorch_jax.functional.constraints import (
 from tracetorch_jax.functional.engines.layer_step import LayerStep
 from tracetorch_jax.functional.engines.unroll import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
-from tracetorch_jax.functional.steps import (
-    adaptation,
-    fire,
-    membrane,
-    recurrence,
-    step,
-    synapse,
-)
+from tracetorch_jax.functional.steps import adaptation, fire, membrane, recurrence, step, synapse
 from tracetorch_jax.functional.traces import ema, leak, split
 
 __all__ = [

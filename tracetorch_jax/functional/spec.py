@@ -251,9 +251,9 @@ def require(spec: Spec, known: Collection[str], format: str, layer: str = "the l
         Traceback (most recent call last):
         ValueError: A plain integrator cannot hold `bias` of the layer; got True.
     """
-    for name in beyond(spec, known):
-        got = getattr(spec, name)
-        raise ValueError(f"{format} cannot hold `{name}` of {layer}; got {got!r}.")
+    if unknown := beyond(spec, known):
+        got = getattr(spec, unknown[0])
+        raise ValueError(f"{format} cannot hold `{unknown[0]}` of {layer}; got {got!r}.")
 
 
 def beyond(spec: Spec, known: Collection[str]) -> list[str]:

@@ -18,12 +18,7 @@ from tracetorch_jax import spikes
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax._shared.dtypes import asarray, is_real
 from tracetorch_jax._shared.shapes import along
-from tracetorch_jax.functional.spec import (
-    Spec,
-    Trace,
-    channel_names,
-    has_adaptation_current,
-)
+from tracetorch_jax.functional.spec import Spec, Trace, channel_names, has_adaptation_current
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
 Params = Mapping[str, jax.Array]

@@ -11,14 +11,7 @@ import numpy as np
 
 from tracetorch_jax._shared.checks import in_brief, readable
 from tracetorch_jax.interop._nir.file import check_file, check_heaps
-from tracetorch_jax.interop._nir.graph import (
-    ELEMENTWISE,
-    PARAMETERS,
-    Edge,
-    Graph,
-    Node,
-    import_nir,
-)
+from tracetorch_jax.interop._nir.graph import ELEMENTWISE, PARAMETERS, Edge, Graph, Node, import_nir
 from tracetorch_jax.interop._nir.order import reached
 
 
