@@ -15,6 +15,7 @@ import numpy as np
 
 from tracetorch_jax import functional
 from tracetorch_jax._core.parameters import Parameter, Rank, check_dim, check_dtype
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integer, check_names
 from tracetorch_jax._shared.dtypes import is_real, widen, wider
 from tracetorch_jax._shared.shapes import along
@@ -28,7 +29,7 @@ Carry = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
-class AbstractCell:
+class AbstractCell(SequenceCell):
     """One step of a trace layer, and many of them: all but where parameters are kept.
 
     A layer says what it is made of (`spec`), what it fires with (`spike_function`) and what each

@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 
-from tracetorch_jax._core.cell import AbstractCell
-from tracetorch_jax._core.sequential import AbstractSequential
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.functional.engines.masks import Valid, keep_ended, without_padding, zero_padding
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
@@ -78,7 +77,7 @@ class FrontEnd:
         Returns:
             The last carry, and the outputs ``[T, ...]``.
         """
-        if isinstance(cell, (AbstractCell, AbstractSequential)):
+        if isinstance(cell, SequenceCell):
             return cell.unroll(carry, xs, **options)
         return self._unroll_other(cell, carry, xs, init_key, **options)
 

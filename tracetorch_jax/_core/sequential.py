@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._core.unroll import AbstractUnroll
 from tracetorch_jax._shared.checks import (
     CALL,
@@ -29,7 +30,7 @@ from tracetorch_jax.functional.engines.masks import (
 from tracetorch_jax.functional.engines.placement import is_split
 
 
-class AbstractSequential:
+class AbstractSequential(SequenceCell):
     """Cells, modules and functions, one after the other: all but where parameters are kept."""
 
     front_end: ClassVar[Any]
@@ -112,7 +113,7 @@ class AbstractSequential:
             with within(name, layer, self._hint(layer, x)):
                 if self._is_cell(layer):
                     own = carry[name]
-                    if own is None and not isinstance(layer, (AbstractCell, AbstractSequential)):
+                    if own is None and not isinstance(layer, SequenceCell):
                         own = self.front_end.fresh_carry(layer, None, x.shape)
                     new[name], x = layer(own, x)
                 else:

@@ -15,9 +15,10 @@ import jax.export
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import check_choice, check_linen
 from tracetorch_jax._shared.files import absolute, replacing
-from tracetorch_jax.snn import Sequential, TraceCell, Unroll
+from tracetorch_jax.snn import Unroll
 
 Shape = str | Sequence[int | str]
 
@@ -118,7 +119,7 @@ def carry_spec(cell: nn.RNNCellBase, variables: Any, x: object, named: dict[str,
     """Shapes and dtypes of a cell's carry for an input like `x`."""
 
     def fresh(variables: Any, x: Any, named: Any) -> Any:
-        if isinstance(cell, (TraceCell, Sequential)):  # whose dtypes may depend on the input's
+        if isinstance(cell, SequenceCell):  # whose dtypes may depend on the input's
             return cell.apply(variables, None, x, **named)[0]
         return cell.initialize_carry(jax.random.key(0), x.shape)
 

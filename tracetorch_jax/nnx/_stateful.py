@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._core.unroll import check_cell
 from tracetorch_jax._shared.checks import check_names
@@ -90,7 +91,7 @@ class Stateful(nnx.Module):
         x = asarray(x)
         batch_shape = self._check_batch(x.shape)
         carry = self._current()
-        if carry is None and not isinstance(self.cell, (AbstractCell, AbstractSequential)):
+        if carry is None and not isinstance(self.cell, SequenceCell):
             carry = NNX.fresh_carry(self.cell, None, x.shape)
         carry, y = self.cell(carry, x)
         self.set_carry(carry, batch_shape)
