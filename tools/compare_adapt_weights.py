@@ -35,13 +35,13 @@ def digits(seed):
     ), 10
 
 
-def memory(seed, rows=1500, cue=15, pause=60, answer=10):
+def memory(seed, rows=1500, cue=15, pause=40, answer=10):
     """One of 4 groups of channels fires for a while; all fire by chance; a last channel asks."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, rows)
     steps, group = cue + pause + answer, np.arange(16) // 4
-    rate = np.full((rows, steps, 17), 0.05)
-    rate[:, :cue, :16] += 0.35 * (group == labels[:, None])[:, None]
+    rate = np.full((rows, steps, 17), 0.02)
+    rate[:, :cue, :16] += 0.5 * (group == labels[:, None])[:, None]
     rate[..., 16] = np.arange(steps) >= cue + pause
     xs = (rng.random(rate.shape) < rate).astype(np.float32)
     half = 2 * rows // 3
@@ -127,8 +127,8 @@ def main():
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rho", type=float, default=0.95)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--rho", type=float, default=0.98)
     args = parser.parse_args()
     options = {"width": args.width, "epochs": args.epochs, "batch": 64, "rate": 5e-3}
     seeds = range(args.seeds)
