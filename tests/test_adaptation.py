@@ -260,13 +260,13 @@ def test_a_recording_without_a_batch_axis_has_them_too():
 
 def test_diagnose_says_when_thresholds_have_risen_too_far():
     xs = jnp.full((2, 60, 4), 0.3) + 0.01 * reference.inputs(2, 60, 4)
-    _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=300.0), xs)
+    _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)
     assert "100% of the neurons fire at first and not in the second half" in report.advice
-    assert "raised it up to 4 times. Set `adapt_weight=1e+02`." in report.advice and report.problems
+    assert "raised it up to 8.7 times. Set `adapt_weight=1.3e+02`." in report.advice and report.problems
     _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1e2), xs)
     assert not report.problems
-    _, report = seen(snn.flex.ALIB(4, rho=0.99, adapt_weight=300.0), xs)
-    assert "Set `adapt_weight=flex.Weight(1e+02)`." in report.advice
+    _, report = seen(snn.flex.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)
+    assert "Set `adapt_weight=flex.Weight(1.3e+02)`." in report.advice
 
 
 def test_a_neuron_whose_input_ends_is_not_silenced_by_its_threshold():
