@@ -262,7 +262,10 @@ def test_diagnose_says_when_thresholds_have_risen_too_far():
     xs = jnp.full((2, 60, 4), 0.3) + 0.01 * reference.inputs(2, 60, 4)
     _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)
     assert "100% of the neurons fire at first and not in the second half" in report.advice
-    assert "raised it up to 8.7 times. Set `adapt_weight=1.3e+02`." in report.advice and report.problems
+    assert (
+        "raised it up to 8.7 times. Set `adapt_weight=1.3e+02`." in report.advice
+        and report.problems
+    )
     _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1e2), xs)
     assert not report.problems
     _, report = seen(snn.flex.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)

@@ -257,6 +257,8 @@ def test_a_threshold_that_changes_and_the_fall_at_a_spike_are_drawn():
     np.testing.assert_array_equal(membrane.get_ydata()[1::2], MEMBRANE[0, :, 2])
     np.testing.assert_array_equal(membrane.get_xdata()[0::2], membrane.get_xdata()[1::2])
     np.testing.assert_array_equal(threshold.get_ydata(), level[0, :, 2])
+    other = plot.spike_train(MEMBRANE, SPIKES, threshold=level, neuron=1, sequence=1)
+    assert any(np.array_equal(line.get_ydata(), level[1, :, 1]) for line in other.get_lines())
     with pytest.raises(
         ValueError, match=r"`threshold` must have the shape of `membrane`, \(30, 5\)"
     ):
