@@ -20,10 +20,10 @@ from tracetorch_jax.snn._layer import Layer
 __all__ = [  # noqa: RUF022  (the order of `ALL_LAYERS`)
     "LI", "DLI", "SLI", "DSLI",
     "LIB", "DLIB", "SLIB", "RLIB", "DSLIB", "DRLIB", "SRLIB", "DSRLIB",
-    "LIT", "DLIT", "SLIT", "RLIT", "DSLIT", "DRLIT", "SRLIT", "DSRLIT",
-    "LITS", "DLITS", "SLITS", "RLITS", "DSLITS", "DRLITS", "SRLITS", "DSRLITS",
     "ALIB", "ASLIB", "ARLIB", "ASRLIB",
+    "LIT", "DLIT", "SLIT", "RLIT", "DSLIT", "DRLIT", "SRLIT", "DSRLIT",
     "ALIT", "ASLIT", "ARLIT", "ASRLIT",
+    "LITS", "DLITS", "SLITS", "RLITS", "DSLITS", "DRLITS", "SRLITS", "DSRLITS",
     "ALITS", "ASLITS", "ARLITS", "ASRLITS",
 ]  # fmt: skip
 
@@ -76,6 +76,22 @@ class DSRLIB(Binary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
 
 
+class ALIB(Adaptation, Binary, Membrane, Layer):
+    """Adaptive leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ASLIB(Adaptation, Binary, Membrane, Synapse, Layer):
+    """Adaptive synaptic leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ARLIB(Adaptation, Binary, Recurrence, Membrane, Layer):
+    """Adaptive recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ASRLIB(Adaptation, Binary, Recurrence, Membrane, Synapse, Layer):
+    """Adaptive synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
 class LIT(Ternary, Membrane, Layer):
     """Leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
 
@@ -108,6 +124,22 @@ class DSRLIT(Ternary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
 
 
+class ALIT(Adaptation, Ternary, Membrane, Layer):
+    """Adaptive leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ASLIT(Adaptation, Ternary, Membrane, Synapse, Layer):
+    """Adaptive synaptic leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ARLIT(Adaptation, Ternary, Recurrence, Membrane, Layer):
+    """Adaptive recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ASRLIT(Adaptation, Ternary, Recurrence, Membrane, Synapse, Layer):
+    """Adaptive synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
 class LITS(ScaledTernary, Membrane, Layer):
     """Leaky integrate-and-fire with ternary spikes scaled by sign."""
 
@@ -138,38 +170,6 @@ class SRLITS(ScaledTernary, Recurrence, Membrane, Synapse, Layer):
 
 class DSRLITS(ScaledTernary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
-
-
-class ALIB(Adaptation, Binary, Membrane, Layer):
-    """Adaptive leaky integrate-and-fire with binary spikes, 0 or 1."""
-
-
-class ASLIB(Adaptation, Binary, Membrane, Synapse, Layer):
-    """Adaptive synaptic leaky integrate-and-fire with binary spikes, 0 or 1."""
-
-
-class ARLIB(Adaptation, Binary, Recurrence, Membrane, Layer):
-    """Adaptive recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
-
-
-class ASRLIB(Adaptation, Binary, Recurrence, Membrane, Synapse, Layer):
-    """Adaptive synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
-
-
-class ALIT(Adaptation, Ternary, Membrane, Layer):
-    """Adaptive leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
-
-
-class ASLIT(Adaptation, Ternary, Membrane, Synapse, Layer):
-    """Adaptive synaptic leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
-
-
-class ARLIT(Adaptation, Ternary, Recurrence, Membrane, Layer):
-    """Adaptive recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
-
-
-class ASRLIT(Adaptation, Ternary, Recurrence, Membrane, Synapse, Layer):
-    """Adaptive synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
 
 
 class ALITS(Adaptation, ScaledTernary, Membrane, Layer):
