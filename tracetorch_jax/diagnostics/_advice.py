@@ -322,7 +322,7 @@ def _outgrown(layer: Layer, least: float = MOST) -> str | None:
         return None
     cell, (which, height) = layer.recording.layer, layer.outgrown
     weight = float(np.median(np.asarray(layer.recording.parameters["adapt_weight"])))
-    value = f"{weight / max(height - 1, 1.0):.2g}"
+    value = f"{weight / max(height - 1, 2.0):.2g}"
     code = f"flex.Weight({value})" if isinstance(cell, AbstractLeakyIntegrator) else value
     return (
         f"{which.mean():.0%} of the neurons fire at first and not in the second half of a "
