@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.snn import TraceCell
@@ -38,6 +39,7 @@ class Recording(NamedTuple):
     carry: dict[str, jax.Array] | None = None
 
 
+@takes_nnx
 def record(
     model: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, Recording]]:
@@ -47,8 +49,8 @@ def record(
     that runs several times, its last run is kept.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
-        variables: its variables.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model.
         **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
             model changes is not returned.
@@ -58,7 +60,8 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
-        TypeError: `model` is a cell, or no linen module.
+        TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
+            linen.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 
