@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result", covariant=True)
 
-# Flax's own layers that linen has as well, under the same name or this one.
+# Flax's own layers that linen has with the same parameters, under the same name or this one. Of
+# others the code of nnx is run, which does for what nothing in linen asks for by its class.
 _FLAX = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"} | {
     name: name
     for name in (
-        "Conv", "ConvTranspose", "Embed", "BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm",
-        "InstanceNorm", "PReLU", "Dropout", "Sequential",
+        "Conv", "ConvTranspose", "Embed", "BatchNorm", "LayerNorm", "RMSNorm", "PReLU", "Dropout",
+        "Sequential",
     )
 }  # fmt: skip
 _FIELDS = {"features": "out_features"}
@@ -190,7 +191,8 @@ def _stand_in(module: Any, path: str, seen: dict[int, nn.Module]) -> nn.Module:
     }
     modules = {name: part for name, part in parts.items() if part is not held[name]}
     params = {name: value for name, value in held.items() if isinstance(value, nnx.Param)}
-    cls = _named(type(module).__name__, isinstance(module, nnx.RNNCellBase))
+    own = type(module)
+    cls = _named(own.__name__, own.__module__, isinstance(module, nnx.RNNCellBase))
     return cls(_Held(nnx.split(module)[0], module, modules, params))
 
 
@@ -251,5 +253,5 @@ class _StandInCell(_StandIn, nn.RNNCellBase):
 
 
 @functools.cache  # classes of the same name are not equal
-def _named(name: str, cell: bool) -> Any:
-    return type(name, (_StandInCell if cell else _StandIn,), {})
+def _named(name: str, module: str, cell: bool) -> Any:
+    return type(name, (_StandInCell if cell else _StandIn,), {"__module__": module})
