@@ -69,10 +69,11 @@ def test_a_row_with_one_column_changed_does_not(key):
     for column, other in peer_neurons.changed(row):
         assert not alike(peer_neurons.simulate(other, want["x"], want["w"]), want), (column, other)
         columns.add(column)
-    described = {"current", "decay", "factor", "state", "sequences"}
+    described = {"current", "arrives", "decay", "factor", "state", "sequences"}
     if row.fires is not None:
         described |= {"fires", "decided", "reset", "surrogate"}
         described |= {"when", "gradient"} if row.reset != "none" else set()
+        described |= {"adapts", "threshold"} if row.adapts else set()
     assert columns == described
 
 

@@ -1,10 +1,12 @@
 """Makes ``tests/data/peers/<library>.npz``: what the neurons of other libraries give.
 
-Run by hand, once in an environment with the peers in PyTorch and once in one with Spyx
-(examples/benchmarks/README.md makes both); it writes a file for each library that is installed:
+Run by hand, once in an environment with the peers in PyTorch, once in one with Spyx
+(examples/benchmarks/README.md makes both) and once in one with `jaxpike`; it writes a file for each
+library that is installed, or those that are named:
 
     PYTHONPATH=tests/support .venv-torch/bin/python tools/make_peer_vectors.py
     PYTHONPATH=tests/support .venv-spyx/bin/python tools/make_peer_vectors.py
+    PYTHONPATH=tests/support .venv-jaxpike/bin/python tools/make_peer_vectors.py jaxpike
 
 All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
 too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.
@@ -14,6 +16,7 @@ too. traceTorch rounds its parameters, so there one sequence starts at the thres
 import importlib.metadata
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import peers
@@ -24,6 +27,7 @@ PACKAGES = {
     "tracetorch": ("tracetorch", "torch"),
     "snntorch": ("snntorch", "torch"),
     "spyx": ("spyx", "jax", "flax"),
+    "jaxpike": ("jaxpike", "jax"),
     "spikingjelly": ("spikingjelly", "torch"),
     "norse": ("norse", "torch"),
 }
@@ -52,6 +56,10 @@ def namespace(library):
         from flax import nnx
 
         return {"spyx": spyx, "axn": spyx.axn, "rngs": nnx.Rngs(0)}
+    if library == "jaxpike":
+        import jaxpike
+
+        return {"jaxpike": jaxpike}
     import torch
 
     names = {"torch": torch, "tensor": torch.tensor}
@@ -95,7 +103,7 @@ GRID = np.linspace(-1.1, 1.1, 12, dtype=np.float32)
 def derivative(library, expression):
     """Derivative that a spike function of a library has on the grid."""
     spike = eval(expression, namespace(library))
-    if library == "spyx":
+    if library in IN_JAX:
         import jax
 
         return np.asarray(jax.vmap(jax.grad(spike))(GRID))
@@ -177,6 +185,31 @@ def in_spyx(row, neuron, xs, w):
     return {name: np.asarray(value) for name, value in found.items()}
 
 
+def in_jaxpike(row, neuron, xs, w):
+    import jax
+    import jax.numpy as jnp
+    import jaxpike
+
+    xs, w = jnp.asarray(xs), jnp.asarray(w)
+
+    def loss(xs):
+        ys, state = jaxpike.unroll(neuron, xs)
+        return (ys * w).sum(), (ys, state)
+
+    grad, (ys, state) = jax.grad(loss, has_aux=True)(xs)
+    step, vs = neuron.init_state(xs.shape[1:]), []
+    for x in xs:
+        step, _ = neuron(step, x)
+        vs.append(step.v)
+    found = {"y": ys, "v": jnp.stack(vs), "grad": grad}
+    found["again"] = jaxpike.unroll(neuron, xs)[0]
+    found["resumed"] = jaxpike.unroll(neuron, xs, state)[0]
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+IN_JAX = {"spyx": in_spyx, "jaxpike": in_jaxpike}
+
+
 def run(row):
     """Arguments, input, weights, and what the neuron makes of them, with the axes of the row."""
     neuron, arguments, (xs, w) = make(row), dict(row.arguments), inputs()
@@ -186,7 +219,7 @@ def run(row):
         if row.fires is not None:
             xs[0, 0, :2] = arguments["threshold"] * np.float32([1, 2])  # with and without synapse
     xs, w = time_major(row, xs), time_major(row, w)
-    found = (in_spyx if row.package == "spyx" else in_torch)(row, neuron, xs, w)
+    found = IN_JAX.get(row.package, in_torch)(row, neuron, xs, w)
     return {"arguments": np.array(json.dumps(arguments)), "x": xs, "w": w, **found}
 
 
@@ -199,7 +232,7 @@ def versions(library):
 
 
 if __name__ == "__main__":
-    for library in filter(installed, PACKAGES):
+    for library in sys.argv[1:] or filter(installed, PACKAGES):
         arrays = {"versions": np.array(json.dumps(versions(library)))}
         for row in peers.ROWS.values():
             if row.package == library:

@@ -17,6 +17,7 @@ from tracetorch_jax.functional.equations import equations
 
 DATA = pages.DATA
 LAYERS = tuple(snn.ALL_LAYERS)
+TRACETORCH = tuple(name for name in LAYERS if not name.startswith("A"))  # with vectors
 DUAL = tuple(name for name in LAYERS if name.startswith("D"))
 FIRING = tuple(name for name in LAYERS if not name.endswith("LI"))
 SYNAPTIC = tuple(name for name in LAYERS if "S" in name.split("LI")[0])
