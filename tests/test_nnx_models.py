@@ -81,6 +81,10 @@ MODELS = {
         lambda: snn.Unroll(snn.flex.DSLIB(3, reset="zero", pos_beta=0.8)),
         lambda: tnnx.Unroll(tnnx.flex.DSLIB(3, reset="zero", pos_beta=0.8)),
     ),
+    "recurrent": (
+        lambda: snn.Unroll(snn.Recurrent(snn.LIB(3, **BASE))),
+        lambda: tnnx.Unroll(tnnx.Recurrent(tnnx.LIB(3, **BASE), rngs=rngs())),
+    ),
     "cell": (lambda: snn.SLIB(3, beta_rank=0), lambda: tnnx.SLIB(3, beta_rank=0)),
     "own": (OwnLinen, Own),
 }
@@ -120,11 +124,11 @@ TAKE = {
 }
 # What linen's model is refused for as well, in the same words.
 REFUSED = {
+    "recurrent": {"to_nir", "nir_mismatch", "initial_carry"},
     "cell": {"record", "diagnose", "synaptic_operations", "sequence"},
     "own": {"step", "to_nir", "nir_mismatch", "initial_carry"},
     "stack": {"to_nir", "nir_mismatch"},
     "flex": {"synaptic_operations", "to_nir", "nir_mismatch", "to_torch"},
-    "residual": set(),
 }
 
 
@@ -146,7 +150,7 @@ def plain(found):
 def test_takes_both(function, name):
     linens, variables, own = pair(name)
     take = TAKE[function]
-    if name in REFUSED and function in REFUSED[name]:
+    if function in REFUSED.get(name, ()):
         said = []
         for models in ((own,), (linens, variables)):
             with pytest.raises((TypeError, ValueError)) as error:
@@ -370,6 +374,8 @@ def test_trees_of_nnx(tmp_path):
     params = nnx.state(own, nnx.Param)
     again = checkpoint.restore(checkpoint.save(tmp_path / "it", state), like=state)
     reference.assert_trees_close(again, state, 0)
+    with pytest.raises(ValueError, match=r"save nnx.state\(model\)"):
+        checkpoint.save(tmp_path / "model", own)
     split = sharding.shard(state, jax.make_mesh((1,), ("data",)), jax.P())
     reference.assert_trees_close(split, state, 0)
     labels = training.parameter_labels(params)
