@@ -287,6 +287,26 @@ def test_structures_that_are_equal_share_a_program():
     assert one != as_linen(wider)[0]
 
 
+class Gained(nnx.Module):
+    """A module with a number that is not trained."""
+
+    def __init__(self):
+        self.gain = nnx.Variable(jnp.array(1.0))
+        self.out = tnnx.Unroll(tnnx.LI(3))
+
+    def __call__(self, xs):
+        return self.out(self.gain[...] * xs)
+
+
+def test_a_number_that_is_not_trained_is_not_kept_from_call_to_call():
+    own = Gained()
+    first = tt.diagnose(own, XS).layers[0].parameter_gradient
+    own.gain[...] = jnp.array(2.0)
+    np.testing.assert_allclose(
+        tt.diagnose(own, XS).layers[0].parameter_gradient, 2 * first, rtol=1e-5
+    )
+
+
 class Reads(Own):
     def __call__(self, xs):
         return super().__call__(xs @ self.read.kernel[...])

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 import flax.linen as nn
+import jax
+import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax._core.cell import AbstractCell
@@ -157,6 +159,8 @@ def _linen_class(module: Any, path: str) -> Any:
 
 def _fields(module: Any, cls: Any, path: str) -> dict[str, Any]:
     """What the linen module of a module is made with."""
+    from flax import nnx
+
     fields = {}
     for field in dataclasses.fields(cls):
         name = field.name
@@ -164,7 +168,8 @@ def _fields(module: Any, cls: Any, path: str) -> dict[str, Any]:
             continue
         for own in (_FIELDS.get(name, name), name):
             if hasattr(module, own):
-                fields[name] = getattr(module, own)
+                value = getattr(module, own)
+                fields[name] = value.get_value() if isinstance(value, nnx.Variable) else value
                 break
     for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         converted = not _is_flaxs(module) or name in {*fields, *_FIELDS.values()}
@@ -191,16 +196,21 @@ def _stand_in(module: Any, path: str, seen: dict[int, nn.Module]) -> nn.Module:
     }
     modules = {name: part for name, part in parts.items() if part is not held[name]}
     params = {name: value for name, value in held.items() if isinstance(value, nnx.Param)}
+    others = [value for name, value in held.items() if name not in {*modules, *params}]
+    structure: Any = nnx.split(module)[0]
+    if any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(others)):
+        structure = object()
     own = type(module)
     cls = _named(own.__name__, own.__module__, isinstance(module, nnx.RNNCellBase))
-    return cls(_Held(nnx.split(module)[0], module, modules, params))
+    return cls(_Held(structure, module, modules, params))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
     """An nnx module, and by attribute its own modules in linen and its own parameters.
 
-    Equal if the structures are, so that a compiled program is found again.
+    Equal if the structures are, so that a compiled program is found again; and to itself alone if
+    the module holds other arrays, of which a program keeps the values.
     """
 
     structure: Any
