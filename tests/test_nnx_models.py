@@ -343,10 +343,16 @@ def test_what_linen_cannot_have(make, words):
         tt.record(make(), XS)
 
 
-def test_code_that_looks_into_its_layers():
-    with pytest.raises(AttributeError) as error:
-        tt.record(Reads(), XS)
-    assert "Reads of flax.nnx ran with modules of flax.linen" in error.value.__notes__[0]
+class Compiles(Own):
+    def __call__(self, xs):
+        return nnx.jit(lambda read, xs: read(xs))(self.read, xs)
+
+
+@pytest.mark.parametrize("own", [Reads, Compiles])
+def test_code_that_does_not_call_its_layers_alone(own):
+    with pytest.raises((AttributeError, TypeError)) as error:
+        tt.record(own(), XS)
+    assert f"{own.__name__} of flax.nnx ran with modules of flax.linen" in error.value.__notes__[0]
     assert "tracetorch_jax.nnx.to_linen(model)" in error.value.__notes__[0]
 
 

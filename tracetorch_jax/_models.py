@@ -242,7 +242,7 @@ class _StandIn(nn.Module):
             vars(twin)[name] = nnx.Param(raw)
         try:
             return twin(*args, **kwargs)
-        except AttributeError as error:
+        except (AttributeError, TypeError) as error:
             error.add_note(
                 f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "
                 f"that it can call them, and no more. {_ELSE}"
