@@ -42,7 +42,9 @@ def test_fused_matches_tracetorch(layer, x64):
         reference.check_case(case, "fused", "float64")
 
 
-@pytest.mark.parametrize("layer", reference.each(n for n in reference.LINEAR if n in reference.TRACETORCH))
+@pytest.mark.parametrize(
+    "layer", reference.each(n for n in reference.LINEAR if n in reference.TRACETORCH)
+)
 def test_parallel_matches_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "parallel", "float64")

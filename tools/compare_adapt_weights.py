@@ -35,12 +35,12 @@ def digits(seed):
     ), 10
 
 
-def memory(seed, rows=1500, cue=15, pause=40, answer=10):
+def memory(seed, rows=1500, cue=15, pause=80, answer=10):
     """One of 4 groups of channels fires for a while; all fire by chance; a last channel asks."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, rows)
     steps, group = cue + pause + answer, np.arange(16) // 4
-    rate = np.full((rows, steps, 17), 0.02)
+    rate = np.full((rows, steps, 17), 0.05)
     rate[:, :cue, :16] += 0.5 * (group == labels[:, None])[:, None]
     rate[..., 16] = np.arange(steps) >= cue + pause
     xs = (rng.random(rate.shape) < rate).astype(np.float32)
@@ -71,7 +71,7 @@ def train(layer, weights, seeds, task, *, width, epochs, batch, rate):
     load, last = TASKS[task]
     sets, (classes, *_) = zip(*map(load, seeds), strict=True)
     data = [np.stack(part) for part in zip(*sets, strict=True)]
-    train_x, test_x, train_y, test_y = map(jnp.asarray, data)
+    train_x, test_x, _, test_y = data
     model = network(layer, width, classes)
     updates = train_x.shape[1] // batch
     optimiser = optax.chain(
@@ -114,8 +114,10 @@ def train(layer, weights, seeds, task, *, width, epochs, batch, rate):
         chosen = np.stack([rng.permutation(train_x.shape[1]) for rng in orders])
         for i in range(updates):
             rows = chosen[:, i * batch : (i + 1) * batch]
-            x, y = (np.take_along_axis(a, rows.reshape(*rows.shape, *[1] * (a.ndim - 2)), axis=1)
-                    for a in data[::2])
+            x, y = (
+                np.take_along_axis(a, rows.reshape(*rows.shape, *[1] * (a.ndim - 2)), axis=1)
+                for a in data[::2]
+            )
             params, state = update(params, state, x, y)
     return np.asarray(accuracy(params, test_x, test_y)), params
 
@@ -133,9 +135,15 @@ def main():
     options = {"width": args.width, "epochs": args.epochs, "batch": 64, "rate": 5e-3}
     seeds = range(args.seeds)
     plain, _ = train(snn.LIB(args.width), [1.0], seeds, args.task, **options)
-    found, params = train(snn.ALIB(args.width, rho=args.rho), WEIGHTS[1:], seeds, args.task, **options)
-    learnt = np.asarray(functional.THRESHOLD.constrain(params["cell"]["layers_1"]["raw_adapt_weight"]))
-    print(f"{args.task}, {args.seeds} seeds: test accuracy, its standard error, adapt_weight learnt")
+    found, params = train(
+        snn.ALIB(args.width, rho=args.rho), WEIGHTS[1:], seeds, args.task, **options
+    )
+    learnt = np.asarray(
+        functional.THRESHOLD.constrain(params["cell"]["layers_1"]["raw_adapt_weight"])
+    )
+    print(
+        f"{args.task}, {args.seeds} seeds: test accuracy, its standard error, adapt_weight learnt"
+    )
     for i, (weight, row) in enumerate(zip(WEIGHTS, [plain[0], *found], strict=True)):
         error = row.std(ddof=1) / len(row) ** 0.5
         ends = np.percentile(learnt[i - 1], (5, 50, 95)) if i else []

@@ -252,7 +252,9 @@ def changed(row):
         "sequences": ["[T, B, N]" if row.sequences == "[B, T, N]" else "[B, T, N]"],
     }
     if row.fires is not None:
-        resets = ["minus threshold", "to 0", "none"] + ["minus resting threshold"] * bool(row.adapts)
+        resets = ["minus threshold", "to 0", "none"] + ["minus resting threshold"] * bool(
+            row.adapts
+        )
         derivatives = (ATAN, SIGMOID, SUPERSPIKE_25, SUPERSPIKE_1)
         other |= {
             "fires": [f for f in (">", ">=", "smooth") if f != row.fires],

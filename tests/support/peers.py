@@ -35,7 +35,14 @@ COLUMNS = (
     "gradient of the reset", "derivative of a spike at `u`", "state", "sequences",
 )  # fmt: skip
 UPDATE = ("here", "current `i`", "arrives", "decay", "input", "fires", "state", "sequences")
-SPIKES = ("adaptation `a`", "decided", "reset", "when", "gradient of the reset", "derivative of a spike at `u`")
+SPIKES = (
+    "adaptation `a`",
+    "decided",
+    "reset",
+    "when",
+    "gradient of the reset",
+    "derivative of a spike at `u`",
+)
 
 
 def _rows(defaults, *rows):

@@ -1,4 +1,4 @@
-"""One layer that can be any of the 28, and what lies between and beyond them."""
+"""One layer that can be any named layer, and what lies between and beyond them."""
 
 from __future__ import annotations
 
