@@ -170,7 +170,9 @@ def test_public_names_stay():
 def test_a_type_checker_knows_what_is_imported_when_first_used(tmp_path, monkeypatch):
     expected = {
         "reveal_type(tt.losses.cross_entropy)": r"def \(outputs: .*labels: .*\) -> jax.*Array",
-        "reveal_type(tt.record)": r"def \(model: flax.*, variables: .*\) -> tuple\[.*Recording",
+        "reveal_type(tt.record)": r"\[model: flax.*, variables: .*\], tuple\[.*Recording",
+        "reveal_type(tt.diagnose(tt.nnx.Unroll(tt.nnx.LIB(8)), 0))": "diagnosis.Diagnosis",
+        "tt.diagnose(tt.snn.LIB(8), {}, 0, loss=1)": "No overload variant",
         "reveal_type(tt.snn.flex.LIB)": r"def \(num_neurons: int, .*\) -> .*snn.flex.LeakyInteg",
         "reveal_type(tt.nnx.flex.LIB(8))": '"tracetorch_jax.nnx.flex.LeakyIntegrator"',
         "tt.loses": 'Module has no attribute "loses"',

@@ -1,18 +1,21 @@
 """Makes ``tests/data/peers/<library>.npz``: what the neurons of other libraries give.
 
 Run by hand, once in an environment with the peers in PyTorch, once in one with Spyx
-(examples/benchmarks/README.md makes both) and once in one with `jaxpike`; it writes a file for each
-library that is installed, or those that are named:
+(examples/benchmarks/README.md makes both) and once in one each with `jaxpike` and with `sparxml`
+(Python 3.12, ``jax<0.12``); it writes a file for each library that is installed, or those that are
+named:
 
     PYTHONPATH=tests/support .venv-torch/bin/python tools/make_peer_vectors.py
     PYTHONPATH=tests/support .venv-spyx/bin/python tools/make_peer_vectors.py
     PYTHONPATH=tests/support .venv-jaxpike/bin/python tools/make_peer_vectors.py jaxpike
+    PYTHONPATH=tests/support .venv-sparx/bin/python tools/make_peer_vectors.py sparx
 
 All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
 too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.
 `test_peers.py` reads the files and, where a library is installed, runs it again.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -28,6 +31,7 @@ PACKAGES = {
     "snntorch": ("snntorch", "torch"),
     "spyx": ("spyx", "jax", "flax"),
     "jaxpike": ("jaxpike", "jax"),
+    "sparx": ("sparxml", "jax", "flax"),
     "spikingjelly": ("spikingjelly", "torch"),
     "norse": ("norse", "torch"),
 }
@@ -60,6 +64,10 @@ def namespace(library):
         import jaxpike
 
         return {"jaxpike": jaxpike}
+    if library == "sparx":
+        import sparx
+
+        return {"sparx": sparx}
     import torch
 
     names = {"torch": torch, "tensor": torch.tensor}
@@ -163,51 +171,62 @@ def in_torch(row, neuron, xs, w):
     return {name: value.detach().numpy() for name, value in found.items()}
 
 
-def in_spyx(row, neuron, xs, w):
-    import jax
-    import jax.numpy as jnp
+def of_spyx(neuron):
+    """How a neuron runs over a sequence, what state a step leaves, and the membrane in that."""
     import spyx
 
-    xs, w = jnp.asarray(xs), jnp.asarray(w)
+    def step(x, state):
+        return neuron(x, neuron.initial_state(len(x)) if state is None else state)[1]
 
-    def loss(xs):
-        ys, state = spyx.nn.run(neuron, xs)
-        return (ys * w).sum(), (ys, state)
+    def run(xs, state):
+        return spyx.nn.run(neuron, xs, *(() if state is None else (state,)))
 
-    grad, (ys, state) = jax.grad(loss, has_aux=True)(xs)
-    step, vs = neuron.initial_state(xs.shape[1]), []
-    for x in xs:
-        _, step = neuron(x, step)
-        vs.append(step[:, :N])  # the membrane comes first
-    found = {"y": ys, "v": jnp.stack(vs), "grad": grad}
-    found["again"] = spyx.nn.run(neuron, xs)[0]
-    found["resumed"] = spyx.nn.run(neuron, xs, state)[0]
-    return {name: np.asarray(value) for name, value in found.items()}
+    return run, step, lambda state: state[:, :N]  # the membrane comes first
 
 
-def in_jaxpike(row, neuron, xs, w):
-    import jax
-    import jax.numpy as jnp
+def of_sparx(neuron):
+    def run(xs, state):
+        return neuron.apply({} if state is None else state, xs, mutable="state")
+
+    def membrane(state):
+        carry = state["state"]["carry"]
+        return carry.v if hasattr(carry, "v") else carry[-1].v  # of synapse and membrane
+
+    return run, lambda x, state: run(x[None], state)[1], membrane
+
+
+def of_jaxpike(neuron):
     import jaxpike
 
+    def step(x, state):
+        return neuron(neuron.init_state(x.shape) if state is None else state, x)[0]
+
+    return lambda xs, state: jaxpike.unroll(neuron, xs, state), step, lambda state: state.v
+
+
+IN_JAX = {"spyx": of_spyx, "sparx": of_sparx, "jaxpike": of_jaxpike}
+
+
+def in_jax(row, neuron, xs, w):
+    import jax
+    import jax.numpy as jnp
+
+    run, step, membrane = IN_JAX[row.package](neuron)
     xs, w = jnp.asarray(xs), jnp.asarray(w)
 
     def loss(xs):
-        ys, state = jaxpike.unroll(neuron, xs)
+        ys, state = run(xs, None)
         return (ys * w).sum(), (ys, state)
 
     grad, (ys, state) = jax.grad(loss, has_aux=True)(xs)
-    step, vs = neuron.init_state(xs.shape[1:]), []
+    at, vs = None, []
     for x in xs:
-        step, _ = neuron(step, x)
-        vs.append(step.v)
+        at = step(x, at)
+        vs.append(membrane(at))
     found = {"y": ys, "v": jnp.stack(vs), "grad": grad}
-    found["again"] = jaxpike.unroll(neuron, xs)[0]
-    found["resumed"] = jaxpike.unroll(neuron, xs, state)[0]
+    found["again"] = run(xs, None)[0]
+    found["resumed"] = run(xs, state)[0]
     return {name: np.asarray(value) for name, value in found.items()}
-
-
-IN_JAX = {"spyx": in_spyx, "jaxpike": in_jaxpike}
 
 
 def run(row):
@@ -219,8 +238,26 @@ def run(row):
         if row.fires is not None:
             xs[0, 0, :2] = arguments["threshold"] * np.float32([1, 2])  # with and without synapse
     xs, w = time_major(row, xs), time_major(row, w)
-    found = IN_JAX.get(row.package, in_torch)(row, neuron, xs, w)
+    found = (in_jax if row.package in IN_JAX else in_torch)(row, neuron, xs, w)
     return {"arguments": np.array(json.dumps(arguments)), "x": xs, "w": w, **found}
+
+
+def recurrent():
+    """What a layer of sparx gives that feeds its spikes back through a matrix, and gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    layer = make(dataclasses.replace(peers.ROWS["sparx.LIF"], make=peers.RECURRENT))
+    xs, w = map(jnp.asarray, inputs())
+    xs += 1 / 128  # off the threshold
+    kernel = np.float32(np.random.default_rng(1).integers(-8, 9, (N, N)) / 16)
+
+    def loss(kernel, xs):
+        ys = layer.apply({"params": {"recurrent": kernel}}, xs)
+        return (ys * w).sum(), ys
+
+    (by_kernel, grad), ys = jax.grad(loss, (0, 1), has_aux=True)(kernel, xs)
+    return {"kernel": kernel, "x": xs, "w": w, "y": ys, "grad": grad, "grad_kernel": by_kernel}
 
 
 def installed(library):
@@ -228,7 +265,8 @@ def installed(library):
 
 
 def versions(library):
-    return {name: importlib.metadata.version(name) for name in PACKAGES[library]}
+    found = {name: importlib.metadata.version(name) for name in PACKAGES[library]}
+    return {library: found[PACKAGES[library][0]], **found}  # which is another name for sparx
 
 
 if __name__ == "__main__":
@@ -238,6 +276,8 @@ if __name__ == "__main__":
             if row.package == library:
                 for name, array in run(row).items():
                     arrays[f"{row.name}/{name}"] = array
+        if library == "sparx":
+            arrays |= {f"recurrent/{name}": array for name, array in recurrent().items()}
         for there, expression, _ in peers.SURROGATES[library]:
             arrays[f"derivative/{there}"] = derivative(library, expression or there)
         np.savez_compressed(peers.FOLDER / f"{library}.npz", **arrays)

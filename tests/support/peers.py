@@ -503,7 +503,73 @@ JAXPIKE = _rows(
         "counterpart": "`LI`",
     },
 )
-_ALL = (*OURS, *TRACETORCH, *SNNTORCH, *SPYX, *JAXPIKE, *SPIKINGJELLY, *NORSE)
+# In float32 and in float64 the decays of these time constants are 0.75 and 0.5.
+TAU = {"tau": 3.476059496782207}
+TAUS = {"tau_synapse": 1.4426950408889634, **TAU}
+SPARX = _rows(
+    {
+        "package": "sparx",
+        "arguments": _with(TAU, threshold=1.5),
+        "decay": "exp(-1 / tau)",
+        "fires": ">=",
+        "sequences": "[T, B, N]",
+        "unless": "u == 0",
+    },
+    {
+        "name": "LIF",
+        "make": "sparx.nn.LIF(tau, threshold)",
+        "here": "lif",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "LIF(detach_reset=True)",
+        "make": "sparx.nn.LIF(tau, threshold, detach_reset=True)",
+        "gradient": "detached",
+        "here": "lif_detached",
+        "counterpart": "`LIB(detach_reset=True)`, off the threshold",
+    },
+    {
+        "name": 'LIF(reset="zero")',
+        "make": 'sparx.nn.LIF(tau, threshold, reset="zero")',
+        "reset": "to 0",
+        "here": "lif_zero",
+        "counterpart": '`LIB(reset="zero")`, off the threshold',
+    },
+    {
+        "name": 'LIF(reset="none")',
+        "make": 'sparx.nn.LIF(tau, threshold, reset="none")',
+        "reset": "none",
+        "here": "lif_none",
+        "counterpart": '`LIB(reset="none")`, off the threshold',
+    },
+    {
+        "name": "IF",
+        "make": "sparx.nn.IF(threshold)",
+        "arguments": {"threshold": 1.5},
+        "decay": "1",
+        "here": "integrate_and_fire",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "Synaptic",
+        "make": "sparx.nn.Synaptic(tau, tau_synapse, threshold)",
+        "arguments": _with(TAUS, threshold=1.5),
+        "current": "exp(-1 / tau_synapse) * i + x",
+        "here": "synaptic",
+        "counterpart": "`flex.LeakyIntegrator`, off the threshold",
+    },
+    {
+        "name": "LI",
+        "make": "sparx.nn.LI(tau)",
+        "arguments": TAU,
+        "fires": None,
+        "unless": "False",
+        "here": "li",
+        "counterpart": "`LI(ema=False)`",
+    },
+)
+RECURRENT = "sparx.nn.Recurrent(sparx.nn.LIF(tau, threshold))"
+_ALL = (*OURS, *TRACETORCH, *SNNTORCH, *SPYX, *JAXPIKE, *SPARX, *SPIKINGJELLY, *NORSE)
 ROWS = {row.key: row for row in _ALL}
 LIBRARIES = {
     "tracetorch_jax": "tracetorch_jax",
@@ -511,6 +577,7 @@ LIBRARIES = {
     "snntorch": "snnTorch 1.0.0",
     "spyx": "Spyx 1.0.0",
     "jaxpike": "jaxpike 0.1.4",
+    "sparx": "sparx 0.1.1",
     "spikingjelly": "SpikingJelly 2.0.0",
     "norse": "norse 1.1.0",
 }
@@ -542,6 +609,15 @@ SURROGATES = {
         ("ATan(3.0)", "jaxpike.ATan(3.0)", "atan(3.0)"),
         ("Triangular(2.0)", "jaxpike.Triangular(2.0)", "triangular(2.0)"),
         ("Boxcar(2.0)", "jaxpike.Boxcar(2.0)", "straight_through(2.0)"),
+    ),
+    "sparx": (
+        ("surrogate.ATan(3.0)", "sparx.surrogate.ATan(3.0)", "atan(3.0)"),
+        ("surrogate.Sigmoid(5.0)", "sparx.surrogate.Sigmoid(5.0)", "sigmoid(5.0)"),
+        ("surrogate.FastSigmoid(5.0)", "sparx.surrogate.FastSigmoid(5.0)", "fast_sigmoid(5.0)"),
+        ("surrogate.Triangle(1.0)", "sparx.surrogate.Triangle(1.0)", "triangular(1.0)"),
+        ("surrogate.Rectangle(0.5)", "sparx.surrogate.Rectangle(0.5)", "straight_through(0.5)"),
+        ("surrogate.Gaussian(0.5)", "sparx.surrogate.Gaussian(0.5)", "gaussian(0.5)"),
+        ("surrogate.StraightThrough()", "sparx.surrogate.StraightThrough()", None),
     ),
     "spikingjelly": (
         ("surrogate.Sigmoid(5.0)", None, "sigmoid(5.0)"),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._core.front_end import is_in_loop
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
@@ -137,6 +138,7 @@ class Diagnosis:
         return "\n".join(lines)
 
 
+@takes_nnx
 def diagnose(
     model: nn.Module,
     variables: Any,
@@ -151,8 +153,9 @@ def diagnose(
     and 1, such as `spikes.smooth`.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
-        variables: its variables, with a collection ``params``.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        variables: its variables, with a collection ``params``; left out for a model of nnx, which
+            holds them.
         xs: the batch of inputs, ``[B, T, ...]``.
         *args: further arguments of the model.
         loss: from the model's output to the scalar whose gradients are shown, such as ``lambda ys:
@@ -164,7 +167,8 @@ def diagnose(
         A `Diagnosis`: print it, or look into its `layers`.
 
     Raises:
-        TypeError: `model` is a cell or no linen module; a loss that is no floating-point number.
+        TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
+            linen; a loss that is no floating-point number.
         ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar; an
             empty batch.
 

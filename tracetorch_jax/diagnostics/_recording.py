@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.shapes import along
@@ -103,6 +104,7 @@ class Recording(NamedTuple):
         return params, previous, xs
 
 
+@takes_nnx
 def record(
     model: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, Recording]]:
@@ -112,8 +114,8 @@ def record(
     that runs several times, its last run is kept.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
-        variables: its variables.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model.
         **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
             model changes is not returned.
@@ -123,7 +125,8 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
-        TypeError: `model` is a cell, or no linen module.
+        TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
+            linen.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 
