@@ -40,11 +40,9 @@ class RecurrentStep:
         state, y = step(params, state, drive)
         prev_output = y
 
-    Called with ``(params, state, x)``, as `functional.unroll` does: `params` and `state` are dicts
-    of two entries, see below. `functional.unroll` takes it on ``engine="scan"`` and keeps for a
-    gradient what it keeps of an elementwise step: the state before every K-th step, the outputs and
-    the inputs, here with the feedback added. Values and gradients are those of `jax.lax.scan` of
-    this step.
+    `functional.unroll` takes it on ``engine="scan"`` and keeps for a gradient what it keeps of an
+    elementwise step: the state before every K-th step, the outputs and the inputs, here with the
+    feedback added. Values and gradients are those of `jax.lax.scan` of this step.
 
     Attributes:
         step: an elementwise ``step(params, state, x) -> (state, y)``, such as a `LayerStep`, whose
@@ -52,15 +50,8 @@ class RecurrentStep:
         feedback: a pure function ``feedback(weights, y)`` from the shape of `y` to that of `x`,
             hashable and equal by value. It may mix neurons, but not the sequences of a batch.
 
-    Calling:
-        params: ``{"cell": parameters of step, "feedback": weights}``; weights are any pytree.
-        state: ``{"cell": states of step, "prev_output": y}``; `prev_output` has the shape of `x`
-            and the dtype of the states. It is 0 before the first step.
-        x: input ``[..., N]``, or a tuple that starts with it, as stochastic spikes need.
-
     Raises:
         TypeError: `step` or `feedback` is no function, or may change without a change of its hash.
-        ValueError: when called, a `feedback` that gives another shape than that of `x`.
 
     Example:
         >>> layer = functional.LayerStep(functional.Spec())
@@ -82,7 +73,20 @@ class RecurrentStep:
             check_fixed(name, getattr(self, name))
 
     def __call__(self, params: Any, state: Any, x: Any) -> tuple[Any, jax.Array]:
-        """Advance by one step."""
+        """Advance by one step.
+
+        Args:
+            params: ``{"cell": parameters of step, "feedback": weights}``; weights are any pytree.
+            state: ``{"cell": states of step, "prev_output": y}``; `prev_output` has the shape of
+                `x` and the dtype of the states. It is 0 before the first step.
+            x: input ``[..., N]``, or a tuple that starts with it, as stochastic spikes need.
+
+        Returns:
+            The new state, and the output, of the shape of `x`.
+
+        Raises:
+            ValueError: a `feedback` that gives another shape than that of `x`, or as `step` does.
+        """
         drive = self._driven(params["feedback"], state["prev_output"], x)
         new, y = self.step(params["cell"], state["cell"], drive)
         return {"cell": new, "prev_output": y.astype(state["prev_output"].dtype)}, y
