@@ -162,12 +162,14 @@ class Operations(NamedTuple):
 def synaptic_operations(
     model: nn.Module, variables: Any, *args: Any, batch_size: int | None = None, **kwargs: Any
 ) -> dict[str, Operations]:
-    """Count the operations of every Dense and convolution of a model, after NeuroBench.
+    """Count the operations of every Dense, DelayedDense and convolution, after NeuroBench.
 
     An operation is effective if neither the input nor the weight is 0. Those of a connection whose
     inputs are all -1, 0 or 1 are accumulates, those of another are multiply-accumulates: also those
     behind a layer of scaled spikes, though hardware can multiply its weights by the scales
-    beforehand. Biases, padding of convolutions and the neurons' own arithmetic are not counted.
+    beforehand. A synapse of a `DelayedDense` counts once for each input, as hardware with delay
+    lines computes it, whatever `sigma` is and also if the delayed input arrives after the last
+    step. Biases, padding of convolutions and the neurons' own arithmetic are not counted.
 
     Reference: Yik et al., "The NeuroBench framework", Nature Communications 16, 2025.
 
@@ -194,6 +196,8 @@ def synaptic_operations(
         >>> metrics.synaptic_operations(model, variables, xs)["cell/layers_0"].acs
         12.0
     """
+    from tracetorch_jax.snn import DelayedDense
+
     check_linen("model", model)
     if batch_size is None:
         batch_size = _batch_size(model, args, kwargs)
@@ -203,7 +207,11 @@ def synaptic_operations(
     def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:
         layer = context.module
         out = next_fun(*inputs, **options)
-        if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
+        if isinstance(layer, DelayedDense) and context.method_name in ("__call__", "unroll"):
+            x = (*inputs, options.get("xs", options.get("x")))[1]
+            call = nn.Dense(layer.features), layer.variables["params"], x
+            calls.setdefault(path_name(layer.path), []).append(call)
+        elif isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
             calls.setdefault(path_name(layer.path), []).append(call)
         return out
@@ -211,7 +219,7 @@ def synaptic_operations(
     with nn.intercept_methods(intercept):
         model.apply(variables, *args, **kwargs)
     if not calls:
-        names = ", ".join(connection.__name__ for connection in CONNECTIONS)
+        names = ", ".join(each.__name__ for each in (*CONNECTIONS, DelayedDense))
         raise ValueError(f"`model` must have connections to count ({names}); it has none.")
     operations = {}
     for path, each in calls.items():

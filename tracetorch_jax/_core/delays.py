@@ -223,7 +223,6 @@ class AbstractDelayCell(SequenceCell):
 
     def batch_of_carry(self, name: str, carry: Any) -> tuple[int, ...]:
         """The batch axes that a carry is for, if it fits the cell."""
-        check_names(name, carry, ("past",), type(self).__name__)
         shape = carry["past"].shape
         axis = len(shape) - 1 - self.num_feature_axes
         if axis < 0 or shape[axis] != self.max_delay:
