@@ -209,8 +209,8 @@ def synaptic_operations(
         out = next_fun(*inputs, **options)
         if isinstance(layer, DelayedDense) and context.method_name in ("__call__", "unroll"):
             x = (*inputs, options.get("xs", options.get("x")))[1]
-            call = nn.Dense(layer.features), layer.variables["params"], x
-            calls.setdefault(path_name(layer.path), []).append(call)
+            dense = nn.Dense(layer.features), layer.variables["params"], x
+            calls.setdefault(path_name(layer.path), []).append(dense)
         elif isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
             calls.setdefault(path_name(layer.path), []).append(call)

@@ -108,7 +108,7 @@ class AbstractDelayCell(SequenceCell):
             learnable=learnable,
             num_neurons=shape[0] if shape else 1,
             dtype=self.param_dtype,
-            compute=None,  # delays are not rounded to what is computed with
+            compute=self.param_dtype,  # delays are not rounded to what is computed with
             sizes=shape,
         )
 
@@ -270,7 +270,7 @@ class AbstractDelay(AbstractDelayCell):
 
     def describe(self) -> tuple[Parameter, ...]:
         """The delays as a parameter."""
-        shape = (self.num_channels,) if self.delay_rank else ()
+        shape: tuple[int, ...] = (self.num_channels,) if self.delay_rank else ()
         if isinstance(self.delay, FrozenArray):
             shape = self.delay.shape
         return (self.delay_parameter("delay", self.delay, shape, self.delay_learnable),)
@@ -403,11 +403,10 @@ class _Spread:
     max_delay: int
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        most = np.asarray(self.max_delay, dtype)
+        most = jnp.asarray(self.max_delay, dtype)
         return delay_range(self.max_delay).clip(most * jax.random.uniform(key, shape, dtype))
 
 
 def _wide(delays: jax.Array) -> jax.Array:
     """Delays in float32 at least: bfloat16 has no step between 16 and 16.125."""
     return delays.astype(wider(delays.dtype, jnp.float32))
-

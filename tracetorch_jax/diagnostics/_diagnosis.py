@@ -124,8 +124,9 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """Whether there are no problems, of the network or of a layer. Notes are no problems."""
-        reports = (*self.layers, *self.delays)
-        return not self.problems and not any(report.problems for report in reports)
+        own = [report.problems for report in self.layers]
+        own += [report.problems for report in self.delays]
+        return not self.problems and not any(own)
 
     def __str__(self) -> str:
         head = ("layer", "rate + / -", "dead", "satur.", "membrane 5/50/95 %", "half-life")
@@ -151,9 +152,9 @@ class Diagnosis:
                     rows.append((f"  {name}", _rate(group.rate), "", "", membrane, share, "", ""))
         lines = [table(rows, ruled=True)]
         if self.delays:
-            head = ("delays", "least", "median", "greatest", "max_delay")
-            rows = [head, *(_delay_row(report) for report in self.delays)]
-            lines += ["", table(rows, ruled=True)]
+            titles = ("delays", "least", "median", "greatest", "max_delay")
+            steps = [titles, *(_delay_row(report) for report in self.delays)]
+            lines += ["", table(steps, ruled=True)]
         problems = [("network", said) for said in self.problems]
         problems += [(report.path, said) for report in self.layers for said in report.problems]
         of_delays = [(report.path, said) for report in self.delays for said in report.problems]
