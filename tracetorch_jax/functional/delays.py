@@ -127,21 +127,8 @@ def delay(
             f"`delays` must have one axis of channels, and axes of size 1 behind it; got shape "
             f"{delays.shape}."
         )
-    line, place = _line(past, xs, delays)
-    size, length = past.shape[0], xs.shape[0]
-    if sigma is not None:
-        weight = _gaussian(jnp.asarray(delays), sigma, size)
-
-        def weighted(x: jax.Array, k: Any) -> jax.Array:
-            scale = weight(k).astype(x.dtype)
-            return x * scale.reshape((1,) * (x.ndim - scale.ndim) + scale.shape)
-
-        ys = _sum_over_delays(weighted, line, size, length)
-    elif isinstance(delays, np.ndarray) and np.array_equal(delays, np.round(delays)):
-        ys = _shift(line, jnp.asarray(size - delays, jnp.int32), length, place)
-    else:
-        ys = _interpolate(line, jnp.asarray(delays), size, length, place)
-    return _past(line, size, valid), zero_padding(ys, None if valid is None else valid.mask)
+    exact = isinstance(delays, np.ndarray) and np.array_equal(delays, np.round(delays))
+    return _delay(jnp.asarray(delays), past, xs, sigma, valid, exact and sigma is None)
 
 
 def delayed_dense(
@@ -202,23 +189,10 @@ def delayed_dense(
         raise ValueError(
             f"`delays` must have the shape of `kernel`, {kernel.shape}; got {delays.shape}."
         )
-    if bias is not None and np.shape(bias) != kernel.shape[1:]:
-        raise ValueError(f"`bias` must have shape {kernel.shape[1:]}; got {np.shape(bias)}.")
-    line, _ = _line(past, xs)
-    size, length = past.shape[0], xs.shape[0]
-    delays = jnp.asarray(delays)
-    if sigma is None:
-        weight = _one_hot(delays)
-    else:
-        weight = _gaussian(delays, sigma, size)
-
-    def product(x: jax.Array, k: Any) -> jax.Array:
-        return jnp.dot(x, kernel * weight(k).astype(kernel.dtype))
-
-    ys = _sum_over_delays(product, line, size, length)
-    if bias is not None:
-        ys = ys + jnp.asarray(bias).reshape((1,) * (ys.ndim - 1) + np.shape(bias))
-    return _past(line, size, valid), zero_padding(ys, None if valid is None else valid.mask)
+    bias = None if bias is None else asarray(bias)
+    if bias is not None and bias.shape != kernel.shape[1:]:
+        raise ValueError(f"`bias` must have shape {kernel.shape[1:]}; got {bias.shape}.")
+    return _delayed_dense(kernel, jnp.asarray(delays), past, xs, bias, sigma, valid)
 
 
 def check_sigma(sigma: Any) -> Any:
@@ -255,11 +229,56 @@ def _checked(
     return delays, past, xs, check_sigma(sigma), valid
 
 
+# Compiled, so that a step and a sequence round alike, and calls outside of `jax.jit` are fast.
+@functools.partial(jax.jit, static_argnames="exact")
+def _delay(
+    delays: jax.Array, past: jax.Array, xs: jax.Array, sigma: Any, valid: Any, exact: bool
+) -> tuple[jax.Array, jax.Array]:
+    line, place = _line(past, xs, delays)
+    size, length = past.shape[0], xs.shape[0]
+    if exact:
+        ys = _shift(line, (size - delays).astype(jnp.int32), length, place)
+    elif sigma is None:
+        ys = _interpolate(line, delays, size, length, place)
+    else:
+        weight = _gaussian(delays, sigma, size)
+
+        def weighted(x: jax.Array, k: Any) -> jax.Array:
+            scale = weight(k).astype(x.dtype)
+            return x * scale.reshape((1,) * (x.ndim - scale.ndim) + scale.shape)
+
+        ys = _sum_over_delays(weighted, line, size, length)
+    return _past(line, size, valid), zero_padding(ys, None if valid is None else valid.mask)
+
+
+@jax.jit
+def _delayed_dense(
+    kernel: jax.Array,
+    delays: jax.Array,
+    past: jax.Array,
+    xs: jax.Array,
+    bias: Any,
+    sigma: Any,
+    valid: Any,
+) -> tuple[jax.Array, jax.Array]:
+    line, _ = _line(past, xs)
+    size, length = past.shape[0], xs.shape[0]
+    weight = _one_hot(delays) if sigma is None else _gaussian(delays, sigma, size)
+
+    def product(x: jax.Array, k: Any) -> jax.Array:
+        return jnp.dot(x, kernel * weight(k).astype(kernel.dtype))
+
+    ys = _sum_over_delays(product, line, size, length)
+    if bias is not None:
+        ys = ys + bias.reshape((1,) * (ys.ndim - 1) + bias.shape)
+    return _past(line, size, valid), zero_padding(ys, None if valid is None else valid.mask)
+
+
 def _line(past: jax.Array, xs: jax.Array, delays: Any = None) -> tuple[jax.Array, Placement]:
     """The past and the sequence as one, and where each of its steps lies on a mesh."""
     check_time(xs)
     arrays = {"xs": xs, "past": past}
-    if isinstance(delays, jax.Array):
+    if delays is not None:
         arrays["delays"] = delays
     place = common_placement(xs.shape[1:], arrays)
     if place.known:
@@ -339,5 +358,5 @@ def _sum_over_delays(
     def add(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
         return total + term(jax.lax.dynamic_slice_in_dim(line, size - k, length), k), None
 
-    first = term(line[size:], 0)
+    first = jax.checkpoint(lambda line: term(line[size:], 0), prevent_cse=False)(line)
     return jax.lax.scan(add, first, jnp.arange(1, size + 1, dtype=jnp.int32))[0]
