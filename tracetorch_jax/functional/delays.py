@@ -151,7 +151,8 @@ def delayed_dense(
 
     It is computed as ``max_delay + 1`` matrix products over all steps. There are no copies of the
     input for each delay, nor a kernel of ``max_delay + 1`` times the size: a gradient keeps `past`,
-    `xs`, the kernel and the delays, and computes the rest again.
+    `xs`, the kernel and the delays, and computes the rest again. Where the batch is split over
+    devices, it reduces gradients once for each delay.
 
     Args:
         kernel: ``[N, M]``, weights.
