@@ -52,8 +52,7 @@ class _HasWidth(AbstractDelayCell):
         """The present `sigma`."""
         return None if self.sigma is None else self.sigma[...]
 
-    def set_sigma(self, sigma: Any) -> None:
-        """Replace `sigma`; see `tracetorch_jax.nnx.set_sigma`."""
+    def _set_sigma(self, sigma: Any) -> None:
         sigma = check_sigma(sigma)
         if sigma is None:
             # A plain None would make the attribute static, and nnx would refuse a variable later.
@@ -134,7 +133,7 @@ class Delay(_HasWidth, AbstractDelay, nnx.RNNCellBase):
         if parameter.learnable:
             self.raw_delay = create(parameter, self.rngs)
         self.rngs = nnx.data(None)
-        self.set_sigma(self.sigma)
+        self._set_sigma(self.sigma)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "delay" and value is not None:
@@ -233,7 +232,7 @@ class DelayedDense(_HasWidth, AbstractDelayedDense, nnx.RNNCellBase):
                 key = stream(rngs, "params", f"`{name}_init`")()
                 setattr(self, name, nnx.Param(init(key, size, self.param_dtype)))
         self.raw_delay = create(self.synaptic_delays(self.in_features), rngs)
-        self.set_sigma(sigma)
+        self._set_sigma(sigma)
 
     def weights(self, num_inputs: int | None = None) -> dict[str, jax.Array]:
         """The kernel, the raw delays and the bias."""
@@ -286,7 +285,7 @@ def set_sigma(model: nnx.Module, sigma: float | jax.Array | None) -> None:
             f"`model` must hold a Delay or a DelayedDense; got {type(model).__name__}."
         )
     for cell in cells:
-        cell.set_sigma(sigma)
+        cell._set_sigma(sigma)
 
 
 def _check_arguments(cls: Any, *positional: str) -> None:
