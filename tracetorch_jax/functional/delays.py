@@ -106,7 +106,7 @@ def delay(
         TypeError: not numbers, or differing dtypes.
 
     Example:
-        >>> past, xs = jnp.zeros((4, 2)), jnp.arange(1.0, 5.0)[:, None] * jnp.ones(2)
+        >>> past, xs = jnp.zeros((4, 2)), jnp.arange(1.0, 5.0)[:, None] * jnp.ones((1, 2))
         >>> past, ys = functional.delay(np.array([0.0, 2.0]), past, xs)
         >>> ys[:, 0].tolist(), ys[:, 1].tolist()
         ([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 2.0])
@@ -231,7 +231,9 @@ def _checked(
 
 
 # Compiled, so that a step and a sequence round alike, and calls outside of `jax.jit` are fast.
+# A gradient keeps what is given: neither the line, nor shifted copies of it.
 @functools.partial(jax.jit, static_argnames="exact")
+@functools.partial(jax.checkpoint, static_argnums=5)
 def _delay(
     delays: jax.Array, past: jax.Array, xs: jax.Array, sigma: Any, valid: Any, exact: bool
 ) -> tuple[jax.Array, jax.Array]:
@@ -253,6 +255,7 @@ def _delay(
 
 
 @jax.jit
+@jax.checkpoint
 def _delayed_dense(
     kernel: jax.Array,
     delays: jax.Array,
@@ -312,16 +315,11 @@ def _shift(line: jax.Array, start: jax.Array, length: Any, place: Placement) -> 
 def _interpolate(
     line: jax.Array, delays: jax.Array, size: int, length: Any, place: Placement
 ) -> jax.Array:
-    # Without `jax.checkpoint` a gradient would keep both shifted copies of the input.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def run(line: jax.Array, delays: jax.Array) -> jax.Array:
-        whole = jax.lax.stop_gradient(jnp.minimum(jnp.floor(delays), size - 1))
-        part = (delays - whole).astype(line.dtype)
-        part = part.reshape((1,) * (line.ndim - part.ndim) + part.shape)
-        both = _shift(line, size - 1 - whole.astype(jnp.int32), length + 1, place)
-        return (1 - part) * both[1:] + part * both[:-1]
-
-    return run(line, delays)
+    whole = jax.lax.stop_gradient(jnp.minimum(jnp.floor(delays), size - 1))
+    part = (delays - whole).astype(line.dtype)
+    part = part.reshape((1,) * (line.ndim - part.ndim) + part.shape)
+    both = _shift(line, size - 1 - whole.astype(jnp.int32), length + 1, place)
+    return (1 - part) * both[1:] + part * both[:-1]
 
 
 def _one_hot(delays: jax.Array) -> Callable[[Any], jax.Array]:
@@ -341,11 +339,7 @@ def _gaussian(delays: jax.Array, sigma: Any, size: int) -> Callable[[Any], jax.A
         k = jnp.asarray(k, dtype)
         return jnp.exp((nearest - k) * (nearest + k - 2 * delays) / (2 * sigma) / sigma)
 
-    @jax.checkpoint
-    def total() -> jax.Array:
-        return jax.vmap(bump)(jnp.arange(size + 1)).sum(0)
-
-    every = total()
+    every = jax.vmap(bump)(jnp.arange(size + 1)).sum(0)
     return lambda k: bump(k) / every
 
 
@@ -354,10 +348,9 @@ def _sum_over_delays(
 ) -> jax.Array:
     """The sum over k of `term` of the sequence as it was k steps ago."""
 
-    # A gradient keeps the line and what `term` closes over, and no term.
+    # A gradient keeps no term.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
         return total + term(jax.lax.dynamic_slice_in_dim(line, size - k, length), k), None
 
-    first = jax.checkpoint(lambda line: term(line[size:], 0), prevent_cse=False)(line)
-    return jax.lax.scan(add, first, jnp.arange(1, size + 1, dtype=jnp.int32))[0]
+    return jax.lax.scan(add, term(line[size:], 0), jnp.arange(1, size + 1, dtype=jnp.int32))[0]

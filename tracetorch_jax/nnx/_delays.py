@@ -119,7 +119,7 @@ class Delay(_HasWidth, AbstractDelay, nnx.RNNCellBase):
 
     Example:
         >>> layer = snn.Delay(2, 3, delay=(0.0, 2.0), delay_learnable=False)
-        >>> ys = snn.Unroll(layer)(jnp.arange(1.0, 5.0)[:, None] * jnp.ones(2))
+        >>> ys = snn.Unroll(layer)(jnp.arange(1.0, 5.0)[:, None] * jnp.ones((1, 2)))
         >>> ys[:, 0].tolist(), ys[:, 1].tolist()
         ([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 2.0])
     """

@@ -58,7 +58,7 @@ class Delay(AbstractDelay, nn.RNNCellBase):
 
     Example:
         >>> layer = snn.Delay(2, 3, delay=(0.0, 2.0), delay_learnable=False)
-        >>> xs = jnp.arange(1.0, 5.0)[:, None] * jnp.ones(2)
+        >>> xs = jnp.arange(1.0, 5.0)[:, None] * jnp.ones((1, 2))
         >>> ys = snn.Unroll(layer).apply({}, xs)
         >>> ys[:, 0].tolist(), ys[:, 1].tolist()
         ([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 2.0])
