@@ -75,13 +75,16 @@ def delay(
     """Delay each channel of a sequence by a time of its own; one step is a sequence of one.
 
         k = floor(d), f = d - k
-        y_t = (1 - f) * x_{t-k} + f * x_{t-k-1}            linear interpolation, without `sigma`
-        y_t = sum over k of g(k - d) * x_{t-k}             with `sigma`
+        y_t = (1 - f) * x_{t-k} + f * x_{t-k-1}
+        y_t = sum over k of g(k - d) * x_{t-k}
 
-    g is a Gaussian of width `sigma`, normalised over k = 0, ..., max_delay. The gradient with
-    respect to d is that of these formulas: of the first ``x_{t-k-1} - x_{t-k}``, to which only the
-    two inputs next to the delay matter. For spikes that is nearly always 0; with a wide `sigma` all
-    of the last inputs matter. At d = max_delay the derivative is the one from below.
+    The first is linear interpolation, without `sigma`; the second is with `sigma`, where g is a
+    Gaussian of that width, normalised over k = 0, ..., max_delay.
+
+    The gradient with respect to d is that of these formulas: of the first ``x_{t-k-1} - x_{t-k}``,
+    to which only the two inputs next to the delay matter. For spikes that is nearly always 0; with
+    a wide `sigma` all of the last inputs matter. At d = max_delay the derivative is the one from
+    below.
 
     A gradient keeps `past`, `xs` and the delays, and computes the rest again. Without `sigma` the
     cost does not depend on max_delay; with it, it is that of ``max_delay + 1`` products.

@@ -124,7 +124,7 @@ class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
     Train with a `sigma` that starts wide, so that a synapse feels spikes at many distances, and
     ends below one step, so that rounding changes little: see
     `tracetorch_jax.training.sigma_schedule`. `sigma` may be traced, so a model that is made in the
-    compiled function is compiled once for all widths:
+    compiled function is compiled once for all widths::
 
         def network(sigma=None):
             return snn.Unroll(snn.Sequential([snn.DelayedDense(64, 25, sigma=sigma), snn.LIB(64)]))
