@@ -15,6 +15,7 @@ from tracetorch_jax.functional.constraints import (
     timesteps_to_decay,
 )
 from tracetorch_jax.functional.delays import delay, delay_range, delayed_dense
+from tracetorch_jax.functional.engines.feedback import RecurrentStep
 from tracetorch_jax.functional.engines.layer_step import LayerStep
 from tracetorch_jax.functional.engines.unroll import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
@@ -27,6 +28,7 @@ __all__ = [
     "UNBOUNDED",
     "Constraint",
     "LayerStep",
+    "RecurrentStep",
     "Spec",
     "Trace",
     "adaptation",

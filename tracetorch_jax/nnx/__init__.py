@@ -7,6 +7,7 @@ from tracetorch_jax.nnx._delays import Delay, DelayedDense, DelayWidth, set_sigm
 from tracetorch_jax.nnx._family import *  # noqa: F403
 from tracetorch_jax.nnx._family import ALL_LAYERS
 from tracetorch_jax.nnx._linen import from_linen, to_linen
+from tracetorch_jax.nnx._recurrent import Recurrent
 from tracetorch_jax.nnx._sequential import Residual, Sequential
 from tracetorch_jax.nnx._stateful import (
     Stateful,
@@ -23,6 +24,7 @@ __all__ = [
     "Delay",
     "DelayWidth",
     "DelayedDense",
+    "Recurrent",
     "Residual",
     "Sequential",
     "Stateful",

@@ -5,6 +5,7 @@ from tracetorch_jax.snn._cell import TraceCell
 from tracetorch_jax.snn._delays import Delay, DelayedDense
 from tracetorch_jax.snn._family import *  # noqa: F403
 from tracetorch_jax.snn._family import ALL_LAYERS
+from tracetorch_jax.snn._recurrent import Recurrent
 from tracetorch_jax.snn._residual import Residual
 from tracetorch_jax.snn._sequential import Sequential
 from tracetorch_jax.snn._unroll import Unroll
@@ -13,6 +14,7 @@ __all__ = [
     "ALL_LAYERS",
     "Delay",
     "DelayedDense",
+    "Recurrent",
     "Residual",
     "Sequential",
     "TraceCell",
