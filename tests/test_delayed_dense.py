@@ -281,6 +281,10 @@ def test_diagnose_shows_delays_and_says_when_they_are_at_an_end():
     (report,) = tt.diagnose(model, model.init(jax.random.key(0), XS), XS).delays
     np.testing.assert_allclose(report.delays, [1, 2, 5], rtol=1e-5)
     assert not report.problems
+    loop = snn.Recurrent(snn.Delay(N, 6, delay=2.0, delay_learnable=False), nn.Dense(N))
+    model = snn.Unroll(snn.Sequential([loop, snn.LIB(N)]))
+    (report,) = tt.diagnose(model, model.init(jax.random.key(0), XS), XS).delays
+    assert report.delays == (2, 2, 2)
 
 
 def test_a_picture_of_several_sets():

@@ -292,7 +292,8 @@ def diagnose(
             remarks[path] = _advice.both(remarks[path], found)
         after = path if remarks[path][0] else after
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
-    return Diagnosis(advised, float(value), tuple(problems), tuple(sources.delays.values()))
+    delays = tuple(_delay_report(*each, params) for each in sources.delays.items())
+    return Diagnosis(advised, float(value), tuple(problems), delays)
 
 
 @functools.lru_cache(maxsize=8)
@@ -329,14 +330,15 @@ class _Sources:
     def __init__(self) -> None:
         self.of: dict[str, _advice.Source] = {}
         self.scaled: set[str] = set()  # layers after a normalisation
-        self.delays: dict[str, DelayReport] = {}
+        self.delays: dict[str, Any] = {}  # cells without parameters
         self._last: _advice.Source | None = None
         self._scaled = False
 
     def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of Flax methods."""
         out = next_fun(*args, **kwargs)
-        module, path = context.module, path_name(context.module.path)
+        module: Any = context.module
+        path = path_name(module.path)
         if is_in_loop():
             return out
         if isinstance(module, TraceCell) and context.method_name == "observe":
@@ -347,7 +349,7 @@ class _Sources:
             self._last = None
         elif isinstance(module, AbstractDelayCell):
             if context.method_name in ("__call__", "unroll"):
-                self.delays[path] = _delay_report(path, module)
+                self.delays[path] = module.clone(parent=None, name=None)
                 if isinstance(module, DelayedDense):
                     self._last = _advice.Source(path, "kernel", np.zeros(0))
         elif context.method_name == "__call__" and not isinstance(module, TraceCell):
@@ -358,9 +360,10 @@ class _Sources:
         return out
 
 
-def _delay_report(path: str, cell: Any) -> DelayReport:
+def _delay_report(path: str, cell: Any, params: Any) -> DelayReport:
     """The delays of a cell, and whether many are where they hardly learn."""
-    delays = np.asarray(cell.parameters()["delay"], np.float64)
+    own = cell.apply({"params": _below(params, path)}, method="parameters")
+    delays = np.asarray(own["delay"], np.float64)
     most = cell.max_delay
     problems = []
     if getattr(cell, "delay_learnable", True):
