@@ -104,11 +104,17 @@ def test_nnx_is_linen_to_the_bit(name):
     step = own(None, XS[:, 0]), cell.apply(variables, None, XS[:, 0])
     jax.tree.map(np.testing.assert_array_equal, *step)
     d_model = nnx.grad(lambda model: (model(XS) ** 2).sum())(model)
-    d_linen = jax.grad(
-        lambda v: (snn.Unroll(cell).apply(reference.under(v), XS) ** 2).sum()
-    )(variables)["params"]
-    got = d_model["cell"]["feedback"]["kernel"][...], d_model["cell"]["cell"]["raw_beta" if name == "LIB" else "raw_pos_beta"][...]
-    want = d_linen["feedback"]["kernel"], d_linen["cell"]["raw_beta" if name == "LIB" else "raw_pos_beta"]
+    d_linen = jax.grad(lambda v: (snn.Unroll(cell).apply(reference.under(v), XS) ** 2).sum())(
+        variables
+    )["params"]
+    got = (
+        d_model["cell"]["feedback"]["kernel"][...],
+        d_model["cell"]["cell"]["raw_beta" if name == "LIB" else "raw_pos_beta"][...],
+    )
+    want = (
+        d_linen["feedback"]["kernel"],
+        d_linen["cell"]["raw_beta" if name == "LIB" else "raw_pos_beta"],
+    )
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
@@ -147,7 +153,8 @@ def test_any_module_feeds_back(feedback, layer, shape):
     xs = reference.inputs(*shape)
     variables = snn.Unroll(cell).init(jax.random.key(0), xs)
     got, want = (
-        reference.value_and_grads(run.apply, variables, xs) for run in (snn.Unroll(cell), nn.RNN(cell))
+        reference.value_and_grads(run.apply, variables, xs)
+        for run in (snn.Unroll(cell), nn.RNN(cell))
     )
     if len(shape) == 4:  # Flax's loop takes the first axis for the batch
         steps, carry = [], None
@@ -314,7 +321,9 @@ def test_one_program_for_layers_that_are_equal():
         import logging
 
         seen = []
-        patch.setattr(logging.getLogger("jax._src.interpreters.pxla"), "log", lambda *a: seen.append(a))
+        patch.setattr(
+            logging.getLogger("jax._src.interpreters.pxla"), "log", lambda *a: seen.append(a)
+        )
         snn.Unroll(snn.Recurrent(snn.LIB(N))).apply(variables, XS)
     assert not [each for each in seen if "run" in str(each)]
 

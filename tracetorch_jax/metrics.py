@@ -19,7 +19,7 @@ from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
-from tracetorch_jax.snn import Recurrent, Unroll
+from tracetorch_jax.snn import DelayedDense, Recurrent, Unroll
 
 __all__ = [
     "Operations",
@@ -166,14 +166,16 @@ class Operations(NamedTuple):
 def synaptic_operations(
     model: nn.Module, variables: Any, *args: Any, batch_size: int | None = None, **kwargs: Any
 ) -> dict[str, Operations]:
-    """Count the operations of every Dense and convolution of a model, after NeuroBench.
+    """Count the operations of every Dense, DelayedDense and convolution, after NeuroBench.
 
     Those of the `feedback` of a `Recurrent` are counted as well.
 
     An operation is effective if neither the input nor the weight is 0. Those of a connection whose
     inputs are all -1, 0 or 1 are accumulates, those of another are multiply-accumulates: also those
     behind a layer of scaled spikes, though hardware can multiply its weights by the scales
-    beforehand. Biases, padding of convolutions and the neurons' own arithmetic are not counted.
+    beforehand. A synapse of a `DelayedDense` counts once for each input, as hardware with delay
+    lines computes it, whatever `sigma` is and also if the delayed input arrives after the last
+    step. Biases, padding of convolutions and the neurons' own arithmetic are not counted.
 
     Reference: Yik et al., "The NeuroBench framework", Nature Communications 16, 2025.
 
@@ -215,7 +217,11 @@ def synaptic_operations(
             layer.feedback(jnp.concatenate([first[None], ys])[:-1])  # all at once, seen below
         if is_in_loop():
             return out
-        if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
+        if isinstance(layer, DelayedDense) and context.method_name in ("__call__", "unroll"):
+            x = (*inputs, options.get("xs", options.get("x")))[1]
+            dense = nn.Dense(layer.features), layer.variables["params"], x
+            calls.setdefault(path_name(layer.path), []).append(dense)
+        elif isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
             calls.setdefault(path_name(layer.path), []).append(call)
         return out
@@ -223,7 +229,7 @@ def synaptic_operations(
     with nn.intercept_methods(intercept):
         model.apply(variables, *args, **kwargs)
     if not calls:
-        names = ", ".join(connection.__name__ for connection in CONNECTIONS)
+        names = ", ".join(each.__name__ for each in (*CONNECTIONS, DelayedDense))
         raise ValueError(f"`model` must have connections to count ({names}); it has none.")
     operations = {}
     for path, each in calls.items():

@@ -1,4 +1,4 @@
-"""Pictures of spikes, traces and decays, with matplotlib (extra ``plot``).
+"""Pictures of spikes, traces, decays and delays, with matplotlib (extra ``plot``).
 
 Every function draws on `ax`, or on a new figure's axes if that is None, and returns what it drew
 on. None calls ``show``, and none needs a display. Sequences are ``[T, N]``, or ``[B, T, N]`` of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from matplotlib.ticker import MaxNLocator
 
-__all__ = ["activity", "animate", "half_lives", "raster", "spike_train", "traces"]
+__all__ = ["activity", "animate", "delays", "half_lives", "raster", "spike_train", "traces"]
 
 POSITIVE, NEGATIVE = "tab:red", "tab:blue"
 
@@ -283,6 +283,70 @@ def half_lives(decays: Any, ax: Axes | None = None, *, before: Any = None, bins:
         which(lambda x, _: f"{x:g}" if int(f"{x:e}"[0]) in labelled else "")
     ax.set(xlabel="half-life (steps)", ylabel="neurons")
     return ax
+
+
+def delays(
+    sets: Any, ax: Axes | None = None, *, max_delay: float | None = None, bins: int = 30
+) -> Axes:
+    """Distribution of delays in steps, of one set or of several, such as before and after training.
+
+    Args:
+        sets: an array of delays of any shape, as a layer's `parameters` gives them; or several such
+            arrays by what they are called.
+        ax: matplotlib axes, or None for new ones.
+        max_delay: the longest delay, where the axis ends; by default the greatest of the delays.
+        bins: of the histogram.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: delays that are no numbers, or `bins` that is no integer.
+        ValueError: no delays, one that is negative, not finite or above `max_delay`, or `bins`
+            below 1.
+
+    Example:
+        >>> before, after = np.linspace(0, 10, 50), np.full(50, 4.0)
+        >>> ax = plot.delays({"before training": before, "after training": after}, max_delay=10)
+        >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
+        ('delay (steps)', ['before training', 'after training'])
+    """
+    bins = check_integer("bins", bins)
+    if max_delay is not None:
+        check_positive("max_delay", max_delay)
+    named = sets if isinstance(sets, Mapping) else {"": sets}
+    if not named:
+        raise ValueError("`sets` must hold at least one set of delays; got none.")
+    steps = {}
+    for label, given in named.items():
+        name = f"sets[{label!r}]" if label else "sets"
+        convert = lambda x: np.asarray(x, np.float64)  # noqa: E731
+        values = np.ravel(cast("Any", as_array(name, given, _GIVEN_DELAYS, convert=convert)))
+        most = np.inf if max_delay is None else max_delay
+        bad = values[~((values >= 0) & (values <= most) & np.isfinite(values))]
+        if bad.size or not values.size:
+            rule = "finite and not negative" if max_delay is None else f"between 0 and {max_delay}"
+            raise ValueError(
+                f"`{name}` must hold delays, {rule}; got {bad[0] if bad.size else 'none'}."
+            )
+        steps[label] = values
+    ax = _axes(ax)
+    top = max(values.max() for values in steps.values()) if max_delay is None else max_delay
+    edges = np.linspace(0, top or 1, bins + 1).tolist()
+    colors = ["0.6"] * (len(steps) > 1) + [POSITIVE]
+    for i, (label, values) in enumerate(steps.items()):
+        color = colors[i] if i < len(colors) else None
+        ax.hist(values, edges, color=color, alpha=0.7, label=label or None)
+    if any(steps):
+        ax.legend(**_OUTSIDE, ncols=min(len(steps), 4))
+    cast("MaxNLocator", ax.yaxis.get_major_locator()).set_params(integer=True)
+    ax.set(xlabel="delay (steps)", ylabel="number")
+    ax.set_xlim(0, top or 1)
+    return ax
+
+
+_GIVEN_DELAYS = 'See the `parameters` of a layer, which are delays in steps by the name "delay".'
 
 
 def _decays(name: str, given: object) -> np.ndarray:

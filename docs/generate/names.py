@@ -66,9 +66,10 @@ def everything() -> list[str]:
 
 # Methods by which the library's own parts talk to each other.
 _INTERNAL = frozenset(
-    "ahead canonicalize cells check_fields describe draw_key fresh_carries fresh_carry keep_states "
-    "keeps_states num_feature_axes observe raw scale_init set_field setting setup stages "
-    "zeros".split()
+    "ahead batch_of_carry bias_init canonicalize cells check_common check_fields check_shape "
+    "delay_parameter describe draw_key fresh_carries fresh_carry keep_states keeps_states "
+    "num_feature_axes observe raw run scale_init set_field setting setup stages synaptic_delays "
+    "weights width zeros".split()
 )
 
 

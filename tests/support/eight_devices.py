@@ -480,3 +480,36 @@ def test_what_does_not_divide_is_named_with_its_size():
         sharding.shard(jnp.ones((8, 4)), mesh, P("batch"))
     with pytest.raises(ValueError, match=r"the array of shape \(8,\) has fewer axes than"):
         sharding.shard(jnp.ones(8), mesh, P("data", "model"))
+
+
+DELAYS = {
+    "interpolated": lambda sigma: snn.Delay(N, 3, delay=(0.4, 1.0, 2.2, 2.9)),
+    "exact": lambda sigma: snn.Delay(N, 3, delay=(0, 1, 2, 3), delay_learnable=False),
+    "smooth": lambda sigma: snn.Delay(N, 3, sigma=sigma),
+    "dense": lambda sigma: snn.DelayedDense(6, 3, sigma=sigma),
+    "rounded": lambda sigma: snn.DelayedDense(6, 3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", DELAYS)
+def test_delays_stay_split(name, kind):
+    """The batch over data; of a Delay also channels over model."""
+    cell = DELAYS[name](1.5)
+    run = gradient(snn.Unroll(cell, return_carry=True), LENGTHS)
+    variables = snn.Unroll(cell).init(jax.random.key(0), XS)
+    want = run(variables, XS)
+    mesh = mesh_of(kind)
+    dense = isinstance(cell, snn.DelayedDense)
+    with jax.set_mesh(mesh):
+        xs = sharding.shard(XS, mesh, P("data") if dense else P("data", None, "model"))
+        own = sharding.shard(variables, mesh, P() if dense else P("model"))
+        compiled = run.lower(own, xs).compile()
+        got = compiled(own, xs)
+    inside, outside = collectives(compiled)
+    # What loops over the delays reduces a gradient once for each delay, whatever the steps are.
+    assert not inside or name not in ("interpolated", "exact")
+    assert {name for name, _ in inside + outside} <= {"all-reduce"}
+    reference.assert_trees_close(got, want, 2e-5)
+    spec = P("data") if dense else P("data", None, "model")
+    assert got[0][1].sharding.is_equivalent_to(NamedSharding(mesh, spec), 3)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import functional
+from tracetorch_jax._core.inputs import check_axis, dtypes_for, real_input
 from tracetorch_jax._core.parameters import Parameter, Rank, check_dim, check_dtype
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integer, check_names
-from tracetorch_jax._shared.dtypes import is_real, widen, wider
+from tracetorch_jax._shared.dtypes import widen
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.masks import Valid
@@ -255,34 +256,14 @@ class AbstractCell(SequenceCell):
 
     def _prepare(self, name: str, x: Any, leading: int = 0) -> tuple[jax.Array, Any, Any]:
         """Check an input; return it with the dtypes of computation and of output."""
-        x = as_array(name, x, f"{CALL}.")
-        if not is_real(x.dtype):
-            raise TypeError(f"`{name}` must be real numbers; got dtype {x.dtype}.")
+        x = real_input(name, x)
         self._check_shape(name, x.shape[leading:], "steps of shape" if leading else "shape")
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        if self.dtype is not None:
-            return x, jnp.dtype(self.dtype), jnp.dtype(self.dtype)
-        param_dtype = jnp.dtype(self.param_dtype)
-        if not floating:
-            return x, param_dtype, param_dtype
-        return x, wider(x.dtype, param_dtype), x.dtype
+        return x, *dtypes_for(x, self.dtype, self.param_dtype)
 
     def _check_shape(self, name: str, shape: tuple[int, ...], got: str = "shape") -> None:
-        """Check the shape of a step's tensor, and of sequences that of each step.
-
-        Where the time axis is, only the caller knows.
-        """
-        layer = type(self).__name__
-        if len(shape) < -self.dim:
-            raise ValueError(
-                f"`{name}` must have an axis {self.dim} in each step for {layer} with "
-                f"dim={self.dim}; got {got} {shape}."
-            )
-        if shape[self.dim] != self.num_neurons:
-            raise ValueError(
-                f"`{name}` must have num_neurons = {self.num_neurons} at axis {self.dim} for "
-                f"{layer}; got {shape[self.dim]} in {got} {shape}."
-            )
+        """Check the shape of a step's tensor, and of sequences that of each step."""
+        size = "num_neurons", self.num_neurons
+        check_axis(type(self).__name__, name, shape, self.dim, size, got)
 
     def _check_carry(self, carry: Any, shape: tuple[int, ...], dtype: Any) -> Carry:
         layer = type(self).__name__
@@ -323,22 +304,29 @@ class Recorded:
         return state, (y, state)
 
 
-def checked_init(cls: type, init: Any, hidden: tuple[str, ...] = ()) -> Any:
+def checked_init(
+    cls: type,
+    init: Any,
+    hidden: tuple[str, ...] = (),
+    positional: tuple[str, ...] = ("num_neurons",),
+) -> Any:
     """Let a constructor say what is wrong with its arguments in the words of this library.
 
     Args:
         cls: a front end's layer.
-        init: its ``__init__``, of which the first argument is `num_neurons`.
+        init: its ``__init__``.
         hidden: arguments that are the front end's own, and are not suggested.
+        positional: arguments that are needed, the first ones, and may be given by position.
     """
     known = [field for field in inspect.signature(init).parameters if field != "self"]
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         if type(self) is cls:
-            if len(args) > 1:
+            if len(args) > len(positional):
+                only = " and ".join(f"`{name}`" for name in positional)
                 raise TypeError(
-                    f"{cls.__name__} takes only `num_neurons` by position; write the others as "
+                    f"{cls.__name__} takes only {only} by position; write the others as "
                     f"name=value; got {len(args)} positional arguments."
                 )
             unknown = [name for name in kwargs if name not in known]
@@ -348,8 +336,9 @@ def checked_init(cls: type, init: Any, hidden: tuple[str, ...] = ()) -> Any:
                     f"{cls.__name__} has no argument `{unknown[0]}`; it takes "
                     f"{', '.join(public)}.{_hint(cls.__name__, unknown[0], public)}"
                 )
-            if not args and "num_neurons" not in kwargs:
-                raise TypeError(f"{cls.__name__} needs `num_neurons`; got none.")
+            for name in positional[len(args) :]:
+                if name not in kwargs:
+                    raise TypeError(f"{cls.__name__} needs `{name}`; got none.")
         init(self, *args, **kwargs)
 
     return checked

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._core.delays import AbstractDelayCell
 from tracetorch_jax._core.front_end import is_in_loop
 from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
@@ -24,7 +25,7 @@ from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, reco
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.functional.steps import is_stochastic, sides
-from tracetorch_jax.snn import TraceCell, Unroll
+from tracetorch_jax.snn import DelayedDense, TraceCell, Unroll
 from tracetorch_jax.spikes import emit
 
 Percentiles = tuple[float, float, float]
@@ -85,6 +86,24 @@ class LayerReport:
     groups: dict[str, NeuronGroup] = dataclasses.field(default_factory=dict)
 
 
+class DelayReport(NamedTuple):
+    """What `diagnose` says of one `Delay` or `DelayedDense`.
+
+    Attributes:
+        path: where the cell is in the model.
+        layer: its name.
+        max_delay: the longest delay that it can learn, in steps.
+        delays: least, median and greatest delay in steps.
+        problems: what hinders learning, and what to change.
+    """
+
+    path: str
+    layer: str
+    max_delay: int
+    delays: tuple[float, float, float]
+    problems: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` gives: a report of every trace layer; ``print`` shows a table.
@@ -93,16 +112,20 @@ class Diagnosis:
         layers: a `LayerReport` each, in the order in which they run.
         loss: the loss that the gradients are of.
         problems: what hinders learning and is not a layer's: inputs, parameters, the loss.
+        delays: a `DelayReport` for each `Delay` and `DelayedDense`, in the order in which they run.
     """
 
     layers: tuple[LayerReport, ...]
     loss: float
     problems: tuple[str, ...] = ()
+    delays: tuple[DelayReport, ...] = ()
 
     @property
     def healthy(self) -> bool:
         """Whether there are no problems, of the network or of a layer. Notes are no problems."""
-        return not self.problems and not any(report.problems for report in self.layers)
+        own = [report.problems for report in self.layers]
+        own += [report.problems for report in self.delays]
+        return not self.problems and not any(own)
 
     def __str__(self) -> str:
         head = ("layer", "rate + / -", "dead", "satur.", "membrane 5/50/95 %", "half-life")
@@ -127,11 +150,20 @@ class Diagnosis:
                     membrane = _percentiles(group.membrane)
                     rows.append((f"  {name}", _rate(group.rate), "", "", membrane, share, "", ""))
         lines = [table(rows, ruled=True)]
+        if self.delays:
+            titles = ("delays", "least", "median", "greatest", "max_delay")
+            steps = [titles, *(_delay_row(report) for report in self.delays)]
+            lines += ["", table(steps, ruled=True)]
         problems = [("network", said) for said in self.problems]
         problems += [(report.path, said) for report in self.layers for said in report.problems]
+        of_delays = [(report.path, said) for report in self.delays for said in report.problems]
         notes = [(report.path, said) for report in self.layers for said in report.notes]
-        lines += ["", "Problems, from the first to run:" if problems else "No problems."]
+        none = "No problems of trace layers." if of_delays else "No problems."
+        lines += ["", "Problems, from the first to run:" if problems else none]
         lines += [_wrapped(*each) for each in problems]
+        if of_delays:
+            lines += ["", "Problems of delays:"]
+            lines += [_wrapped(*each) for each in of_delays]
         if notes:
             lines += ["", "Notes, on cost and on what may be meant so:"]
             lines += [_wrapped(*each) for each in notes]
@@ -148,6 +180,9 @@ def diagnose(
     **kwargs: Any,
 ) -> Diagnosis:
     """Run a model on a batch, forward and backward, and say of each trace layer how it does.
+
+    Of `Delay` and `DelayedDense` it shows the delays, and says whether many are at an end of their
+    range.
 
     Nothing is said of dead or saturated neurons where a spike function gives other values than 0
     and 1, such as `spikes.smooth`.
@@ -258,7 +293,8 @@ def diagnose(
             remarks[path] = _advice.both(remarks[path], found)
         after = path if remarks[path][0] else after
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
-    return Diagnosis(advised, float(value), tuple(problems))
+    delays = tuple(_delay_report(*each, params) for each in sources.delays.items())
+    return Diagnosis(advised, float(value), tuple(problems), delays)
 
 
 @functools.lru_cache(maxsize=8)
@@ -295,13 +331,15 @@ class _Sources:
     def __init__(self) -> None:
         self.of: dict[str, _advice.Source] = {}
         self.scaled: set[str] = set()  # layers after a normalisation
+        self.delays: dict[str, Any] = {}  # cells without parameters
         self._last: _advice.Source | None = None
         self._scaled = False
 
     def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of Flax methods."""
         out = next_fun(*args, **kwargs)
-        module, path = context.module, path_name(context.module.path)
+        module: Any = context.module
+        path = path_name(module.path)
         if is_in_loop():
             return out
         if isinstance(module, TraceCell) and context.method_name == "observe":
@@ -310,12 +348,48 @@ class _Sources:
             if self._scaled:
                 self.scaled.add(path)
             self._last = None
+        elif isinstance(module, AbstractDelayCell):
+            if (
+                context.method_name in ("__call__", "unroll")
+                and not context.module.is_initializing()
+            ):
+                self.delays[path] = context.module.clone(parent=None, name=None)
+                if isinstance(module, DelayedDense):
+                    self._last = _advice.Source(path, "kernel", np.zeros(0))
         elif context.method_name == "__call__" and not isinstance(module, TraceCell):
             for name in ("kernel", "scale"):
                 if module.has_variable("params", name):
                     self._last = _advice.Source(path, name, np.zeros(0))
                     self._scaled |= name == "scale"
         return out
+
+
+def _delay_report(path: str, cell: Any, params: Any) -> DelayReport:
+    """The delays of a cell, and whether many are where they hardly learn."""
+    own = cell.apply({"params": _below(params, path)}, method="parameters")
+    delays = np.asarray(own["delay"], np.float64)
+    most = cell.max_delay
+    problems = []
+    if getattr(cell, "delay_learnable", True):
+        last, first = (delays > 0.98 * most).mean(), (delays < 0.02 * most).mean()
+        if last >= _advice.SOME:
+            problems.append(
+                f"{last:.0%} of the delays are at the longest, {most} steps, where their gradient "
+                f"is nearly 0. Set `max_delay={2 * most}`."
+            )
+        if first >= _advice.SOME:
+            problems.append(
+                f"{first:.0%} of the delays are at 0, where their gradient is nearly 0. Lower the "
+                f"learning rate of the delays, or start them further from 0."
+            )
+    least, median, greatest = np.percentile(delays, (0, 50, 100))
+    spread = float(least), float(median), float(greatest)
+    return DelayReport(path, type(cell).__name__, most, spread, tuple(problems))
+
+
+def _delay_row(report: DelayReport) -> tuple[str, ...]:
+    steps = (f"{each:.3g}" for each in report.delays)
+    return f"{report.path} {report.layer}", *steps, str(report.max_delay)
 
 
 def _below(tree: Any, path: str) -> Any:

@@ -14,6 +14,7 @@ from tracetorch_jax.functional.constraints import (
     time_constant_to_decay,
     timesteps_to_decay,
 )
+from tracetorch_jax.functional.delays import delay, delay_range, delayed_dense
 from tracetorch_jax.functional.engines.feedback import RecurrentStep
 from tracetorch_jax.functional.engines.layer_step import LayerStep
 from tracetorch_jax.functional.engines.unroll import unroll
@@ -34,6 +35,9 @@ __all__ = [
     "decay_to_halflife",
     "decay_to_time_constant",
     "decay_to_timesteps",
+    "delay",
+    "delay_range",
+    "delayed_dense",
     "ema",
     "fire",
     "halflife_to_decay",

@@ -69,7 +69,7 @@ class Trace:
         return (self.ema,) * (2 if self.dual else 1)
 
 
-Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "adaptation"]
+Kind = Literal["decay", "threshold", "scale", "rec_weight", "bias", "adaptation", "delay"]
 
 
 @dataclasses.dataclass(frozen=True)

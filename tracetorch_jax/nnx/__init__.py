@@ -3,6 +3,7 @@
 from tracetorch_jax.nnx import _needed as _needed  # isort: skip
 from tracetorch_jax.nnx import _family, flex
 from tracetorch_jax.nnx._cell import TraceCell
+from tracetorch_jax.nnx._delays import Delay, DelayedDense, DelayWidth, set_sigma
 from tracetorch_jax.nnx._family import *  # noqa: F403
 from tracetorch_jax.nnx._family import ALL_LAYERS
 from tracetorch_jax.nnx._linen import from_linen, to_linen
@@ -20,6 +21,9 @@ from tracetorch_jax.nnx._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
+    "Delay",
+    "DelayWidth",
+    "DelayedDense",
     "Recurrent",
     "Residual",
     "Sequential",
@@ -32,6 +36,7 @@ __all__ = [
     "from_linen",
     "load_states",
     "save_states",
+    "set_sigma",
     "to_linen",
     "zero_states",
 ]

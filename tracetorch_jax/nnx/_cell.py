@@ -46,15 +46,14 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
 
     def __post_init__(self) -> None:
         rngs = self.rngs
-        if rngs is not None and not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"`rngs` must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}.")
+        check_rngs(rngs)
         self.check_fields()
         for parameter in self.describe():
             if parameter.learnable:
-                setattr(self, parameter.raw_name, _create(parameter, rngs))
+                setattr(self, parameter.raw_name, create(parameter, rngs))
         self.rngs = nnx.data(None)
         if is_stochastic(self.spike_function):
-            spikes = _stream(rngs, "spike", f"the stochastic spikes of {type(self).__name__}")
+            spikes = stream(rngs, "spike", f"the stochastic spikes of {type(self).__name__}")
             self.rngs = spikes.fork()
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -112,18 +111,24 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
         return self.zeros(input_shape)
 
 
-def _create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param[Any]:
+def check_rngs(rngs: object) -> None:
+    """Raise unless it is a source of random numbers, or None."""
+    if rngs is not None and not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"`rngs` must be an nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}.")
+
+
+def create(parameter: Parameter, rngs: nnx.Rngs | None) -> nnx.Param[Any]:
     """A new variable; what an initializer says of it, such as its sharding, stays with it."""
     if not callable(parameter.value):
         return nnx.Param(parameter.init(jax.random.key(0), parameter.shape, parameter.dtype))
-    key = _stream(rngs, "params", f"the initializer of `{parameter.label}`")()
+    key = stream(rngs, "params", f"the initializer of `{parameter.label}`")()
     value = parameter.value(key, parameter.shape, parameter.dtype)
     boxed = isinstance(value, nnx.VariableMetadata)
     raw = parameter.raw_of(value.raw_value if boxed else value)
     return nnx.Param(dataclasses.replace(value, raw_value=raw) if boxed else raw)
 
 
-def _stream(rngs: nnx.Rngs | None, name: str, purpose: str) -> Any:
+def stream(rngs: nnx.Rngs | None, name: str, purpose: str) -> Any:
     """The stream of random numbers of this name, or the default one."""
     if not hasattr(rngs, name):
         got = "None" if rngs is None else f"only the streams {list(rngs)}"

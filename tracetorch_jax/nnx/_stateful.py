@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.delays import AbstractDelayCell
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._core.unroll import check_cell
@@ -302,6 +303,9 @@ def _check_carry(name: str, layer: Stateful, cell: Any, carry: Any) -> tuple[int
             cell._check_shape(f"{name}[{own!r}]", shape)
         if len(set(shapes.values())) > 1:
             raise ValueError(f"`{name}` must hold states of one shape; got {shapes}.")
+    if isinstance(cell, AbstractDelayCell):
+        _check_mapping(name, cell, carry, ("past",))
+        return cell.batch_of_carry(name, carry)
     leaves = jax.tree.leaves(carry)
     return leaves[0].shape[: leaves[0].ndim - cell.num_feature_axes]
 

@@ -2,6 +2,7 @@
 
 from tracetorch_jax.snn import _family, flex
 from tracetorch_jax.snn._cell import TraceCell
+from tracetorch_jax.snn._delays import Delay, DelayedDense
 from tracetorch_jax.snn._family import *  # noqa: F403
 from tracetorch_jax.snn._family import ALL_LAYERS
 from tracetorch_jax.snn._recurrent import Recurrent
@@ -11,6 +12,8 @@ from tracetorch_jax.snn._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
+    "Delay",
+    "DelayedDense",
     "Recurrent",
     "Residual",
     "Sequential",

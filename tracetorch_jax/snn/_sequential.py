@@ -15,7 +15,7 @@ from tracetorch_jax._shared.checks import Method
 from tracetorch_jax.snn._front_end import LINEN, bound
 
 
-def _through(name: str, method: Method) -> Method:
+def through(name: str, method: Method) -> Method:
     """A method that calls another of this signature."""
 
     @functools.wraps(method)
@@ -76,8 +76,8 @@ class Sequential(AbstractSequential, nn.RNNCellBase):
     _step = nn.compact(AbstractSequential.__call__)
     _unroll = nn.compact(AbstractSequential.unroll)
 
-    __call__ = nn.nowrap(bound(_through("_step", AbstractSequential.__call__)))
-    unroll = nn.nowrap(bound(_through("_unroll", AbstractSequential.unroll)))
+    __call__ = nn.nowrap(bound(through("_step", AbstractSequential.__call__)))
+    unroll = nn.nowrap(bound(through("_unroll", AbstractSequential.unroll)))
 
     def __post_init__(self) -> None:
         self.check_fields(self.layers, self.feature_axes)

@@ -19,8 +19,8 @@ def parameter_labels(params: Any) -> Any:
     Returns:
         A tree of the same structure that holds for each leaf ``"decay"``, ``"threshold"``,
         ``"scale"``, ``"rec_weight"``, ``"bias"`` or ``"adaptation"`` (its weights) of a trace layer
-        (stored as ``raw_...``), and ``"other"`` for everything else, such as the weights of a Dense
-        layer.
+        or ``"delay"`` of a `Delay` or `DelayedDense` (stored as ``raw_...``), and ``"other"`` for
+        everything else, such as the weights of a Dense layer.
 
     Raises:
         ValueError: a leaf named ``raw_...`` that is none of a trace layer's parameters.
@@ -37,10 +37,11 @@ def parameter_labels(params: Any) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters weight decay is for: all but a trace layer's own, biases and the scales of
-    normalisations.
+    """Which parameters weight decay is for: all but a trace layer's own, delays, biases and the
+    scales of normalisations.
 
-    Decaying a raw parameter towards 0 would draw every decay to 0.5 and every threshold to 0.69.
+    Decaying a raw parameter towards 0 would draw every decay to 0.5, every threshold to 0.69 and
+    every delay to half of the longest.
 
     Args:
         params: a tree of parameters, as ``model.init(...)["params"]``.
@@ -76,6 +77,8 @@ def _kind(path: Any) -> Kind | Literal["other"]:
     name = _leaf_name(path)
     if not name.startswith("raw_"):
         return "other"
+    if name == "raw_delay":
+        return "delay"
     row = parameter_row(name.removeprefix("raw_"))
     if row is None:
         raise ValueError(f"`params` must hold parameters of known layers; got {path_name(path)}.")

@@ -157,7 +157,7 @@ def place_elementwise(params: Any, state: Any, xs: Any, valid: Any) -> tuple[Any
     Raises:
         ValueError: see `common_placement`; or `xs` is split along time.
     """
-    _check_time(xs)
+    check_time(xs)
     shape = jax.tree.leaves(state)[0].shape
     arrays = {
         f"{argument}{jax.tree_util.keystr(path)}": leaf
@@ -188,7 +188,7 @@ def place_state(step: Callable[..., Any], params: Any, state: Any, inputs: Any) 
     Raises:
         ValueError: `inputs` are split along time.
     """
-    _check_time(inputs)
+    check_time(inputs)
     if not any(placement_of(leaf).known for leaf in jax.tree.leaves((params, state, inputs))):
         return state
 
@@ -209,7 +209,7 @@ def place_state(step: Callable[..., Any], params: Any, state: Any, inputs: Any) 
     return state
 
 
-def _check_time(xs: Any) -> None:
+def check_time(xs: Any) -> None:
     for path, x in jax.tree.leaves_with_path(xs):
         entry = placement_of(x).spec[0]
         if entry is not None:
