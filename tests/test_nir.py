@@ -645,12 +645,68 @@ def test_nodes_that_fire_are_read_with_their_reset(name, reset):
         np.testing.assert_array_equal(nir_reference.run(graph, xs, 1e-3), want)
 
 
-def test_a_node_of_which_one_neuron_resets_to_a_value_is_refused():
-    fire = FIRE | {"v_reset": np.array([0.0, 0.1, 0.0], np.float32)}
-    graph = chain(nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.0), **fire))
-    for reset in ("v_reset", "subtract"):
-        with pytest.raises(ValueError, match="must have `v_reset` 0 for all neurons.*; got 0.1"):
-            interop.from_nir(graph, dt=1e-3, reset=reset)
+VALUES = {"v_reset": np.array([0.0, -0.5, 0.3], np.float32), "v_threshold": full(0.8)}
+TO_A_VALUE = {
+    "LIF": nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **VALUES),
+    "LIF far from 0": nir.LIF(
+        tau=full(4e-3), r=full(20.0), v_leak=full(-65.0), v_threshold=full(-50.0),
+        v_reset=np.array([-65.0, -70.0, -60.0], np.float32),
+    ),
+    "CubaLIF": nir.CubaLIF(
+        tau_syn=full(2e-3), tau_mem=full(5e-3), r=full(2.0), v_leak=full(0.1), **VALUES
+    ),
+    "IF": nir.IF(r=full(300.0), **VALUES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TO_A_VALUE)
+def test_a_reset_to_a_value_is_one_to_zero_measured_from_it(name):
+    """Forward Euler of the node itself gives the same spikes, file after file."""
+    node = TO_A_VALUE[name]
+    graph = chain(node)
+    xs = np.random.default_rng(1).normal(0.6, 1, (2, 60, 3)).astype(np.float32)
+    want = nir_reference.run(graph, xs, 1e-3)
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    assert model.cell.layers[-1].reset == "zero"
+    np.testing.assert_array_equal(model.apply(variables, xs), want)
+    np.testing.assert_array_equal(interop.run_nir(graph, xs, dt=1e-3), want)
+    again = interop.to_nir(model, variables, input_shape=(3,))
+    np.testing.assert_array_equal(nir_reference.run(again, xs, 1e-3), want)
+    assert_same(interop.from_nir(again), (model, variables))
+    node.v_reset, kept = 0 * node.v_reset, node.v_reset
+    differs = nir_reference.run(graph, xs, 1e-3) != want
+    node.v_reset = kept
+    assert np.any(differs[..., 1:]) and np.count_nonzero(want) > 15
+    with pytest.raises(ValueError, match=r"`v_reset` 0 to be read with reset='subtract'.*; got -"):
+        interop.from_nir(graph, dt=1e-3, reset="subtract")
+
+
+def test_a_membrane_may_start_elsewhere_than_where_it_is_reset_to():
+    graph = chain(TO_A_VALUE["LIF"])
+    xs = np.random.default_rng(1).normal(0.6, 1, (2, 60, 3)).astype(np.float32)
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    carry = model.cell.initialize_carry(KEY, (2, 3))
+    carry["layers_1"]["mem"] = jnp.broadcast_to(0 - TO_A_VALUE["LIF"].v_reset, (2, 3))
+    got = model.apply(variables, xs, initial_carry=carry)
+    v, want = np.zeros((2, 3)), []
+    for x in xs.astype(np.float64).swapaxes(0, 1):
+        v = v + 0.25 * (0.4 - v + 2 * x)
+        want.append(v > np.float32(0.8))
+        v = np.where(want[-1], VALUES["v_reset"], v)
+    np.testing.assert_array_equal(got, np.stack(want, 1))
+    assert np.any(np.stack(want, 1) != nir_reference.run(graph, xs, 1e-3))
+
+
+def test_a_cycle_may_reset_to_a_value():
+    """As that of `RLIB`, a trace of the spikes on its way back to the membrane."""
+    model, variables, xs = with_reset("RLIB", "zero")
+    graph = interop.to_nir(model, variables, input_shape=(nir_cases.N,))
+    lif = graph.nodes["layer_spike"]
+    lif.v_reset = np.linspace(-0.5, 0.5, nir_cases.N, dtype=np.float32)
+    want = nir_reference.run(graph, xs, 1e-3)
+    read, own = interop.from_nir(graph, metadata=False)
+    np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
+    assert np.any(want != nir_cases.run(model, variables, xs))
 
 
 IMAGES = {

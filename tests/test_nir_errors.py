@@ -309,7 +309,7 @@ READ = {
     "no threshold": (lambda: chain(threshold(0.0)), "Node 'n0' fires at a threshold of 0; layers"),
     "reset to a value": (
         lambda: chain(nir.LIF(**LIF, v_reset=full(-0.5))),
-        r"Node 'n0' \(LIF\) must have `v_reset` 0 for all neurons.*; got -0.5",
+        r"Node 'n0' \(LIF\) must have `v_reset` 0 to be read with reset='subtract'.*; got -0.5",
     ),
     "cycle without entry": (
         lambda: graph_of(

@@ -69,7 +69,10 @@ def integrator(node, state, x, dt):
 
 
 def fires(membrane):
+    """A neuron at rest is where a spike leaves it."""
+
     def step(node, state, x, dt):
+        state.setdefault("v", node.v_reset + np.zeros_like(x))
         spikes = membrane(node, state, x, dt) > node.v_threshold
         state["v"] = np.where(spikes, node.v_reset, state["v"])
         return spikes

@@ -104,7 +104,6 @@ class NodeReader:
     def _integrator(self, name: str, node: Node) -> Layers:
         """I, LI, CubaLI, IF, LIF and CubaLIF."""
         kind, p = node.kind, self.values(name, node)
-        reset = reset_of(name, node, self.reset) if kind.endswith("IF") else None
         if kind in ("I", "IF"):
             beta, gain, leak = np.ones(()), self.dt * p["r"], np.zeros(())
         else:
@@ -115,8 +114,10 @@ class NodeReader:
         if kind.startswith("Cuba"):
             values["alpha"] = decay_of(name, node, "tau_syn", self.dt)
             gain = gain * p["w_in"]
-        if reset:
-            values["threshold"] = p["v_threshold"]
+        if kind.endswith("IF"):
+            reset, v_reset = reset_of(name, node, self.reset)
+            values["threshold"] = p["v_threshold"] - v_reset
+            leak = leak - (1 - beta) * v_reset
             return [*self.factor(name, gain), self.layer(name, values, bias=leak, reset=reset)]
         summing = np.allclose(gain, 1, rtol=0, atol=1e-6) or np.all(beta == 1)
         if not summing:

@@ -28,7 +28,8 @@ def run_nir(
 
     Each node takes the sum of what its sources give in the same step. On a cycle, what returns to
     a node that is also fed from outside of the cycle arrives one step later. Every state starts
-    from 0.
+    from 0, but for the membrane of a node that fires and is set to ``v_reset``: it starts from
+    there.
 
     Args:
         graph: a ``nir.NIRGraph``, or the path of a file.
@@ -162,6 +163,8 @@ def _integrate(
         return state[name]
 
     r = p["r"].astype(x.dtype)
+    if kind.endswith("IF") and reset == "v_reset" and not state:
+        state["v"] = np.zeros_like(x) + p["v_reset"].astype(x.dtype)
     if kind in ("I", "IF"):
         v = euler("v", None, None, r * x)
     else:
