@@ -645,6 +645,39 @@ def test_nodes_that_fire_are_read_with_their_reset(name, reset):
         np.testing.assert_array_equal(nir_reference.run(graph, xs, 1e-3), want)
 
 
+@pytest.mark.parametrize("name", ["LI with a leak", "CubaLI", "LIF", "CubaLIF", "IF"])
+def test_exponential_steps_decay_by_the_exponential(name):
+    """Written out; exact for input that is constant during a step."""
+    node = (NODES | FIRING)[name]
+    graph = chain(node)
+    xs = np.random.default_rng(0).normal(0.6, 1, (2, 30, 3)).astype(np.float32)
+
+    def toward(tau, old, target):
+        decay = np.exp(-1e-3 / tau)
+        return decay * old + (1 - decay) * target
+
+    i, v, want = 0.0, 0.0, []
+    for x in xs.astype(np.float64).swapaxes(0, 1):
+        if name == "IF":
+            v = v + 1e-3 * node.r * x
+        elif name.startswith("Cuba"):
+            i = toward(node.tau_syn, i, node.w_in * x)
+            v = toward(node.tau_mem, v, node.v_leak + node.r * i)
+        else:
+            v = toward(node.tau, v, node.v_leak + node.r * x)
+        want.append(v > node.v_threshold if name in FIRING else v)
+        v = np.where(want[-1], 0, v) if name in FIRING else v
+    want = np.stack(want, 1)
+    model, variables = interop.from_nir(graph, dt=1e-3, method="exponential")
+    for got in (
+        model.apply(variables, xs),
+        interop.run_nir(graph, xs, dt=1e-3, method="exponential"),
+    ):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    euler = interop.run_nir(graph, xs, dt=1e-3)
+    assert (np.abs(euler - want).max() > 0.05) == (name != "IF")
+
+
 VALUES = {"v_reset": np.array([0.0, -0.5, 0.3], np.float32), "v_threshold": full(0.8)}
 TO_A_VALUE = {
     "LIF": nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **VALUES),

@@ -534,6 +534,18 @@ def test_graphs_that_were_changed_are_noticed():
         interop.from_nir(own_graph(), dt=1e-4)
 
 
+def test_conventions_are_for_graphs_of_others():
+    for options in ({"reset": "subtract"}, {"method": "exponential"}):
+        with pytest.raises(
+            ValueError, match="`reset` and `method` .* must be left out.*; got .*(subtract|exp)"
+        ):
+            interop.from_nir(own_graph(), **options)
+    assert interop.from_nir(own_graph(), metadata=False, reset="subtract")
+    for call in (interop.from_nir, lambda g, **o: interop.run_nir(g, np.ones((1, 2, 3)), **o)):
+        with pytest.raises(ValueError, match="`method` must be one of 'euler', 'exponential'"):
+            call(chain(li()), dt=1e-3, method="exact")
+
+
 def test_damaged_metadata_are_noticed():
     def document(**changes):
         graph = own_graph()
