@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from tracetorch_jax._core.front_end import is_in_loop
 from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
+from tracetorch_jax.snn import Recurrent, Unroll
 
 __all__ = [
     "Operations",
@@ -164,6 +166,8 @@ def synaptic_operations(
 ) -> dict[str, Operations]:
     """Count the operations of every Dense and convolution of a model, after NeuroBench.
 
+    Those of the `feedback` of a `Recurrent` are counted as well.
+
     An operation is effective if neither the input nor the weight is 0. Those of a connection whose
     inputs are all -1, 0 or 1 are accumulates, those of another are multiply-accumulates: also those
     behind a layer of scaled spikes, though hardware can multiply its weights by the scales
@@ -203,6 +207,11 @@ def synaptic_operations(
     def intercept(next_fun: Any, inputs: Any, options: Any, context: Any) -> Any:
         layer = context.module
         out = next_fun(*inputs, **options)
+        if isinstance(layer, Recurrent) and context.method_name == "observe":
+            first, ys = inputs
+            layer.feedback(jnp.concatenate([first[None], ys])[:-1])  # all at once, seen below
+        if is_in_loop():
+            return out
         if isinstance(layer, CONNECTIONS) and context.method_name == "__call__":
             call = layer.clone(parent=None, name=None), layer.variables["params"], inputs[0]
             calls.setdefault(path_name(layer.path), []).append(call)
@@ -282,8 +291,6 @@ def _count(layer: nn.Module, params: Any, x: Any) -> np.ndarray:
 
 def _batch_size(model: Any, args: Any, kwargs: Any) -> int:
     """Sequences in the first argument."""
-    from tracetorch_jax.snn import Unroll
-
     unroll = isinstance(model, Unroll)
     if not args and not (unroll and "xs" in kwargs):
         raise ValueError("`batch_size` must be given if the model has no argument by position.")

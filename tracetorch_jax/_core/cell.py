@@ -79,6 +79,17 @@ class AbstractCell(SequenceCell):
         """Whether `keep_states` is to be called."""
         return False
 
+    def observe(self, carry: Carry | None, xs: jax.Array | None, ys: jax.Array) -> jax.Array:
+        """Look at a run over time, and give the outputs that the network goes on with.
+
+        Args:
+            carry: states before the first step; None for zeros.
+            xs: what the layer got, ``[T, ...]``; may be None unless it `keeps_states`.
+            ys: what it gives, ``[T, ...]``.
+        """
+        del carry, xs
+        return ys
+
     # Fields.
 
     def check_fields(self) -> None:
@@ -211,6 +222,7 @@ class AbstractCell(SequenceCell):
             ValueError: as one step and as `functional.unroll` do.
             TypeError: as one step and as `functional.unroll` do.
         """
+        given = carry
         xs, compute, out = self._prepare("xs", xs, leading=1)
         carry = self._check_carry(carry, xs.shape[1:], compute)
         cast = xs.dtype != compute and policy.widens_at_once(engine)
@@ -223,7 +235,7 @@ class AbstractCell(SequenceCell):
         options: dict[str, Any] = {"engine": engine, "unroll": unroll}
         recording = self.keeps_states
         if recording:
-            step, options = _Recorded(step), {}
+            step, options = Recorded(step), {}
         state, ys = functional.unroll(
             step,
             self._along_dim(compute),
@@ -237,7 +249,7 @@ class AbstractCell(SequenceCell):
         if recording:
             ys, states = ys
             self.keep_states(states)
-        return state, ys.astype(out)
+        return state, self.observe(given, xs, ys.astype(out))
 
     # Checks.
 
@@ -301,10 +313,10 @@ class AbstractCell(SequenceCell):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Recorded:
+class Recorded:
     """A step whose output holds the new state as well."""
 
-    step: functional.LayerStep
+    step: Any
 
     def __call__(self, params: Any, state: Any, x: Any) -> tuple[Any, Any]:
         state, y = self.step(params, state, x)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -33,6 +35,8 @@ class FrontEnd:
         dropout: modules that treat leading axes alike unless they have `broadcast_dims`.
         fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.
         output: from a layer, its carry and the shape of its input to the shape of its output.
+        pure: from what a module is called, the module and an input to a function of variables and
+            an input, hashable and equal by value, and the module's variables.
         scan: from a cell that is no trace layer, ``step(cell, carry, x)``, its first carry, inputs
             ``[T, ...]`` and steps per iteration, to its last carry and outputs ``[T, ...]``.
     """
@@ -48,6 +52,7 @@ class FrontEnd:
     dropout: tuple[type, ...]
     fresh_carry: Callable[[Any, Any, tuple[int, ...]], Any]
     output: Callable[[Any, Any, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]
+    pure: Callable[[str, Any, Any], tuple[Callable[[Any, Any], Any], Any]]
     scan: Callable[[Any, Callable[..., Any], Any, Any, int], tuple[Any, Any]]
 
     @property
@@ -79,20 +84,21 @@ class FrontEnd:
         """
         if isinstance(cell, SequenceCell):
             return cell.unroll(carry, xs, **options)
-        return self._unroll_other(cell, carry, xs, init_key, **options)
+        return self.unroll_any(cell, carry, xs, init_key, **options)
 
-    def _unroll_other(
+    def unroll_any(
         self,
         cell: Any,
         carry: Any,
         xs: jax.Array,
-        init_key: Any,
+        init_key: Any = None,
         *,
         seq_lengths: jax.Array | Valid | None = None,
         engine: str = "auto",
         unroll: int = 1,
         checkpoint_every: Any = None,
     ) -> tuple[Any, jax.Array]:
+        """Advance any cell over the leading axis of `xs` with a scan, see `unroll`."""
         check_choice("engine", engine, ENGINES)
         kind = type(cell).__name__
         if engine not in ("auto", "scan"):
@@ -120,6 +126,32 @@ class FrontEnd:
             return new, y
 
         return self.scan(cell, step, carry, (xs, valid), unroll)
+
+
+_in_loop = contextvars.ContextVar("_in_loop", default=False)
+
+
+@contextlib.contextmanager
+def in_loop() -> Iterator[None]:
+    """While a module runs as a function in a loop, where it has no path and no known values."""
+    token = _in_loop.set(True)
+    try:
+        yield
+    finally:
+        _in_loop.reset(token)
+
+
+def is_in_loop() -> bool:
+    """Whether that is so."""
+    return _in_loop.get()
+
+
+def impure(name: str, module: Any) -> TypeError:
+    """The error for a module that is no function of its variables and input."""
+    return TypeError(
+        f"`{name}` must neither draw random numbers nor change variables, as Dropout and BatchNorm "
+        f"in training do; {type(module).__name__} does."
+    )
 
 
 def _split_batch(state: jax.Array, xs: jax.Array, batch: int) -> jax.Array:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._core.front_end import is_in_loop
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.shapes import along
@@ -300,7 +301,9 @@ class _Sources:
         """Interceptor of Flax methods."""
         out = next_fun(*args, **kwargs)
         module, path = context.module, path_name(context.module.path)
-        if isinstance(module, TraceCell) and context.method_name == "unroll":
+        if is_in_loop():
+            return out
+        if isinstance(module, TraceCell) and context.method_name == "observe":
             if self._last is not None:
                 self.of[path] = self._last
             if self._scaled:

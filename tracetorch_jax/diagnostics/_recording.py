@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.snn import TraceCell
@@ -83,7 +81,7 @@ def record(
 
     def watch(path: str, cell: TraceCell, carry: Any, xs: jax.Array, ys: jax.Array) -> jax.Array:
         layers[path] = cell.clone(parent=None, name=None)
-        axes[path] = xs.ndim
+        axes[path] = ys.ndim
         cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters(), carry))
         return ys
 
@@ -127,17 +125,11 @@ def each_unrolled(
 
     def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         cell = context.module
-        if not (isinstance(cell, TraceCell) and context.method_name == "unroll"):
-            return next_fun(*args, **kwargs)
-        last, ys = next_fun(*args, **kwargs)
-        given = _UNROLL.bind(cell, *args, **kwargs).arguments
-        xs = jnp.asarray(given["xs"])
-        return last, watch(path_name(cell.path), cell, given["carry"], xs, ys)
+        if isinstance(cell, TraceCell) and context.method_name == "observe":
+            return watch(path_name(cell.path), cell, *args)
+        return next_fun(*args, **kwargs)
 
     return intercept
-
-
-_UNROLL = inspect.signature(AbstractCell.unroll)
 
 
 def _batch_first(xs: jax.Array, batched: bool) -> jax.Array:

@@ -14,6 +14,7 @@ from tracetorch_jax.functional.constraints import (
     time_constant_to_decay,
     timesteps_to_decay,
 )
+from tracetorch_jax.functional.engines.feedback import RecurrentStep
 from tracetorch_jax.functional.engines.layer_step import LayerStep
 from tracetorch_jax.functional.engines.unroll import unroll
 from tracetorch_jax.functional.spec import Spec, Trace
@@ -26,6 +27,7 @@ __all__ = [
     "UNBOUNDED",
     "Constraint",
     "LayerStep",
+    "RecurrentStep",
     "Spec",
     "Trace",
     "adaptation",

@@ -6,6 +6,7 @@ from tracetorch_jax.nnx._cell import TraceCell
 from tracetorch_jax.nnx._family import *  # noqa: F403
 from tracetorch_jax.nnx._family import ALL_LAYERS
 from tracetorch_jax.nnx._linen import from_linen, to_linen
+from tracetorch_jax.nnx._recurrent import Recurrent
 from tracetorch_jax.nnx._sequential import Residual, Sequential
 from tracetorch_jax.nnx._stateful import (
     Stateful,
@@ -19,6 +20,7 @@ from tracetorch_jax.nnx._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
+    "Recurrent",
     "Residual",
     "Sequential",
     "Stateful",

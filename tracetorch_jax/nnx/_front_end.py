@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import flax
 import jax
 from flax import nnx
 
-from tracetorch_jax._core.front_end import FrontEnd
+from tracetorch_jax._core.front_end import FrontEnd, impure
 
 
 def _fresh_carry(cell: nnx.RNNCellBase, key: Any, input_shape: tuple[int, ...]) -> Any:
@@ -25,6 +26,42 @@ def _output(layer: nnx.Module, carry: Any, x: jax.ShapeDtypeStruct) -> jax.Shape
         return out[1] if is_cell else out
 
     return jax.eval_shape(run, state, *((carry, x) if is_cell else (x,)))
+
+
+class _Pure:
+    """A module as a function of its variables and an input."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+
+    # Written out, since what a graph consists of is compared by value but has no hash of its own.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pure) and bool(self._graph == other._graph)
+
+    def __hash__(self) -> int:
+        return hash(self._graph)
+
+    def __call__(self, state: Any, x: jax.Array) -> Any:
+        module: Any = nnx.merge(self._graph, state)
+        return module(x)
+
+
+def _pure(name: str, module: nnx.Module, x: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
+    graph, state = nnx.split(module)
+
+    def call(state: Any, x: jax.Array) -> Any:
+        module: Any = nnx.merge(graph, state)
+        y = module(x)
+        after = jax.tree.leaves(nnx.split(module)[1])
+        if any(a is not b for a, b in zip(after, jax.tree.leaves(state), strict=True)):
+            raise impure(name, module)
+        return y
+
+    try:
+        jax.eval_shape(call, state, x)
+    except flax.errors.TraceContextError as error:
+        raise impure(name, module) from error
+    return _Pure(graph), state
 
 
 def _scan(
@@ -48,5 +85,6 @@ NNX = FrontEnd(
     dropout=(nnx.Dropout,),
     fresh_carry=_fresh_carry,
     output=_output,
+    pure=_pure,
     scan=_scan,
 )

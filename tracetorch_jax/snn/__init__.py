@@ -4,12 +4,14 @@ from tracetorch_jax.snn import _family, flex
 from tracetorch_jax.snn._cell import TraceCell
 from tracetorch_jax.snn._family import *  # noqa: F403
 from tracetorch_jax.snn._family import ALL_LAYERS
+from tracetorch_jax.snn._recurrent import Recurrent
 from tracetorch_jax.snn._residual import Residual
 from tracetorch_jax.snn._sequential import Sequential
 from tracetorch_jax.snn._unroll import Unroll
 
 __all__ = [
     "ALL_LAYERS",
+    "Recurrent",
     "Residual",
     "Sequential",
     "TraceCell",

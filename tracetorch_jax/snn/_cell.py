@@ -36,6 +36,7 @@ class TraceCell(AbstractCell, nn.RNNCellBase):
     parameters = bound(AbstractCell.parameters)
     __call__ = bound(AbstractCell.__call__)
     unroll = bound(AbstractCell.unroll)
+    observe = AbstractCell.observe
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(kw_only=True, **kwargs)

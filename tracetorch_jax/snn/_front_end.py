@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, cast
 
+import flax
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._core.front_end import FrontEnd
+from tracetorch_jax._core.front_end import FrontEnd, impure, in_loop
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._core.unroll import AbstractUnroll
 from tracetorch_jax._shared.checks import Method
@@ -72,6 +74,28 @@ def _output(layer: nn.Module, carry: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeD
     return out[1] if is_cell else out
 
 
+@dataclasses.dataclass(frozen=True)
+class _Pure:
+    """A module as a function of its variables and an input."""
+
+    module: nn.Module
+
+    def __call__(self, variables: Any, x: jax.Array) -> Any:
+        with in_loop():
+            return self.module.apply(variables, x)
+
+
+def _pure(name: str, module: nn.Module, x: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
+    if module.is_initializing():
+        module(x)
+    function, variables = _Pure(module.clone(parent=None, name=None)), dict(module.variables)
+    try:
+        jax.eval_shape(function, variables, x)
+    except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:
+        raise impure(name, module) from error
+    return function, variables
+
+
 def _scan(
     cell: nn.RNNCellBase, step: Callable[..., Any], carry: Any, inputs: Any, unroll: int
 ) -> tuple[Any, Any]:
@@ -97,5 +121,6 @@ LINEN = FrontEnd(
     dropout=(nn.Dropout,),
     fresh_carry=_fresh_carry,
     output=_output,
+    pure=_pure,
     scan=_scan,
 )

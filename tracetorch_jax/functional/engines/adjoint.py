@@ -51,15 +51,40 @@ def scan_elementwise(
     Returns:
         The last state, and the outputs ``[T, ...]``.
     """
-    return jax.lax.scan(_advance(step, params, state), state, inputs, unroll=unroll)
+    return jax.lax.scan(forwards(step, params, state), state, inputs, unroll=unroll)
 
 
 def _forward(
     step: Step, unroll: int, every: int, params: Tree, state: Tree, inputs: Tree
 ) -> tuple[tuple[Tree, Tree], Any]:
+    advance = forwards(step, params, state)
+    last, ys, kept = keep_states(advance, unroll, every, state, inputs)
+    return (last, ys), (params, kept, inputs)
+
+
+def keep_states(
+    advance: Callable[[Tree, Any], tuple[Tree, Tree]],
+    unroll: int,
+    every: int,
+    state: Tree,
+    inputs: Tree,
+    needed: Callable[[Tree], Tree] = lambda state: state,
+) -> tuple[Tree, Tree, Tree]:
+    """Scan a step, and keep the state before every K-th.
+
+    Args:
+        advance: from the state and the inputs of a step to the new state and the output.
+        unroll: steps per iteration of the compiled loop.
+        every: K.
+        state: before the first step.
+        inputs: pytree of arrays ``[T, ...]``.
+        needed: the part of the state that is kept.
+
+    Returns:
+        The last state, the outputs ``[T, ...]``, and the states ``[ceil(T / K) + 1, ...]``.
+    """
     length = length_of(inputs)
     chunks = -(-length // every)
-    advance = _advance(step, params, state)
 
     # Each step stores the state after it: the K-th, the 2K-th, ... in a place of their own, the
     # others in one that nobody reads.
@@ -68,37 +93,76 @@ def _forward(
         t, inputs = now
         state, out = advance(state, inputs)
         place = t + 1 if every == 1 else jnp.where((t + 1) % every, chunks, (t + 1) // every)
-        return (state, _put(kept, state, place)), out
+        return (state, _put(kept, needed(state), place)), out
 
-    kept = _put(_buffers(state, chunks + 1), state, 0)
+    kept = _put(_buffers(needed(state), chunks + 1), needed(state), 0)
     xs = (jnp.arange(length), inputs)
     (last, kept), ys = jax.lax.scan(body, (state, kept), xs, unroll=unroll)
-    return (last, ys), (params, kept, inputs)
+    return last, ys, kept
 
 
 def _backward(
     step: Step, unroll: int, every: int, residuals: Any, cotangents: Any
 ) -> tuple[Tree, Tree, Any]:
     params, kept, inputs = residuals
+    d_params, d_state, d_xs, _ = backwards(step, unroll, every, params, kept, inputs, cotangents)
+    return place(d_params, params), place(d_state, kept), place(d_xs, inputs)
+
+
+def backwards(
+    step: Step,
+    unroll: int,
+    every: int,
+    params: Tree,
+    kept: Tree,
+    inputs: Tree,
+    cotangents: Any,
+    link: Callable[[Any, Leaves], Leaves] | None = None,
+    d_link: Leaves | None = None,
+) -> tuple[Leaves, Leaves, Leaves, Leaves]:
+    """The backward pass of a scan of an elementwise step.
+
+    Args:
+        step: see `scan_elementwise`.
+        unroll: see `scan_elementwise`.
+        every: see `scan_elementwise`.
+        params: see `scan_elementwise`.
+        kept: as `keep_states` gives it.
+        inputs: see `scan_elementwise`.
+        cotangents: gradients of the last state and of the outputs.
+        link: where a step gets the output of the step before through its input: from t and the
+            gradients of the inputs of step t to those of the output of step t - 1.
+        d_link: gradients of the last output as it is passed on to a next step.
+
+    Returns:
+        Gradients of the parameters, the first state and the inputs; and of the output before the
+        first step, by the link.
+    """
     d_state, d_ys = map(inexact, cotangents)
     length = length_of(inputs)
-    first = _get(kept, 0)
+    first = get_step(kept, 0)
+    linked = d_link or []
     if isinstance(length, int) and not length:  # a step that never runs cannot be traced
         d_params, d_xs = ([full_like(a, 0) for a in inexact(tree)] for tree in (params, inputs))
-        return place(d_params, params), place(d_state, first), place(d_xs, inputs)
+        return d_params, d_state, d_xs, linked
     # A parameter's gradient is a sum over steps and over all elements that share the parameter. The
     # loop sums over steps alone, so totals have the state's shape, and `reduce_to` does the rest
     # once. A sum of ones in bfloat16 never exceeds 256, hence float32.
     like = jax.tree.leaves(first)[0]
     totals = [full_like(like, 0, wider(p.dtype, jnp.float32)) for p in inexact(params)]
     d_xs = [full_like(x, i) for i, x in enumerate(inexact(inputs), 1)]
-    carry = ((d_state, totals), d_xs)
+    carry = ((d_state, totals), d_xs, linked)
     stages, broadcast = _stages(step), _broadcaster(params, first)
 
     def back(t: Any, state: Tree, carry: Any) -> Any:
-        carry, d_xs = carry
-        carry, d_x = retreat(stages, broadcast(), carry, state, _get(inputs, t), _get(d_ys, t))
-        return carry, _put(d_xs, d_x, t)
+        carry, d_xs, linked = carry
+        now, x, d_y = broadcast(), get_step(inputs, t), get_step(d_ys, t)
+        if link is not None:
+            d_y, linked = _take(linked, d_y, x[1])
+        carry, d_x = retreat(stages, now, carry, state, x, d_y)
+        if link is not None:
+            linked = [a + b for a, b in zip(linked, link(t, d_x), strict=True)]
+        return carry, _put(d_xs, d_x, t), linked
 
     def back_over_chunk(number: Any, carry: Any) -> Any:
         """Compute the states of a chunk again, then go backwards."""
@@ -107,16 +171,16 @@ def _backward(
 
         def forth(i: Any, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
             state, states = carry
-            state, _ = advance(state, _get(inputs, start + i))
+            state, _ = advance(state, get_step(inputs, start + i))
             return state, _put(states, state, i + 1)
 
-        state = _get(kept, chunks - 1 - number)
+        state = get_step(kept, chunks - 1 - number)
         states = _put(_buffers(state, every + 1), state, 0)
         _, states = jax.lax.fori_loop(0, size, forth, (state, states))
         return jax.lax.fori_loop(
             0,
             size,
-            lambda i, carry: back(start + size - 1 - i, _get(states, size - 1 - i), carry),
+            lambda i, carry: back(start + size - 1 - i, get_step(states, size - 1 - i), carry),
             carry,
         )
 
@@ -124,17 +188,27 @@ def _backward(
         carry = jax.lax.fori_loop(
             0,
             length,
-            lambda i, carry: back(length - 1 - i, _get(kept, length - 1 - i), carry),
+            lambda i, carry: back(length - 1 - i, get_step(kept, length - 1 - i), carry),
             carry,
             unroll=unroll,
         )
     else:
-        advance, chunks = _advance(step, params, first), -(-length // every)
+        advance, chunks = forwards(step, params, first), -(-length // every)
         carry = jax.lax.fori_loop(0, chunks, back_over_chunk, carry)
 
-    (d_state, totals), d_xs = carry
+    (d_state, totals), d_xs, linked = carry
     d_params = [reduce_to(p, total) for total, p in zip(totals, inexact(params), strict=True)]
-    return place(d_params, params), place(d_state, first), place(d_xs, inputs)
+    return d_params, d_state, d_xs, linked
+
+
+def _take(linked: Leaves, d_y: Leaves, alive: Any) -> tuple[Leaves, Leaves]:
+    """Add to the gradients of an output what comes through the link, and what passes it by."""
+    zeros = [full_like(d, 0) for d in linked]
+    passed = zeros
+    if alive is not None:  # an ended sequence keeps its last output
+        linked, passed = keep_ended(alive, linked, zeros), keep_ended(alive, zeros, linked)
+    d_y = [a + b.astype(a.dtype) for a, b in zip(d_y, linked, strict=True)]
+    return d_y, passed
 
 
 scan_elementwise.defvjp(_forward, _backward)
@@ -170,8 +244,8 @@ def check_new_state(new: Tree, old: Tree) -> None:
             )
 
 
-def _advance(step: Step, params: Tree, state: Tree) -> Callable[[Tree, Any], tuple[Tree, Tree]]:
-    """One step forwards."""
+def forwards(step: Step, params: Tree, state: Tree) -> Callable[[Tree, Any], tuple[Tree, Tree]]:
+    """One step forwards: from a state and ``(x, alive)`` to the new state and the output."""
     params = _broadcaster(params, state)
 
     def advance(state: Tree, inputs: Any) -> tuple[Tree, Tree]:
@@ -292,7 +366,7 @@ def _put(buffers: Tree, values: Tree, t: Any) -> Tree:
     )
 
 
-def _get(buffers: Tree, t: Any) -> Tree:
+def get_step(buffers: Tree, t: Any) -> Tree:
     return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, t, 0, keepdims=False), buffers)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._shared.checks import check_choice, check_fixed, check_integer
+from tracetorch_jax._shared.checks import check_choice, check_fixed, check_integer, check_names
 from tracetorch_jax._shared.dtypes import asarray
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.adjoint import (
@@ -19,6 +19,7 @@ from tracetorch_jax.functional.engines.adjoint import (
     is_inexact,
     scan_elementwise,
 )
+from tracetorch_jax.functional.engines.feedback import RecurrentStep, scan_feedback
 from tracetorch_jax.functional.engines.masks import (
     Valid,
     in_chunks,
@@ -135,7 +136,11 @@ def unroll(
     state = jax.tree.map(jnp.asarray, state)
     params = jax.tree.map(jnp.asarray, params)
     xs = jax.tree.map(asarray, xs)
-    if elementwise:
+    if isinstance(step, RecurrentStep):
+        elementwise = True  # but for the feedback, which `scan_feedback` knows
+        _check_recurrent(params, state)
+        _check_elementwise(params["cell"], state)
+    elif elementwise:
         _check_elementwise(params, state)
     valid = None
     if seq_lengths is not None:
@@ -160,6 +165,13 @@ def unroll(
 def _choose(
     engine: Engine, elementwise: bool, step: Step, params: Any, state: Any, xs: Any
 ) -> Callable[..., Any]:
+    if isinstance(step, RecurrentStep):
+        if engine not in ("auto", "scan"):
+            raise ValueError(
+                f"`engine` must be 'auto' or 'scan' for a recurrent step, which mixes neurons; got "
+                f"{engine!r}."
+            )
+        return scan_feedback
     if engine in ("fused", "parallel") and not elementwise:
         raise ValueError(f"`engine` {engine!r} needs a step that is `elementwise`; this is not.")
     if engine == "parallel":
@@ -213,6 +225,8 @@ def _run(
         xs = _zero_padding(xs, valid)
     if scan is _scan_any:
         state = place_state(step, params, state, xs) if length_of(xs) else state
+    elif scan is scan_feedback:
+        state, xs = place_elementwise(params["cell"], state, xs, valid)
     else:
         state, xs = place_elementwise(params, state, xs, valid)
     state, ys = scan(step, unroll, every, params, state, (xs, valid))
@@ -267,6 +281,19 @@ def check_pieces(unroll: Any, every: Any) -> tuple[int, Any]:
 def _step_shapes(xs: Any) -> list[tuple[int, ...]]:
     """Shapes of one step of every real-valued array."""
     return [x.shape[1:] for x in inexact(xs)]
+
+
+def _check_recurrent(params: Any, state: Any) -> None:
+    for name, got, want in (
+        ("params", params, ("cell", "feedback")),
+        ("state", state, ("cell", "prev_output")),
+    ):
+        if not isinstance(got, Mapping):
+            raise TypeError(
+                f"`{name}` of a recurrent step must be a dict of {list(want)}; "
+                f"got {type(got).__name__}."
+            )
+        check_names(name, got, want, "a recurrent step")
 
 
 def _check_elementwise(params: Any, state: Any) -> None:
