@@ -94,6 +94,14 @@ class NodeReader:
         """A factor, unless it is 1 to the rounding of float32."""
         if np.allclose(factor, 1, rtol=0, atol=1e-6):
             return []
+        return self.scale(name, factor)
+
+    def identity(self, name: str) -> Layers:
+        """A module that does nothing, where there has to be one."""
+        return self.scale(name, np.ones(()))
+
+    def scale(self, name: str, factor: np.ndarray) -> Layers:
+        """A factor for each element of a step."""
         scale = self.array(name, "scale", np.broadcast_to(factor, self.shape))
         return [(modules.Scale(self.shape, param_dtype=self.dtype), {"scale": scale})]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 from tracetorch_jax.interop._nir.graph import Edge, Graph
@@ -38,13 +39,18 @@ def delayed_edges(graph: Graph) -> set[Edge]:
     Raises:
         ValueError: a cycle that this does not open.
     """
-    found = components(graph)
-    entries = {
-        name
-        for name, cycle in found.items()
-        if any(source not in cycle for source in graph.sources[name])
-    }
-    delayed = {(a, b) for a, b in graph.edges if b in entries and a in found[b]}
+    delayed: set[Edge] = set()
+    while True:  # a cycle within a cycle is one once the outer one is open
+        opened = dataclasses.replace(graph, edges=[e for e in graph.edges if e not in delayed])
+        found = components(opened)
+        new = {
+            (a, b)
+            for a, b in opened.edges
+            if a in found.get(b, ()) and any(s not in found[b] for s in opened.sources[b])
+        }
+        if not new:
+            break
+        delayed |= new
     order(graph, delayed)
     return delayed
 

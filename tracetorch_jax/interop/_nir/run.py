@@ -133,21 +133,32 @@ def simulate(graph: Graph, xs: np.ndarray, dt: float, reset: Reset) -> dict[str,
     sources = {name: graph.sources[name] for name in names}
     states: dict[str, State] = {name: {} for name in names}
     history: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    now: dict[str, np.ndarray] = {}
-    for t in range(xs.shape[1]):
-        before, now = now, {}
+
+    def step(
+        x_t: np.ndarray, before: dict[str, np.ndarray], states: dict[str, State], silent: bool
+    ) -> dict[str, np.ndarray]:
+        now: dict[str, np.ndarray] = {}
         for name in names:
             if name == graph.input:
-                now[name] = xs[:, t]
-            else:
-                arriving = [
-                    before.get(a, xs.dtype.type(0)) if (a, name) in delayed else now[a]
-                    for a in sources[name]
-                ]
-                x = arriving[0]
-                for other in arriving[1:]:
-                    x = x + other
-                now[name] = _checked(name, steps[name], states[name], x)
+                now[name] = x_t
+                continue
+            arriving = [
+                before.get(a, xs.dtype.type(0)) if (a, name) in delayed else now[a]
+                for a in sources[name]
+            ]
+            x = arriving[0]
+            for other in arriving[1:]:
+                x = x + other
+            now[name] = _checked(name, steps[name], states[name], x)
+            if silent and graph.nodes[name].kind in (*_TIMED, "Threshold"):
+                now[name] = np.zeros_like(now[name])
+        return now
+
+    # What a matrix with a bias gives in a cycle before the first step, when nothing has fired.
+    now = step(np.zeros_like(xs[:, 0]), {}, {name: {} for name in names}, True) if delayed else {}
+    for t in range(xs.shape[1]):
+        now = step(xs[:, t], now, states, False)
+        for name in names:
             history[name].append(now[name])
     return {name: np.stack(values, 1) for name, values in history.items()}
 
