@@ -34,7 +34,7 @@ def read_foreign(graph: Graph, dt: float, reset: Reset) -> tuple[nn.Module, dict
 
 def _stack(layers: Layers, kind: Any = snn.Sequential, **options: Any) -> tuple[Any, Any]:
     params = {f"layers_{i}": own for i, (_, own) in enumerate(layers) if own}
-    return kind([module for module, _ in layers], **options), params
+    return kind(tuple(module for module, _ in layers), **options), params
 
 
 def _factored(inner: Layers, back: Layers) -> tuple[Layers, Layers, Layers]:

@@ -163,6 +163,15 @@ class _Reader:
                 if own:
                     params[f"layers_{i}"] = own
             return written.restore(kind, described["arguments"], {}, {"layers": layers}), params
+        if kind == "Recurrent":
+            cell, own = self.module(described["cell"])
+            way = described["feedback"]
+            feedback, weights = self.module({**way, "kind": "Sequential"} if "layers" in way else way)
+            if "layers" in way:
+                feedback = nn.Sequential(tuple(feedback.layers))
+            children = {"cell": cell, "feedback": None if described["default"] else feedback}
+            params = {name: p for name, p in (("cell", own), ("feedback", weights)) if p}
+            return written.restore(kind, described["arguments"], {}, children), params
         if "node" not in described:
             return written.restore(kind, described["arguments"], {}, {}), {}
         node = self.graph.nodes[described["node"]]
