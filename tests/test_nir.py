@@ -554,29 +554,6 @@ def test_graphs_of_others_do_what_they_did_there(name):
         np.testing.assert_allclose(ys, there["ys"], rtol=0, atol=0 if spiking else 2e-6)
 
 
-def test_the_lif_of_the_paper_of_nir():
-    """The one neuron of Pedersen et al. 2024, of the folder `paper` of github.com/neuromorphs/NIR.
-
-    There norse, snnTorch and Nengo fire at the same steps, as does the exact solution.
-    """
-    affine = nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32))
-    values = {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_threshold": 0.1, "v_reset": 0.0}
-    lif = nir.LIF(**{name: full(value, 1) for name, value in values.items()})
-    steps = [6, 22, 27, 31, 32, 35, 37, *range(40, 42), *range(43, 54), *range(67, 79), 84, 85]
-    xs = np.zeros((1, 1000, 1), np.float32)
-    xs[:, 10 * np.array(steps)] = 1
-    model, variables = interop.from_nir(chain(affine, lif), dt=1e-4)
-    assert model.cell.layers[-1].reset == "zero"
-    (when,) = np.nonzero(np.asarray(model.apply(variables, xs))[0, :, 0])
-    assert when.tolist() == [460, 510, 710, 760]
-
-
-def test_graphs_with_dense_recurrence_are_refused():
-    path = DATA / "snntorch_rleaky.nir"
-    with pytest.raises(ValueError, match=r"cycle \['1.lif', '1.w_rec'\].*'1.w_rec' \(Affine\)"):
-        interop.from_nir(path, dt=1e-4, reset="subtract")
-
-
 def test_the_step_is_needed_where_anything_takes_time():
     with pytest.raises(ValueError, match="`dt` is needed: the metadata of `graph` do not hold it"):
         interop.from_nir(DATA / "snntorch_leaky.nir")

@@ -114,16 +114,17 @@ def spikingjelly_network(name, shape, *layers):
 
 
 def sinabs_network(name, *layers, scale=1.0):
-    """In sinabs a network takes whole sequences."""
+    """In sinabs a network takes whole sequences, here with the axes of batch and time as one."""
     first = linear(INPUTS, HIDDEN)
     first.weight.data *= scale
     net = torch.nn.Sequential(first, *layers)
     xs = inputs(INPUTS)
-    net(xs)
-    graph = sinabs.nir.to_nir(net, xs)
+    flat = xs.reshape(-1, INPUTS)
+    net(flat)
+    graph = sinabs.nir.to_nir(net, flat)
     for layer in layers:
         layer.reset_states()
-    save(name, graph, xs, net(xs))
+    save(name, graph, xs, net(flat).reshape(BATCH, STEPS, HIDDEN))
 
 
 def rockpool_network(name, layer):
@@ -131,8 +132,8 @@ def rockpool_network(name, layer):
     net = rockpool.nn.combinators.Sequential(rockpool_torch.LinearTorch((INPUTS, HIDDEN)), layer)
     net[0].weight.data.uniform_(0, 1.8 / INPUTS)
     xs = inputs(INPUTS)
-    graph = rockpool_nir.to_nir(net, xs)
-    ys, *_ = net(xs)
+    graph = rockpool_nir.to_nir(net, xs[0, 0])  # by default its Input has a batch axis
+    ys, *_ = net.reset_state()(xs)
     save(name, graph, xs, ys)
 
 
@@ -196,17 +197,16 @@ def snntorch_files():
         layer = snntorch.RLeaky(
             beta(HIDDEN), reset_delay=False, reset_mechanism=reset, **all_to_all
         )
+        layer.recurrent.weight.data.uniform_(-0.2, 0.1)
         snntorch_network(name, layer, leaky(OUTPUTS, reset_mechanism=reset, **last))
     one = snntorch.RLeaky(
         beta(HIDDEN), torch.linspace(-0.6, 0.3, HIDDEN), all_to_all=False, reset_delay=False,
         **options,
     )  # fmt: skip
     snntorch_network("snntorch_rleaky_one", one, leaky(OUTPUTS, **last))
-    for reset, name in (("none", "snntorch_rsynaptic"), ("subtract", "snntorch_rsynaptic_late")):
-        layer = snntorch.RSynaptic(
-            0.1 + beta(HIDDEN) / 4, beta(HIDDEN) / 2, reset_mechanism=reset, **all_to_all
-        )
-        snntorch_network(name, layer, leaky(OUTPUTS, **last))
+    layer = snntorch.RSynaptic(0.1 + beta(HIDDEN) / 4, beta(HIDDEN) / 2, **all_to_all)
+    layer.recurrent.weight.data.uniform_(-0.2, 0.1)
+    snntorch_network("snntorch_rsynaptic", layer, leaky(OUTPUTS, **last))
 
 
 def norse_files():
@@ -222,12 +222,14 @@ def norse_files():
 def sinabs_files():
     tau = torch.linspace(2.0, 10.0, HIDDEN)
     single = {"spike_fn": sinabs.activation.SingleSpike}
-    spiking = {"tau_mem": tau, "spike_threshold": threshold(HIDDEN) / 4}
-    sinabs_network("sinabs_lif", sinabs.layers.LIF(**spiking, **single))
-    sinabs_network("sinabs_multi", sinabs.layers.LIF(**spiking), scale=5)
-    sinabs_network("sinabs_iaf", sinabs.layers.IAF(threshold(HIDDEN)))
-    leak = {"tau_mem": tau, "norm_input": True}
-    sinabs_network("sinabs_leak", sinabs.layers.ExpLeak(**leak))
+    spiking = {"tau_mem": tau, "spike_threshold": threshold(HIDDEN) / 4, "batch_size": BATCH}
+    layers = sinabs.layers
+    sinabs_network("sinabs_lif", layers.LIFSqueeze(**spiking, **single))
+    sinabs_network("sinabs_multi", layers.LIFSqueeze(**spiking), scale=2)
+    iaf = layers.IAFSqueeze(spike_threshold=2 * threshold(HIDDEN), batch_size=BATCH)
+    sinabs_network("sinabs_iaf", iaf)
+    leak = layers.ExpLeakSqueeze(tau_mem=tau, norm_input=True, batch_size=BATCH)
+    sinabs_network("sinabs_leak", leak)
 
 
 def rockpool_files():
@@ -238,8 +240,6 @@ def rockpool_files():
     rockpool_network("rockpool_neuron", rockpool_torch.LIFNeuronTorch((HIDDEN,), **options))
     synapse = {"tau_syn": torch.linspace(1e-3, 4e-3, HIDDEN)[:, None]}
     rockpool_network("rockpool_lif", rockpool_torch.LIFTorch((HIDDEN,), **synapse, **options))
-    trace = rockpool_torch.ExpSynTorch((HIDDEN,), tau=options["tau_mem"], dt=1e-3)
-    rockpool_network("rockpool_syn", trace)
 
 
 def spyx_files():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax import snn
 from tracetorch_jax.interop._nir import modules
@@ -48,7 +50,8 @@ def _factored(inner: Layers, back: Layers) -> tuple[Layers, Layers, Layers]:
     dense, weights = back[0]
     if not isinstance(dense, nn.Dense):
         return [], inner, back
-    scaled = {name: value * inner[0][1]["scale"] for name, value in weights.items()}
+    factor = np.asarray(inner[0][1]["scale"])
+    scaled = {name: jnp.asarray(np.asarray(value) * factor) for name, value in weights.items()}
     return inner[:1], inner[1:], [(dense, scaled)]
 
 
@@ -100,13 +103,15 @@ class _Reader(NodeReader):
         cycle, before, nodes = self.cycles[way.entry], self.shape, self.graph.nodes
         self.graph = way.removed_from(self.graph)
         self.cycles = components(self.graph)
+        rule = f"The cycle {sorted(cycle)} of `graph` must lead back to {way.entry!r} from where it"
+        if not self.graph.targets[way.head]:
+            raise ValueError(f"{rule} is left; {way.head!r} feeds nothing else.")
         inner: Layers = []
         while heads != (way.head,):
             following = self.following(heads)
             if following == [self.graph.output]:
                 raise ValueError(
-                    f"The cycle {sorted(cycle)} of `graph` must lead back to {way.entry!r} from "
-                    f"where it is left; it does from {way.head!r}, and is left from {list(heads)}."
+                    f"{rule} is left; it does from {way.head!r}, and is left from {list(heads)}."
                 )
             found, heads = self.next(heads, following)
             inner += found

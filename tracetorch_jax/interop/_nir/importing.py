@@ -166,7 +166,9 @@ class _Reader:
         if kind == "Recurrent":
             cell, own = self.module(described["cell"])
             way = described["feedback"]
-            feedback, weights = self.module({**way, "kind": "Sequential"} if "layers" in way else way)
+            feedback, weights = self.module(
+                {**way, "kind": "Sequential"} if "layers" in way else way
+            )
             if "layers" in way:
                 feedback = nn.Sequential(tuple(feedback.layers))
             children = {"cell": cell, "feedback": None if described["default"] else feedback}

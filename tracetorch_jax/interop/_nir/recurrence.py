@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 from tracetorch_jax.interop._nir.graph import Graph
 
@@ -27,7 +28,7 @@ class WayBack:
     def removed_from(self, graph: Graph) -> Graph:
         """The graph without this way."""
         way = (self.head, *self.names, self.entry)
-        gone = set(zip(way, way[1:], strict=False))
+        gone = set(itertools.pairwise(way))
         return dataclasses.replace(
             graph,
             nodes={name: node for name, node in graph.nodes.items() if name not in self.names},
