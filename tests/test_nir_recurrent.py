@@ -104,6 +104,27 @@ def test_a_matrix_that_the_input_passes_too_has_an_identity_on_the_way_back():
     assert 20 < np.count_nonzero(want) < 150
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_a_cycle_needs_no_neuron(factor):
+    """Nor anything but a sum, where it begins."""
+    weight = np.random.default_rng(0).normal(0, 0.3, (3, 3)).astype(np.float32)
+    nodes = {
+        "input": nir.Input({"input": np.array([3])}),
+        "sum": nir.Scale(full(factor)),
+        "w": nir.Linear(weight),
+        "output": nir.Output({"output": np.array([3])}),
+    }
+    edges = [("input", "sum"), ("sum", "w"), ("w", "sum"), ("sum", "output")]
+    graph = nir.NIRGraph(nodes, edges)
+    xs = np.random.default_rng(1).normal(0, 1, (2, 9, 3)).astype(np.float32)
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    y, want = np.zeros((2, 3)), []
+    for x in xs.swapaxes(0, 1):
+        y = factor * (x + y @ weight.T)
+        want.append(y)
+    np.testing.assert_allclose(model.apply(variables, xs), np.stack(want, 1), rtol=0, atol=1e-6)
+
+
 def test_a_way_back_that_nir_has_no_node_for_is_refused():
     model = snn.Unroll(snn.Recurrent(snn.LIB(3), nn.LayerNorm()))
     variables = model.init(KEY, jnp.zeros((1, 1, 3)))

@@ -109,7 +109,7 @@ class _Reader(NodeReader):
         inner: Layers = []
         while heads != (way.head,):
             following = self.following(heads)
-            if following == [self.graph.output]:
+            if following in ([], [self.graph.output]):
                 raise ValueError(
                     f"{rule} is left; it does from {way.head!r}, and is left from {list(heads)}."
                 )
@@ -125,8 +125,9 @@ class _Reader(NodeReader):
             )
         factor, inner, back = _factored(inner, back)
         self.shape = before
-        cell, own = inner[0] if len(inner) == 1 else _stack(inner, feature_axes=len(before))
-        back = back or self.identity(way.head)
+        inner, back = inner or self.identity(way.entry), back or self.identity(way.head)
+        alone = len(inner) == 1 and isinstance(inner[0][0], nn.RNNCellBase)
+        cell, own = inner[0] if alone else _stack(inner, feature_axes=len(before))
         feedback, weights = back[0] if len(back) == 1 else _stack(back, nn.Sequential)
         self.shape = after
         params = {name: p for name, p in (("cell", own), ("feedback", weights)) if p}
