@@ -199,3 +199,106 @@ def test_what_does_not_go_together(flex):
         flex.LeakyIntegrator(2, pos_beta=beta, pos_threshold=theta, rho=one, adapt_weight=one)
     with pytest.raises(ValueError, match="one trace of both signs, so it cannot be dual"):
         functional.Spec(adaptation=functional.Trace(dual=True), positive="spike")
+
+
+NAMED = ("ALIB", "ASRLITS")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_layers_are_what_their_options_spell(name):
+    """And those of nnx the same."""
+    found = []
+    for family in (snn, snn.flex, nnx):
+        cell = getattr(family, name)(3, rho=0.9, adapt_weight=2.0)
+        model = (nnx if family is nnx else snn).Unroll(cell)
+        variables = () if family is nnx else (model.init(jax.random.key(0), XS),)
+        found.append(np.asarray((model if family is nnx else model.apply)(*variables, XS)))
+    assert found[0].any()
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", reference.some(("ALIB", "ALIT", "ALITS", "ASRLIT"), NAMED))
+def test_without_weight_a_layer_is_that_without_the_letter(name):
+    constant = {"adapt_weight": 1e-30, "adapt_weight_learnable": False}
+    layers = (getattr(snn, name)(3, **constant), getattr(snn, name[1:])(3))
+    ys = [
+        snn.Unroll(cell).apply(snn.Unroll(cell).init(jax.random.key(0), XS), XS) for cell in layers
+    ]
+    assert ys[0].any() and np.array_equal(*ys)
+
+
+def seen(cell, xs):
+    model = snn.Unroll(cell)
+    variables = model.init(jax.random.key(0), xs)
+    return tt.record(model, variables, xs)[1]["cell"], tt.diagnose(model, variables, xs).layers[0]
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_a_recording_has_the_membrane_and_the_thresholds_that_decided(reset):
+    cell = snn.ALIT(3, rho=0.8, adapt_weight=2.0, neg_threshold=0.5, reset=reset)
+    found, _ = seen(cell, XS * 2)
+    levels = found.thresholds
+    membrane, levels = np.asarray(found.membrane), jax.tree.map(np.asarray, levels)
+    spikes = 1.0 * (membrane > levels["pos_threshold"]) - (-membrane > levels["neg_threshold"])
+    assert np.array_equal(spikes, found.outputs) and (spikes < 0).any() and (spikes > 0).any()
+    raised = levels["pos_threshold"] - 1.0
+    np.testing.assert_allclose(raised[:, 1:], 2 * found.states["adapt"][:, :-1], atol=1e-6)
+    np.testing.assert_allclose(levels["neg_threshold"], raised + 0.5, atol=1e-6)
+    off = {"subtract": np.where(spikes > 0, levels["pos_threshold"], levels["neg_threshold"])}
+    off |= {"zero": abs(membrane), "none": np.zeros_like(spikes)}
+    want = membrane - spikes * off[reset]
+    np.testing.assert_allclose(found.states["mem"], want, atol=1e-5)
+
+
+def test_a_recording_without_a_batch_axis_has_them_too():
+    whole, _ = seen(snn.ALIB(3), XS)
+    one, _ = seen(snn.ALIB(3), XS[0])
+    np.testing.assert_allclose(one.membrane, whole.membrane[0], rtol=1e-6)
+    np.testing.assert_allclose(one.thresholds["threshold"], whole.thresholds["threshold"][0])
+    assert seen(snn.LI(3), XS)[0].thresholds == {}
+
+
+def test_diagnose_says_when_thresholds_have_risen_too_far():
+    xs = jnp.full((2, 60, 4), 0.3) + 0.01 * reference.inputs(2, 60, 4)
+    _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)
+    assert "100% of the neurons fire at first and not in the second half" in report.advice
+    assert (
+        "raised it up to 8.7 times. Set `adapt_weight=1.3e+02`." in report.advice
+        and report.problems
+    )
+    _, report = seen(snn.ALIB(4, rho=0.99, adapt_weight=1e2), xs)
+    assert not report.problems
+    _, report = seen(snn.flex.ALIB(4, rho=0.99, adapt_weight=1000.0), xs)
+    assert "Set `adapt_weight=flex.Weight(1.3e+02)`." in report.advice
+
+
+def test_a_neuron_whose_input_ends_is_not_silenced_by_its_threshold():
+    xs = jnp.zeros((1, 60, 4)).at[:, :20].set(0.5)
+    assert "fire at first" not in seen(snn.ALIB(4, rho=0.99, adapt_weight=20.0), xs)[1].advice
+
+
+def test_what_a_layer_has_no_argument_for_is_explained():
+    for cls, name, words in (
+        (snn.LI, "reset", "`reset` is of layers that fire, and LI does not"),
+        (snn.DLI, "pos_threshold", "`threshold` is of layers that fire, and DLI does not"),
+        (snn.LIB, "rho", "`rho` is of adaptive layers, which have A before LI"),
+        (snn.LIB, "gamma", "`gamma` is of recurrent layers, which have R before LI"),
+        (nnx.LIB, "neg_alpha", "`alpha` is of synaptic layers, which have S before LI"),
+        (snn.LIB, "zero_split", "`zero_split` is of dual layers, which have D before LI"),
+        (snn.ALIB, "adapt_jump", "`adapt_jump` is an option of `flex.LeakyIntegrator`"),
+        (snn.ALIB, "pos_rho", "Did you mean `rho`"),
+        (snn.flex.LeakyIntegrator, "pos_rho", "Did you mean `rho`"),
+        (snn.DLIB, "beta", "Did you mean `pos_beta`"),
+        (snn.LIB, "pos_beta", "Did you mean `beta`"),
+    ):
+        with pytest.raises(TypeError, match=f"no argument `{name}`; it takes .*{words}"):
+            cls(2, **{name: 0.5})
+
+
+def test_formats_refuse_named_layers_too():
+    model = snn.Unroll(snn.ALIB(3))
+    variables = model.init(jax.random.key(0), XS)
+    with pytest.raises(ValueError, match="NIR graph cannot hold `adaptation` of"):
+        interop.to_nir(model, variables, input_shape=(3,))
+    with pytest.raises(ValueError, match="traceTorch cannot hold `adaptation` of ALIB"):
+        interop.to_torch(variables, model)

@@ -24,7 +24,10 @@ ELSEWHERE = {
     "how-to/devices": "",  # test_devices.py
     "speed": "## On a CPU",  # below
 }
-PEERS = {"norse", "snntorch", "spikingjelly", "spyx", "torch", "tracetorch"}
+PEERS = {
+    *("equinox", "jaxpike", "norse", "snntorch", "sparx", "spikingjelly", "spyx", "torch"),
+    "tracetorch",
+}
 TEXTS = {
     "README": (ROOT / "README.md").read_text(),
     **{

@@ -28,7 +28,7 @@ def gradient(layer, lengths=None, **options):
     return jax.jit(functools.partial(reference.value_and_grads, run))
 
 
-@pytest.mark.parametrize("layer", reference.EACH)
+@pytest.mark.parametrize("layer", reference.each(reference.TRACETORCH))
 def test_keeping_every_state_matches_tracetorch(layer, x64):
     assert reference.one_program(layer)
     for case in reference.one_program(layer):
@@ -36,13 +36,15 @@ def test_keeping_every_state_matches_tracetorch(layer, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.FEW)
+@pytest.mark.parametrize("layer", reference.some(reference.TRACETORCH, reference.QUICK))
 def test_fused_matches_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "fused", "float64")
 
 
-@pytest.mark.parametrize("layer", reference.each(reference.LINEAR))
+@pytest.mark.parametrize(
+    "layer", reference.each(n for n in reference.LINEAR if n in reference.TRACETORCH)
+)
 def test_parallel_matches_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "parallel", "float64")

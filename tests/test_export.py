@@ -338,7 +338,7 @@ class Drifting(nn.RNNCellBase):
 
 
 ERRORS = [
-    (lambda: export.sequence(jnp.tanh, {}, "b"), TypeError, "`model` must be a Flax linen module"),
+    (lambda: export.sequence(jnp.tanh, {}, "b"), TypeError, "`model` must be a Flax module"),
     (
         lambda: export.sequence(DENSE, None, "b, t, 3"),
         TypeError,

@@ -20,7 +20,7 @@ from tracetorch_jax.functional.spec import (
 from tracetorch_jax.interop._nir import metadata
 
 # Of `LeakyIntegrator`, and of no named layer.
-ALONE = {"bias", "rho", "adapt_weight", "adapt_coupling", "adapt_jump"}
+ALONE = {"bias", "adapt_coupling", "adapt_jump"}
 MIXINS = {name: field for name, field in vars(features).items() if dataclasses.is_dataclass(field)}
 
 

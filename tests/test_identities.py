@@ -110,7 +110,9 @@ def test_an_unreachable_negative_threshold_is_binary(name, xs):
     np.testing.assert_allclose(got, run(name.removesuffix("T") + "B", binary, xs), atol=0)
 
 
-@pytest.mark.parametrize("name", reference.each([n for n in reference.FIRING if "R" not in n]))
+@pytest.mark.parametrize(
+    "name", reference.each([n for n in reference.FIRING if n[0] != "A" and "R" not in n])
+)
 def test_an_unreachable_threshold_leaves_the_leaky_sum(name, xs):
     layer, variables = reference.scrambled(name)
     params = {

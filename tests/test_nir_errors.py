@@ -206,7 +206,7 @@ def test_arguments_of_to_nir_are_checked():
         interop.to_nir(model, [], input_shape=(2,))
     with pytest.raises(TypeError, match="`bias` of Dense at `layers_0` must be known, not traced"):
         jax.jit(lambda params: write(params) and 0)(params)
-    with pytest.raises(TypeError, match="`model` must be a Flax linen module; got str"):
+    with pytest.raises(TypeError, match="`model` must be a Flax module; got str"):
         interop.to_nir("LIB", {}, input_shape=(2,))
     wide = {**params, "layers_1": {**params["layers_1"], "raw_beta": np.zeros(4, np.float32)}}
     with pytest.raises(ValueError, match=r"`raw_beta` of LIB at `layers_1` .* \(3,\); got \(4,\)"):

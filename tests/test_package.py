@@ -35,7 +35,7 @@ def run(*args, **kwargs):
 def test_importing_is_fast(tmp_path):
     """At most 15 % of the processor time that importing jax and flax takes.
 
-    Most of it (8 % where it was measured) goes into the classes that Flax makes of 28 layers. The
+    Most of it (8 % where it was measured) goes into the classes that Flax makes of 40 layers. The
     bytecode is compiled before, as it is where the package was installed, and the garbage collector
     is off, whose next pass over all that jax and flax hold may or may not fall into this import.
     """
@@ -101,14 +101,16 @@ def test_public_names_are_listed_and_documented():
     with pytest.raises(AttributeError, match="has no attribute 'loses'"):
         tracetorch_jax.loses  # noqa: B018
     assert list(snn.ALL_LAYERS) == [n for n in snn.ALL_LAYERS if n in snn.__all__]
-    assert len(snn.ALL_LAYERS) == 28
+    assert len(snn.ALL_LAYERS) == 40 and len(reference.TRACETORCH) == 28
 
 
 @pytest.mark.parametrize("name", snn.ALL_LAYERS)
 def test_names_say_what_layers_are_made_of(name):
-    """D, S, R before LI; B, T, TS after it; and the bases agree."""
-    dual, synaptic, recurrent, fires = re.fullmatch("(D?)(S?)(R?)LI(B|TS|T|)", name).groups()
+    """A, D, S, R before LI; B, T, TS after it; and the bases agree."""
+    letters = re.fullmatch("(A?)(D?)(S?)(R?)LI(B|TS|T|)", name).groups()
+    adaptive, dual, synaptic, recurrent, fires = letters
     spec = snn.ALL_LAYERS[name](1).spec
+    assert bool(spec.adaptation) == spec.adapt_weight == bool(adaptive)
     assert bool(spec.synapse) == bool(synaptic)
     assert bool(spec.recurrence) == bool(recurrent)
     assert {t.dual for t in (spec.membrane, spec.synapse, spec.recurrence) if t} == {bool(dual)}
@@ -123,6 +125,7 @@ def test_names_say_what_layers_are_made_of(name):
         "DualMembrane" if dual else "Membrane",
         *([f"{'Dual' if dual else ''}Synapse"] if synaptic else []),
         *([f"{'Dual' if dual else ''}Recurrence"] if recurrent else []),
+        *(["Adaptation"] if adaptive else []),
     }
 
 
@@ -167,7 +170,9 @@ def test_public_names_stay():
 def test_a_type_checker_knows_what_is_imported_when_first_used(tmp_path, monkeypatch):
     expected = {
         "reveal_type(tt.losses.cross_entropy)": r"def \(outputs: .*labels: .*\) -> jax.*Array",
-        "reveal_type(tt.record)": r"def \(model: flax.*, variables: .*\) -> tuple\[.*Recording",
+        "reveal_type(tt.record)": r"\[model: flax.*, variables: .*\], tuple\[.*Recording",
+        "reveal_type(tt.diagnose(tt.nnx.Unroll(tt.nnx.LIB(8)), 0))": "diagnosis.Diagnosis",
+        "tt.diagnose(tt.snn.LIB(8), {}, 0, loss=1)": "No overload variant",
         "reveal_type(tt.snn.flex.LIB)": r"def \(num_neurons: int, .*\) -> .*snn.flex.LeakyInteg",
         "reveal_type(tt.nnx.flex.LIB(8))": '"tracetorch_jax.nnx.flex.LeakyIntegrator"',
         "tt.loses": 'Module has no attribute "loses"',

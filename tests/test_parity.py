@@ -1,4 +1,4 @@
-"""Outputs, states and gradients of all layers against traceTorch's."""
+"""Outputs, states and gradients of the 28 layers of traceTorch against its own."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,10 @@ import reference
 from tracetorch_jax import snn
 from tracetorch_jax.functional.equations import equations
 
+FEW = reference.some(reference.TRACETORCH, reference.QUICK)
+EACH = reference.each(reference.TRACETORCH)
+EVERY = reference.each(reference.TRACETORCH, pytest.mark.slow)
+
 
 def check(cases, dtype, *ways):
     """Cases in each of the ways to run them."""
@@ -18,26 +22,26 @@ def check(cases, dtype, *ways):
             reference.check_case(case, way, dtype)
 
 
-@pytest.mark.parametrize("layer", reference.EVERY)
+@pytest.mark.parametrize("layer", EVERY)
 def test_matches_tracetorch_in_float64(layer, x64):
     check(reference.one_program(layer), "float64", "unroll")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.LAYERS)
+@pytest.mark.parametrize("layer", reference.TRACETORCH)
 def test_matches_tracetorch_on_other_axes_ranks_and_surrogates(layer, x64):
     others = {case.name for case in reference.one_program(layer)}
     check([c for c in reference.cases(layer) if c.name not in others], "float64", "unroll")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.FEW)
+@pytest.mark.parametrize("layer", FEW)
 def test_matches_tracetorch_step_by_step_and_under_flax_rnn(layer, x64):
     check(reference.cases(layer), "float64", "cell", "rnn")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.EACH)
+@pytest.mark.parametrize("layer", EACH)
 def test_the_leaky_integrator_is_the_same_program(layer, x64):
     """Gradients included, to the letter."""
     for case in reference.cases(layer):
@@ -49,7 +53,7 @@ def test_the_leaky_integrator_is_the_same_program(layer, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.EACH)
+@pytest.mark.parametrize("layer", EACH)
 def test_matches_tracetorch_in_float32(layer):
     """Other axes and ranks are another matter than the type: float64 has them in every way."""
     check(reference.one_program(layer), "float32", "cell", "rnn")
@@ -57,7 +61,7 @@ def test_matches_tracetorch_in_float32(layer):
 
 @pytest.mark.optimised
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.some(reference.LAYERS, ("LI", "SLITS")))
+@pytest.mark.parametrize("layer", reference.some(reference.TRACETORCH, ("LI", "SLITS")))
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer):
     check(reference.cases(layer), "float32", "unroll")
 
@@ -78,7 +82,7 @@ def test_outputs_and_states_do_not_depend_on_zero_split(layer, x64):
             reference.assert_close(got, want, 1e-10, f"{layer}: {name}")
 
 
-@pytest.mark.parametrize("layer", reference.EVERY)
+@pytest.mark.parametrize("layer", EVERY)
 @pytest.mark.parametrize("family", [snn, snn.flex], ids=["snn", "flex"])
 def test_starts_from_the_reference_parameters(layer, family, x64):
     """Values given to the constructor, and the defaults, become traceTorch's raw parameters."""
@@ -95,7 +99,7 @@ def test_starts_from_the_reference_parameters(layer, family, x64):
             reference.assert_close(values[name], value, 1e-10, f"{layer}: {name}")
 
 
-@pytest.mark.parametrize("layer", reference.LAYERS)
+@pytest.mark.parametrize("layer", reference.TRACETORCH)
 def test_documented_equations_compute_the_layer(layer):
     """The equations in a layer's docstring, executed line by line, give its outputs and states."""
     lines = equations(snn.ALL_LAYERS[layer](1).spec)

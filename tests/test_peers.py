@@ -69,10 +69,11 @@ def test_a_row_with_one_column_changed_does_not(key):
     for column, other in peer_neurons.changed(row):
         assert not alike(peer_neurons.simulate(other, want["x"], want["w"]), want), (column, other)
         columns.add(column)
-    described = {"current", "decay", "factor", "state", "sequences"}
+    described = {"current", "arrives", "decay", "factor", "state", "sequences"}
     if row.fires is not None:
         described |= {"fires", "decided", "reset", "surrogate"}
         described |= {"when", "gradient"} if row.reset != "none" else set()
+        described |= {"adapts", "threshold"} if row.adapts else set()
     assert columns == described
 
 
@@ -202,6 +203,27 @@ def test_our_rows_are_what_our_layers_compute(key):
         assert not alike(found, peer_neurons.simulate(other, x, w)), column
 
 
+def test_recurrence_between_neurons_is_that_of_sparx():
+    """Spikes, and the gradients of the input and of the matrix."""
+    file, row = FILES["sparx"], peers.ROWS["sparx.LIF"]
+    want = {name: file[f"recurrent/{name}"] for name in ("kernel", "x", "w", "y")}
+    page = sessions(pages.read("coming-from/sparx"))
+    (session,) = (each for each in page if "def recurrent" in code(each))
+    layer = run(session, "sparx")["recurrent"](make_peer_vectors.N, **row.arguments)
+    model = snn.Unroll(layer, time_major=True)
+    params = model.init(jax.random.key(0), want["x"])["params"]
+
+    def loss(kernel, xs):
+        own = {"cell": params["cell"] | {"feedback": {"kernel": kernel}}}
+        ys = model.apply({"params": own}, xs)
+        return (want["w"] * ys).sum(), ys
+
+    grads, ys = jax.grad(loss, (0, 1), has_aux=True)(want["kernel"], want["x"])
+    np.testing.assert_array_equal(ys, want["y"])
+    for got, name in zip(grads, ("grad_kernel", "grad"), strict=True):
+        np.testing.assert_allclose(got, file[f"recurrent/{name}"], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("key", OTHERS)
 def test_the_library_still_gives_that(key):
     row = peers.ROWS[key]
@@ -217,5 +239,6 @@ def test_the_library_still_gives_that(key):
 def test_its_surrogates_still_do(library):
     pytest.importorskip(library, reason="see the docstring of this file")
     for there, expression, _ in peers.SURROGATES[library]:
-        got = make_peer_vectors.derivative(library, expression or there)
+        with jax.numpy_dtype_promotion("standard"):
+            got = make_peer_vectors.derivative(library, expression or there)
         np.testing.assert_allclose(got, FILES[library][f"derivative/{there}"], rtol=1e-5)

@@ -189,3 +189,57 @@ def test_spyx_clips_beta_and_learns_it():
     assert jnp.shape(nnx.state(layer, nnx.Param).beta[...]) == ()
     drawn = spyx.nn.LIF((500,), rngs=nnx.Rngs(0)).beta[...]
     assert abs(drawn.mean() - 0.5) < 0.1
+
+
+def test_a_network_of_sparx_has_the_same_numbers_and_parameters():
+    sparx = needs("sparx")
+    theirs, ours, _ = page("sparx")
+    params = theirs["params"]["params"]
+    names = {"Dense_0": "layers_0", "LIF_0": "layers_1", "Dense_1": "layers_2", "LI_0": "layers_3"}
+    own = {here: params[there] for there, here in names.items()}
+    for name in ("layers_1", "layers_3"):
+        own[name] = {"raw_beta": own[name]["decay"]}
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        want = theirs["model"].apply(theirs["params"], theirs["xs"])
+        layer = sparx.nn.LIF(3.0, learn_tau=True).init(jax.random.key(0), jnp.zeros((1, 1, 2)))
+    ys = ours["model"].apply({"params": {"cell": own}}, theirs["xs"])
+    np.testing.assert_allclose(ys, want, rtol=1e-4, atol=1e-5)
+
+    drawn = snn.LIB(2, beta=np.exp(-1 / 3.0)).init(jax.random.key(0), None, jnp.zeros((1, 2)))
+    np.testing.assert_allclose(layer["params"]["decay"], drawn["params"]["raw_beta"], rtol=1e-5)
+    assert not sparx.nn.LIF(3.0).init(jax.random.key(0), jnp.zeros((1, 1, 2)))
+
+
+def test_sparx_keeps_states_if_asked_and_writes_a_reset_to_zero_alone():
+    sparx = needs("sparx")
+    needs("nir")
+    layer, xs = sparx.nn.LIF(3.0), jnp.full((4, 1, 2), 0.75)
+    ys, state = layer.apply({}, xs[:2], mutable="state")
+    rest, _ = layer.apply(state, xs[2:], mutable="state")
+    np.testing.assert_array_equal(jnp.concatenate([ys, rest]), layer.apply({}, xs))
+
+    model = nn.Sequential([nn.Dense(2), layer])
+    variables = model.init(jax.random.key(0), xs)
+    with pytest.raises(NotImplementedError, match="reset='zero'"):
+        sparx.nir.to_nir(model, variables, dt=1e-3)
+    zero = nn.Sequential([nn.Dense(2), sparx.nn.LIF(3.0, reset="zero")])
+    graph = sparx.nir.to_nir(zero, variables, dt=1e-3)
+    read, _ = sparx.nir.from_nir(graph, dt=1e-3)
+    assert read.layers[1].reset == "zero"
+
+
+def test_jaxpike_writes_a_reset_to_zero_alone():
+    jaxpike = needs("jaxpike")
+    needs("nir")
+    from jaxpike import nir
+
+    for reset in ("subtract", "zero"):
+        net = jaxpike.Sequential(
+            jaxpike.Dense(3, 2, key=jax.random.key(0)), jaxpike.LIF(5.0, reset=reset)
+        )
+        if reset == "subtract":
+            with pytest.raises(nir.NIRConversionError, match="subtract"):
+                nir.to_nir(net, (1, 3), dt_seconds=1e-3)
+        else:
+            read = nir.from_nir(nir.to_nir(net, (1, 3), dt_seconds=1e-3), dt_seconds=1e-3)
+            assert read.layers[1].reset == "zero"

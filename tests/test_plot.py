@@ -245,3 +245,25 @@ def test_bad_arguments_are_named_before_anything_is_drawn():
         with pytest.raises(ValueError, match=f"`{name}` must be finite and greater than 0; got -1"):
             plot.spike_train(MEMBRANE, SPIKES, **{name: -1.0})
     assert not plt.get_fignums()
+
+
+def test_a_threshold_that_changes_and_the_fall_at_a_spike_are_drawn():
+    level, before = 2 + np.abs(MEMBRANE), MEMBRANE + 1
+    ax = plot.spike_train(
+        MEMBRANE, SPIKES, threshold=level, neg_threshold=1.0, before=before, neuron=2
+    )
+    membrane, threshold = (line for line in ax.get_lines() if len(line.get_ydata()) > 2)
+    np.testing.assert_array_equal(membrane.get_ydata()[0::2], before[0, :, 2])
+    np.testing.assert_array_equal(membrane.get_ydata()[1::2], MEMBRANE[0, :, 2])
+    np.testing.assert_array_equal(membrane.get_xdata()[0::2], membrane.get_xdata()[1::2])
+    np.testing.assert_array_equal(threshold.get_ydata(), level[0, :, 2])
+    other = plot.spike_train(MEMBRANE, SPIKES, threshold=level, neuron=1, sequence=1)
+    assert any(np.array_equal(line.get_ydata(), level[1, :, 1]) for line in other.get_lines())
+    with pytest.raises(
+        ValueError, match=r"`threshold` must have the shape of `membrane`, \(30, 5\)"
+    ):
+        plot.spike_train(MEMBRANE, SPIKES, threshold=level[:, :-1])
+    with pytest.raises(ValueError, match=r"`before` must have the shape of `membrane`, \(30, 5\)"):
+        plot.spike_train(MEMBRANE, SPIKES, before=before[..., :2])
+    with pytest.raises(ValueError, match="`threshold` must be finite and greater than 0"):
+        plot.spike_train(MEMBRANE, SPIKES, threshold=level - 9)

@@ -177,30 +177,25 @@ class TestWhichLayer:
 
 
 class TestTheOtherFrontEnd:
-    def test_what_takes_linen_models(self):
-        model, xs = nnx.Unroll(nnx.LIB(N)), XS
-        words = "got Unroll of flax.nnx. Make the same model of tracetorch_jax.snn", "to_linen"
+    def test_variables_of_what_holds_them(self):
+        """Models of nnx are taken alone, see test_nnx_models.py."""
+        model, variables = nnx.Unroll(nnx.LIB(N)), nnx.to_linen(nnx.Unroll(nnx.LIB(N)))
         for take in (
-            lambda: record(model, xs),
-            lambda: tt.diagnose(model, None, xs),
-            lambda: metrics.synaptic_operations(model, xs),
-            lambda: export.sequence(model, None, "b, t, 4"),
-            lambda: export.step(model, None, "b, 4"),
-            lambda: interop.to_torch({}, model, xs),
-            lambda: interop.from_torch({}, model, xs),
-            lambda: interop.to_nir(model, {}, input_shape=(N,)),
+            lambda: record(model, variables, XS),
+            lambda: tt.diagnose(model=model, variables=variables, xs=XS),
+            lambda: export.sequence(model, {}, "b, t, 4"),
+            lambda: interop.to_nir(model, variables, input_shape=(N,)),
+            lambda: interop.to_torch(variables, model, XS),
+            lambda: interop.to_torch({}, model=model),
+            lambda: interop.initial_carry(variables, model, XS),
         ):
-            with raises(TypeError, "`model` must be", *words):
+            with raises(TypeError, "`variables` must be left out", "flax.nnx", "some for Unroll"):
                 take()
-        with raises(TypeError, "`layer` must be a trace layer; got LIB of flax.nnx", "to_linen"):
-            training.online(nnx.LIB(N))
-
-    def test_the_way_out(self):
-        model = nnx.Unroll(nnx.LIB(N, beta=0.5))
-        same = snn.Unroll(snn.LIB(N, beta=0.5))
-        ys, layers = record(same, nnx.to_linen(model), XS)
-        np.testing.assert_allclose(ys, model(XS))
-        assert layers["cell"].outputs.shape == XS.shape
+        for layer in (model, nnx.Stateful(nnx.LIB(N)), nnx.LIB):
+            with raises(TypeError, "`layer` must be a trace layer; got "):
+                training.online(layer)
+        with raises(TypeError, "`model` must be a Flax module; got type"):
+            record(snn.LIB, variables, XS)
 
     def test_one_model_of_both(self):
         for make, word in (

@@ -11,7 +11,7 @@ import reference
 from tracetorch_jax import snn, training
 
 KEY = jax.random.key(0)
-KINDS = {"sigmoid": "decay", "softplus": "threshold"}
+KINDS = {"sigmoid": "decay", "softplus": "threshold", "adapt_weight": "adaptation"}
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ class TestLabels:
             mask = training.decay_mask(params)
             for p in layer.describe():
                 last = p.name.removeprefix("pos_").removeprefix("neg_")
-                assert labels["cell"][p.raw_name] == KINDS.get(p.constraint.name, last)
+                kind = KINDS.get(last) or KINDS.get(p.constraint.name, last)
+                assert labels["cell"][p.raw_name] == kind
                 assert mask["cell"][p.raw_name] is False
             assert labels["Dense_0"] == {"kernel": "other", "bias": "other"}
             assert mask["Dense_0"] == {"kernel": True, "bias": False}

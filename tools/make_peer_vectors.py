@@ -1,19 +1,25 @@
 """Makes ``tests/data/peers/<library>.npz``: what the neurons of other libraries give.
 
-Run by hand, once in an environment with the peers in PyTorch and once in one with Spyx
-(examples/benchmarks/README.md makes both); it writes a file for each library that is installed:
+Run by hand, once in an environment with the peers in PyTorch, once in one with Spyx
+(examples/benchmarks/README.md makes both) and once in one each with `jaxpike` and with `sparxml`
+(Python 3.12, ``jax<0.12``); it writes a file for each library that is installed, or those that are
+named:
 
     PYTHONPATH=tests/support .venv-torch/bin/python tools/make_peer_vectors.py
     PYTHONPATH=tests/support .venv-spyx/bin/python tools/make_peer_vectors.py
+    PYTHONPATH=tests/support .venv-jaxpike/bin/python tools/make_peer_vectors.py jaxpike
+    PYTHONPATH=tests/support .venv-sparx/bin/python tools/make_peer_vectors.py sparx
 
 All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
 too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.
 `test_peers.py` reads the files and, where a library is installed, runs it again.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import peers
@@ -24,6 +30,8 @@ PACKAGES = {
     "tracetorch": ("tracetorch", "torch"),
     "snntorch": ("snntorch", "torch"),
     "spyx": ("spyx", "jax", "flax"),
+    "jaxpike": ("jaxpike", "jax"),
+    "sparx": ("sparxml", "jax", "flax"),
     "spikingjelly": ("spikingjelly", "torch"),
     "norse": ("norse", "torch"),
 }
@@ -52,6 +60,14 @@ def namespace(library):
         from flax import nnx
 
         return {"spyx": spyx, "axn": spyx.axn, "rngs": nnx.Rngs(0)}
+    if library == "jaxpike":
+        import jaxpike
+
+        return {"jaxpike": jaxpike}
+    if library == "sparx":
+        import sparx
+
+        return {"sparx": sparx}
     import torch
 
     names = {"torch": torch, "tensor": torch.tensor}
@@ -95,7 +111,7 @@ GRID = np.linspace(-1.1, 1.1, 12, dtype=np.float32)
 def derivative(library, expression):
     """Derivative that a spike function of a library has on the grid."""
     spike = eval(expression, namespace(library))
-    if library == "spyx":
+    if library in IN_JAX:
         import jax
 
         return np.asarray(jax.vmap(jax.grad(spike))(GRID))
@@ -155,25 +171,61 @@ def in_torch(row, neuron, xs, w):
     return {name: value.detach().numpy() for name, value in found.items()}
 
 
-def in_spyx(row, neuron, xs, w):
-    import jax
-    import jax.numpy as jnp
+def of_spyx(neuron):
+    """How a neuron runs over a sequence, what state a step leaves, and the membrane in that."""
     import spyx
 
+    def step(x, state):
+        return neuron(x, neuron.initial_state(len(x)) if state is None else state)[1]
+
+    def run(xs, state):
+        return spyx.nn.run(neuron, xs, *(() if state is None else (state,)))
+
+    return run, step, lambda state: state[:, :N]  # the membrane comes first
+
+
+def of_sparx(neuron):
+    def run(xs, state):
+        return neuron.apply({} if state is None else state, xs, mutable="state")
+
+    def membrane(state):
+        carry = state["state"]["carry"]
+        return carry.v if hasattr(carry, "v") else carry[-1].v  # of synapse and membrane
+
+    return run, lambda x, state: run(x[None], state)[1], membrane
+
+
+def of_jaxpike(neuron):
+    import jaxpike
+
+    def step(x, state):
+        return neuron(neuron.init_state(x.shape) if state is None else state, x)[0]
+
+    return lambda xs, state: jaxpike.unroll(neuron, xs, state), step, lambda state: state.v
+
+
+IN_JAX = {"spyx": of_spyx, "sparx": of_sparx, "jaxpike": of_jaxpike}
+
+
+def in_jax(row, neuron, xs, w):
+    import jax
+    import jax.numpy as jnp
+
+    run, step, membrane = IN_JAX[row.package](neuron)
     xs, w = jnp.asarray(xs), jnp.asarray(w)
 
     def loss(xs):
-        ys, state = spyx.nn.run(neuron, xs)
+        ys, state = run(xs, None)
         return (ys * w).sum(), (ys, state)
 
     grad, (ys, state) = jax.grad(loss, has_aux=True)(xs)
-    step, vs = neuron.initial_state(xs.shape[1]), []
+    at, vs = None, []
     for x in xs:
-        _, step = neuron(x, step)
-        vs.append(step[:, :N])  # the membrane comes first
+        at = step(x, at)
+        vs.append(membrane(at))
     found = {"y": ys, "v": jnp.stack(vs), "grad": grad}
-    found["again"] = spyx.nn.run(neuron, xs)[0]
-    found["resumed"] = spyx.nn.run(neuron, xs, state)[0]
+    found["again"] = run(xs, None)[0]
+    found["resumed"] = run(xs, state)[0]
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -186,8 +238,26 @@ def run(row):
         if row.fires is not None:
             xs[0, 0, :2] = arguments["threshold"] * np.float32([1, 2])  # with and without synapse
     xs, w = time_major(row, xs), time_major(row, w)
-    found = (in_spyx if row.package == "spyx" else in_torch)(row, neuron, xs, w)
+    found = (in_jax if row.package in IN_JAX else in_torch)(row, neuron, xs, w)
     return {"arguments": np.array(json.dumps(arguments)), "x": xs, "w": w, **found}
+
+
+def recurrent():
+    """What a layer of sparx gives that feeds its spikes back through a matrix, and gradients."""
+    import jax
+    import jax.numpy as jnp
+
+    layer = make(dataclasses.replace(peers.ROWS["sparx.LIF"], make=peers.RECURRENT))
+    xs, w = map(jnp.asarray, inputs())
+    xs += 1 / 128  # off the threshold
+    kernel = np.float32(np.random.default_rng(1).integers(-8, 9, (N, N)) / 16)
+
+    def loss(kernel, xs):
+        ys = layer.apply({"params": {"recurrent": kernel}}, xs)
+        return (ys * w).sum(), ys
+
+    (by_kernel, grad), ys = jax.grad(loss, (0, 1), has_aux=True)(kernel, xs)
+    return {"kernel": kernel, "x": xs, "w": w, "y": ys, "grad": grad, "grad_kernel": by_kernel}
 
 
 def installed(library):
@@ -195,16 +265,19 @@ def installed(library):
 
 
 def versions(library):
-    return {name: importlib.metadata.version(name) for name in PACKAGES[library]}
+    found = {name: importlib.metadata.version(name) for name in PACKAGES[library]}
+    return {library: found[PACKAGES[library][0]], **found}  # which is another name for sparx
 
 
 if __name__ == "__main__":
-    for library in filter(installed, PACKAGES):
+    for library in sys.argv[1:] or filter(installed, PACKAGES):
         arrays = {"versions": np.array(json.dumps(versions(library)))}
         for row in peers.ROWS.values():
             if row.package == library:
                 for name, array in run(row).items():
                     arrays[f"{row.name}/{name}"] = array
+        if library == "sparx":
+            arrays |= {f"recurrent/{name}": array for name, array in recurrent().items()}
         for there, expression, _ in peers.SURROGATES[library]:
             arrays[f"derivative/{there}"] = derivative(library, expression or there)
         np.savez_compressed(peers.FOLDER / f"{library}.npz", **arrays)

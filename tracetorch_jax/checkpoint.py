@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from tracetorch_jax._shared.checks import is_of_nnx
 from tracetorch_jax._shared.files import absolute, finish, plainly, replacing, workspace
 from tracetorch_jax._shared.trees import differences, leaves_by_name, listed
 
@@ -109,7 +110,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
             sums = write(incoming)
             written = True
             (incoming / _CHECKSUMS).write_text(json.dumps(sums))
-            _check_written(incoming, path, leaves)
+            _check_written(incoming, path, leaves, state)
             _check_replaced(path, incoming)
         failed = False
     finally:
@@ -244,7 +245,9 @@ def _saved_tree(checkpointer: Any, folder: pathlib.Path) -> tuple[Any, dict[str,
     return tree, dict(json.loads(file.read_text()))
 
 
-def _check_written(folder: pathlib.Path, path: pathlib.Path, leaves: dict[str, Any]) -> None:
+def _check_written(
+    folder: pathlib.Path, path: pathlib.Path, leaves: dict[str, Any], state: Any
+) -> None:
     """Raise unless orbax finds all leaves in what it wrote for `path`."""
     try:
         with plainly(folder) as plain, _orbax().StandardCheckpointer() as checkpointer:
@@ -253,7 +256,11 @@ def _check_written(folder: pathlib.Path, path: pathlib.Path, leaves: dict[str, A
     except ValueError:
         lost = sorted(leaves)
     if lost:
-        raise ValueError(f"`path` is not written, as orbax would not find {lost[0]} there: {path}.")
+        models = filter(is_of_nnx, jax.tree.leaves(state, is_leaf=is_of_nnx))
+        hint = " Of a model of flax.nnx save nnx.state(model)." if any(models) else ""
+        raise ValueError(
+            f"`path` is not written, as orbax would not find {lost[0]} there: {path}.{hint}"
+        )
 
 
 def _check_replaced(path: pathlib.Path, new: pathlib.Path) -> None:

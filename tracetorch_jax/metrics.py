@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._core.front_end import is_in_loop
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.trees import path_name
@@ -161,6 +162,7 @@ class Operations(NamedTuple):
     fan_out: float
 
 
+@takes_nnx
 def synaptic_operations(
     model: nn.Module, variables: Any, *args: Any, batch_size: int | None = None, **kwargs: Any
 ) -> dict[str, Operations]:
@@ -176,8 +178,8 @@ def synaptic_operations(
     Reference: Yik et al., "The NeuroBench framework", Nature Communications 16, 2025.
 
     Args:
-        model: any Flax module.
-        variables: its variables.
+        model: any Flax module, of linen or nnx.
+        variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model. Where sequences are padded, the padding must be 0.
         batch_size: samples among which the count is shared; by default the size of the first
             argument's batch axis: axis 0, or 1 for a time-major `Unroll`.
@@ -187,7 +189,8 @@ def synaptic_operations(
         A dict from the path of each connection, such as ``cell/layers_0``, to its `Operations`.
 
     Raises:
-        TypeError: `model` is no linen module, or `batch_size` no integer.
+        TypeError: `model` is no module of Flax, or one of nnx that has no counterpart in linen;
+            `batch_size` is no integer.
         ValueError: the model has none of these layers, or runs them where they can't be watched, as
             under `jax.jit` or in `flax.linen.RNN`; `batch_size` below 1.
 

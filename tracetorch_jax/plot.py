@@ -131,20 +131,24 @@ def spike_train(
     *,
     threshold: float | ArrayLike | None = None,
     neg_threshold: float | ArrayLike | None = None,
+    before: ArrayLike | None = None,
     neuron: int = 0,
     sequence: int = 0,
 ) -> Axes:
     """A neuron's membrane and thresholds, with its spikes above and below.
 
     A layer's `mem` is what remains after the reset, so that the line falls at a spike instead of
-    crossing the threshold.
+    crossing the threshold. With `before` it crosses the threshold and then falls.
 
     Args:
         membrane: ``[T, N]`` or ``[B, T, N]``.
         spikes: of the same shape.
         ax: matplotlib axes, or None for new ones.
-        threshold: of positive spikes: a number, or one per neuron.
+        threshold: of positive spikes: a number, one per neuron, or of the shape of `membrane` where
+            it changes, as `Recording.thresholds` gives it.
         neg_threshold: of negative spikes, as a positive number, likewise.
+        before: the membrane before the reset, of the shape of `membrane`, as `Recording.membrane`
+            gives it; or None.
         neuron: which neuron.
         sequence: which of the batch.
 
@@ -154,8 +158,8 @@ def spike_train(
     Raises:
         ImportError: matplotlib is missing.
         TypeError: an argument of another kind.
-        ValueError: arrays of different or other ranks, thresholds of another number than neurons or
-            not greater than 0, `neuron` or `sequence` out of range.
+        ValueError: arrays of different shapes or other ranks, thresholds of another number than
+            neurons or not greater than 0, `neuron` or `sequence` out of range.
 
     Example:
         >>> ax = plot.spike_train(np.zeros((10, 3)), np.ones((10, 3)), threshold=1.0)
@@ -163,28 +167,33 @@ def spike_train(
         'membrane'
     """
     mem, fired = _one(membrane, "membrane", sequence), _one(spikes, "spikes", sequence)
-    if mem.shape != fired.shape:
-        raise ValueError(
-            f"`spikes` must have the shape of `membrane`, {mem.shape}; got {fired.shape}."
-        )
-    i = _index("neuron", neuron, mem.shape[1])
-    for name, given in (("threshold", threshold), ("neg_threshold", neg_threshold)):
-        if given is not None and np.size(given) not in (1, mem.shape[1]):
+    peaks = mem if before is None else _one(before, "before", sequence)
+    for name, values in (("spikes", fired), ("before", peaks)):
+        if mem.shape != values.shape:
             raise ValueError(
-                f"`{name}` must be a number, or one for each of {mem.shape[1]} neurons; got shape "
-                f"{np.shape(given)}."
+                f"`{name}` must have the shape of `membrane`, {mem.shape}; got {values.shape}."
             )
-        if given is not None:
-            check_positive(name, given)
+    i = _index("neuron", neuron, mem.shape[1])
+    lines = [
+        (color, sign * _level(name, given, mem.shape, i, sequence))
+        for name, given, sign, color in (
+            ("threshold", threshold, 1, POSITIVE),
+            ("neg_threshold", neg_threshold, -1, NEGATIVE),
+        )
+        if given is not None
+    ]
     ax = _axes(ax)
-    ax.plot(mem[:, i], color="black", linewidth=1, label="membrane")
-    levels = [0.0, *mem[:, i]]
-    for level, sign, color in ((threshold, 1, POSITIVE), (neg_threshold, -1, NEGATIVE)):
-        if level is not None:
-            values = np.ravel(level)
-            value = sign * float(values[i if values.size > 1 else 0])
-            levels.append(value)
-            ax.axhline(value, color=color, linestyle=":", linewidth=1)
+    drawn = mem[:, i] if before is None else np.stack([peaks[:, i], mem[:, i]], axis=1).ravel()
+    steps = np.arange(len(mem)).repeat(len(drawn) // len(mem))
+    ax.plot(steps, drawn, color="black", linewidth=1, label="membrane")
+    levels = [0.0, *drawn]
+    for color, line in lines:
+        levels += [*line]
+        style: dict[str, Any] = {"color": color, "linestyle": ":", "linewidth": 1}
+        if len(line) == 1:
+            ax.axhline(line[0], **style)
+        else:
+            ax.plot(line, **style)
     low, high = min(levels), max(levels)
     height = 0.08 * ((high - low) or 1)
     for sign, color, base in ((1, POSITIVE, high + height), (-1, NEGATIVE, low - height)):
@@ -195,6 +204,29 @@ def spike_train(
     ax.set(xlabel="step", ylabel="membrane")
     ax.set_xlim(-0.5, len(mem) - 0.5)
     return ax
+
+
+def _level(
+    name: str, given: ArrayLike, shape: tuple[int, ...], neuron: int, sequence: int
+) -> np.ndarray:
+    """A neuron's threshold: one value, or one for each step."""
+    if np.ndim(given) > 1:
+        values = _one(given, name, sequence)
+        if values.shape != shape:
+            raise ValueError(
+                f"`{name}` must have the shape of `membrane`, {shape}, if it changes from step to "
+                f"step; got {values.shape}."
+            )
+    elif np.size(given) not in (1, shape[1]):
+        raise ValueError(
+            f"`{name}` must be a number, or one for each of {shape[1]} neurons; got shape "
+            f"{np.shape(given)}."
+        )
+    check_positive(name, given)
+    if np.ndim(given) > 1:
+        return values[:, neuron]
+    each = np.ravel(np.asarray(given, np.float64))
+    return each[[neuron if each.size > 1 else 0]]
 
 
 def half_lives(decays: Any, ax: Axes | None = None, *, before: Any = None, bins: int = 30) -> Axes:

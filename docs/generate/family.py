@@ -104,6 +104,9 @@ def snippet(name: str) -> str:
         parts = channel_names("mem", spec_of(name).membrane.dual)
         membrane = " + ".join(f'layer.states["{part}"]' for part in parts)
         draw = f"tt.plot.spike_train({membrane}, layer.outputs)"
+        if spec_of(name).adapt_weight:
+            level = next(filter(None, spec_of(name).thresholds))
+            draw = f'{draw[:-1]}, threshold=layer.thresholds["{level}"])'
     return f"""\
 import jax
 import jax.numpy as jnp
@@ -136,7 +139,7 @@ def _page(name: str) -> str:
     spec = spec_of(name)
     settings = pictures.settings(name)
     changed = ", ".join(f"`{k}={v:g}`" for k, v in settings.items())
-    words = [_SPIKE] * spec.fires + [_PARTS] * spec.membrane.dual
+    words = [_SPIKE] * spec.fires + [_PARTS] * spec.membrane.dual + [_RAISED] * spec.adapt_weight
     return _fill(
         "layer",
         name=name,
@@ -161,6 +164,7 @@ def _page(name: str) -> str:
 _SPIKE = """`spike(u)` is 1 where `u > 0` and else 0; its derivative is that of a
 [surrogate](../ideas.md#surrogate-gradients). These are the equations of `reset="subtract"`, the
 default; `"zero"` and `"none"` are [other resets](../ideas.md#the-reset)."""
+_RAISED = "Thresholds rise with the neuron's own spikes, see [adaptation](../ideas.md#adaptation)."
 _PARTS = "`pos(v)` and `neg(v)` are the positive and the negative part of `v`."
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from generate.signatures import argument
 from tracetorch_jax import snn
 from tracetorch_jax.functional.constraints import Constraint
-from tracetorch_jax.functional.equations import equations
+from tracetorch_jax.functional.equations import equations, raised_thresholds
 from tracetorch_jax.functional.spec import (
     OPTIONS,
     PREFIXES,
@@ -113,6 +113,7 @@ def _layer(name: str, layer: snn.TraceCell) -> str:
         "traces": {f.state: f.trace for f in TRACES if f.within(layer.spec)},
         "states": layer.spec.states,
         "thresholds": layer.spec.thresholds,
+        "raised": raised_thresholds(layer.spec),
     }
     lines = [f"    {key}: {json.dumps(value)}," for key, value in described.items()]
     return "\n".join([f"  {name}: {{", *lines, step(layer.spec), "  },"])
@@ -135,7 +136,7 @@ def step(spec: Spec) -> str:
     """``step(params, state, x, reset)``, which returns states, output and signals worth a look.
 
     ``membrane`` is the membrane before the reset, ``mem`` after it. Like every other trace they are
-    sums of their channels.
+    sums of their channels. Thresholds that adaptation raises are signals as well.
     """
     lines, resets = updates(spec)
     made = dict.fromkeys(line.partition(" = ")[0] for line in sum(resets.values(), lines))
@@ -146,6 +147,7 @@ def step(spec: Spec) -> str:
     if spec.membrane.dual:
         lines.append("mem = pos_mem + neg_mem")
     signals = ["membrane", *(feature.state for feature in TRACES if feature.within(spec))]
+    signals += filter(None, raised_thresholds(spec))
     return "\n".join(
         [
             "    step: function (params, state, x, reset) {",

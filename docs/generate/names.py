@@ -66,8 +66,8 @@ def everything() -> list[str]:
 
 # Methods by which the library's own parts talk to each other.
 _INTERNAL = frozenset(
-    "ahead canonicalize cells check_fields describe draw_key fresh_carries keep_states "
-    "keeps_states num_feature_axes raw scale_init set_field setting setup stages zeros".split()
+    "ahead canonicalize cells check_fields describe draw_key fresh_carries fresh_carry keep_states "
+    "keeps_states num_feature_axes observe raw scale_init set_field setting setup stages zeros".split()
 )
 
 

@@ -64,7 +64,6 @@ def response(name: str) -> Figure:
     """Input, traces, membrane with thresholds, and output, below one another."""
     found = recording(name)
     states = {state: np.asarray(values)[0, :, 0] for state, values in found.states.items()}
-    values = {k: float(np.asarray(v).reshape(-1)[0]) for k, v in found.parameters.items()}
     spec, fires = found.layer.spec, found.layer.spec.fires
     traces = {feature.state: feature.trace for feature in TRACES if feature.within(spec)}
     rows = ["input", *traces, *(["output"] if fires else [])]
@@ -84,7 +83,8 @@ def response(name: str) -> Figure:
                 words = traces[row].replace(" ", "\n")
                 ax.set_ylabel(words + ("" if fires or row != "mem" else "\n= output"))
         if fires:
-            _thresholds(axes[rows.index("mem")], values)
+            levels = {k: np.asarray(v)[0, :, 0] for k, v in found.thresholds.items()}
+            _thresholds(axes[rows.index("mem")], levels)
         axes[-1].set_xlabel("step")
         axes[-1].set_xlim(-1, STEPS)
         figure.align_ylabels()
@@ -117,12 +117,13 @@ def _lines(ax: matplotlib.axes.Axes, kind: str, states: dict[str, np.ndarray]) -
         ax.text(1.01, height, name, color=color, va="top", fontsize=9, transform=ax.transAxes)
 
 
-def _thresholds(ax: matplotlib.axes.Axes, values: dict[str, float]) -> None:
+def _thresholds(ax: matplotlib.axes.Axes, values: dict[str, np.ndarray]) -> None:
     for name, sign in (("threshold", 1), ("pos_threshold", 1), ("neg_threshold", -1)):
         if name in values:
-            ax.axhline(sign * values[name], color=GREEN, linewidth=1, linestyle=(0, (4, 3)))
+            level = sign * values[name]
+            ax.plot(level, color=GREEN, linewidth=1, linestyle=(0, (4, 3)))
             label = "threshold" if sign > 0 else "\N{MINUS SIGN} threshold"
-            where = (0, sign * values[name])
+            where = (0, level[0])
             ax.annotate(
                 label,
                 where,

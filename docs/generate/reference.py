@@ -140,7 +140,7 @@ def _summary(room: str, names: list[str]) -> str:
 
 
 def _grid() -> str:
-    """The names of the 28 layers, each leading to its page."""
+    """The names of all layers, each leading to its page."""
     text = ".. list-table::\n   :widths: auto\n   :align: left\n\n"
     for prefixes in GRID:
         for i, suffix in enumerate(("", "B", "T", "TS")):
@@ -169,8 +169,8 @@ _CONSTANTS = {
     "functional.THRESHOLD": "Constraint of thresholds: above 0, the softplus of a raw parameter.",
     "functional.UNBOUNDED": "Constraint of scales, weights and biases: any finite number.",
     "export.PLATFORMS": "Platforms for which programs are written unless you name others.",
-    "snn.ALL_LAYERS": "The classes of the 28 layers by their names.",
-    "nnx.ALL_LAYERS": "The classes of the 28 layers by their names.",
+    "snn.ALL_LAYERS": "The classes of all named layers by their names.",
+    "nnx.ALL_LAYERS": "The classes of all named layers by their names.",
 }
 
 

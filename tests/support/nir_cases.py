@@ -14,7 +14,7 @@ import numpy as np
 from tracetorch_jax import snn
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "nir"
-SINGLE = tuple(name for name in snn.ALL_LAYERS if not name.startswith("D"))
+SINGLE = tuple(name for name in snn.ALL_LAYERS if name[0] not in "AD")
 NAMES = (*SINGLE, "stack", "residual")
 N = 5
 

@@ -12,6 +12,7 @@ SAME = "same step"
 BEFORE = "next step, before the decay"
 AFTER = "next step, after the update"
 TWICE = "same step, and while the next spike is decided"
+NEXT = "next step"
 STEPS = "a call per step"
 
 ATAN = ("1 / (1 + (pi * u)**2)", "atan(2.0)")
@@ -31,13 +32,16 @@ class Neuron:
         make: expression that makes it, of `arguments`.
         arguments: values by the names that the library gives them.
         current: what reaches the membrane, of the input ``x`` and the current ``i`` before.
+        arrives: when the current reaches the membrane: `SAME` or `NEXT`.
         decay: share of the membrane that is kept per step.
         factor: what the current is multiplied by.
-        threshold: expression for it.
+        threshold: expression for it, of the adaptation ``a`` before the step as well.
+        adapts: the adaptation after the step, of ``a`` before and what comes out, ``y``; or None.
         fires: comparison of the membrane with the threshold, ``"smooth"`` for the sigmoid itself,
             or None for a neuron whose output is its membrane.
         decided: whether it fires by the membrane after or before the step's update.
-        reset: ``"minus threshold"``, ``"to 0"`` or ``"none"``.
+        reset: ``"minus threshold"``, ``"minus resting threshold"`` (without ``a``), ``"to 0"`` or
+            ``"none"``.
         when: when the reset acts, counted from the step in which the membrane crosses.
         gradient: ``"through"`` or ``"detached"``: whether the spike in the reset is differentiated.
         surrogate: derivative of a spike at ``u = v - threshold``, and that spike function here.
@@ -55,9 +59,11 @@ class Neuron:
     make: str
     arguments: Mapping[str, float]
     current: str = "x"
+    arrives: str = SAME
     decay: str = "beta"
     factor: str = "1"
     threshold: str = "threshold"
+    adapts: str | None = None
     fires: str | None = ">"
     decided: str = "after the update"
     reset: str = "minus threshold"
@@ -86,9 +92,11 @@ class Neuron:
             f"`{self.name}`",
             self._link(),
             f"`{self.current}`",
+            "" if self.arrives == SAME else self.arrives,
             f"`{self.decay}`",
             f"`{self.factor}`",
             self._firing(),
+            f"`{self.adapts}`" if self.adapts else "",
             self.decided if emits else "",
             self.reset if emits else "none",
             self.when if resets else "",
@@ -149,8 +157,9 @@ def simulate(row, xs, w):
     for t in range(len(xs)):
         inputs[t, 1 + t] = 1
     zero = np.zeros_like(inputs[0])
-    y, v, u, state = _call(row, inputs, (zero, zero))
-    again = _call(row, inputs, state if row.state == "layer" else (zero, zero))[0]
+    start = (zero, zero, zero)
+    y, v, u, state = _call(row, inputs, start)
+    again = _call(row, inputs, state if row.state == "layer" else start)[0]
     grad = np.einsum("tsbn,tbn->sbn", y[:, 1:], w)
     found = {"y": y[:, 0], "v": v[:, 0], "u": u[:, 0], "grad": grad, "again": again[:, 0]}
     if row.state == "caller":
@@ -160,28 +169,33 @@ def simulate(row, xs, w):
 
 def _call(row, inputs, state):
     """Outputs, membranes and distances of one call, and the state that it leaves."""
-    (v, i), ys, vs, us = state, [], [], []
+    (v, i, a), ys, vs, us = state, [], [], []
     decay, factor = evaluate(row.decay, row.arguments), evaluate(row.factor, row.arguments)
     for x in inputs:
-        i = evaluate(row.current, row.arguments, i=i, x=x)
-        crossed = None if row.fires is None else _fire(row, v)[0]
+        before, i = i, evaluate(row.current, row.arguments, i=i, x=x)
+        crossed = None if row.fires is None else _fire(row, v, a)[0]
         if row.when == BEFORE:
-            v = _reset(row, v, crossed)
-        v = decay * v + factor * i
+            v = _reset(row, v, a, crossed)
+        v = decay * v + factor * (before if row.arrives == NEXT else i)
         if row.when == AFTER:
-            v = _reset(row, v, crossed)
+            v = _reset(row, v, a, crossed)
         if row.fires is None:
             y = u = v
         else:
-            lowered = _minus_threshold(row, v, _value(crossed)) if row.when == TWICE else v
-            y, u = _fire(row, lowered)
+            lowered = _minus_threshold(row, v, a, _value(crossed)) if row.when == TWICE else v
+            y, u = _fire(row, lowered, a)
             if row.when in (SAME, TWICE):
-                v = _reset(row, v, y)
-            if row.decided == "before the update":
+                v = _reset(row, v, a, y)
+            late = row.decided == "before the update"
+            if late:
                 y = crossed
+            if row.adapts:
+                a = evaluate(row.adapts, row.arguments, a=a, y=y)
+            if late:  # what decides next
+                u = _fire(row, v, a)[1]
         for kept, array in zip((ys, vs, us), (y, v, u), strict=True):
             kept.append(array)
-    return np.stack(ys), np.stack(vs), np.stack(us), (v, i)
+    return np.stack(ys), np.stack(vs), np.stack(us), (v, i, a)
 
 
 def _value(array):
@@ -191,27 +205,37 @@ def _value(array):
     return detached
 
 
-def _fire(row, v):
+def _threshold(row, a):
+    """The threshold with its derivatives, for an adaptation."""
+    resting = evaluate(row.threshold, row.arguments, a=0.0)
+    found = np.zeros_like(a) + evaluate(row.threshold, row.arguments, a=a) - resting
+    found[0] += resting
+    return found
+
+
+def _fire(row, v, a):
     """Spikes, and the distance from the threshold."""
-    u = v.copy()
-    u[0] -= evaluate(row.threshold, row.arguments)
+    u = v - _threshold(row, a)
     spikes = evaluate(row.surrogate[0], u=u[:1]) * u
     value = {"smooth": sigmoid(4 * u[0]), ">": u[0] > 0, ">=": u[0] >= 0}[row.fires]
     spikes[0] = value
     return spikes, u
 
 
-def _minus_threshold(row, v, spikes):
-    return v - evaluate(row.threshold, row.arguments) * spikes
+def _minus_threshold(row, v, a, spikes):
+    threshold = _threshold(row, a)
+    off = threshold[:1] * spikes + threshold * spikes[:1]
+    off[0] = threshold[0] * spikes[0]
+    return v - off
 
 
-def _reset(row, v, spikes):
+def _reset(row, v, a, spikes):
     if row.reset == "none" or row.fires is None:
         return v
     if row.gradient == "detached":
         spikes = _value(spikes)
-    if row.reset == "minus threshold":
-        return _minus_threshold(row, v, spikes)
+    if row.reset.startswith("minus"):
+        return _minus_threshold(row, v, a * (row.reset == "minus threshold"), spikes)
     kept = (1 - spikes[:1]) * v - spikes * v[:1]
     kept[0] = (1 - spikes[0]) * v[0]
     return kept
@@ -221,19 +245,25 @@ def changed(row):
     """The row with one column changed, in each way that means something, by the column's name."""
     other = {
         "current": ["0.5 * i + x"] if row.current == "x" else ["x", row.current + " + 0.1 * i"],
+        "arrives": [SAME if row.arrives == NEXT else NEXT],
         "decay": [f"1 - ({row.decay})"],
         "factor": [f"1 - ({row.decay})"] if row.factor == "1" else ["1"],
         "state": [s for s in ("layer", "caller", "none") if s != row.state],
         "sequences": ["[T, B, N]" if row.sequences == "[B, T, N]" else "[B, T, N]"],
     }
     if row.fires is not None:
+        resets = ["minus threshold", "to 0", "none"] + ["minus resting threshold"] * bool(
+            row.adapts
+        )
         derivatives = (ATAN, SIGMOID, SUPERSPIKE_25, SUPERSPIKE_1)
         other |= {
             "fires": [f for f in (">", ">=", "smooth") if f != row.fires],
             "decided": ["before the update", "after the update"],
-            "reset": [r for r in ("minus threshold", "to 0", "none") if r != row.reset],
+            "reset": [r for r in resets if r != row.reset],
             "surrogate": [s for s in derivatives if s[0] != row.surrogate[0]],
         }
+        if row.adapts:
+            other |= {"adapts": [row.adapts + " + 0.25 * y"], "threshold": [row.threshold + " + a"]}
         other["decided"].remove(row.decided)
         if row.reset != "none":
             # Without a decay there is no before and after; a membrane that is 0 cannot fire twice.

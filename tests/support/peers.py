@@ -11,6 +11,7 @@ import pages
 from peer_neurons import (
     AFTER,
     BEFORE,
+    NEXT,
     SAME,
     SIGMOID,
     SMOOTH,
@@ -29,11 +30,19 @@ DETERMINISTIC = ", quant_fn=round_ste()"
 
 
 COLUMNS = (
-    "neuron", "here", "current `i`", "decay", "input", "fires", "decided", "reset", "when",
+    "neuron", "here", "current `i`", "arrives", "decay", "input", "fires", "adaptation `a`",
+    "decided", "reset", "when",
     "gradient of the reset", "derivative of a spike at `u`", "state", "sequences",
 )  # fmt: skip
-UPDATE = ("here", "current `i`", "decay", "input", "fires", "state", "sequences")
-SPIKES = ("decided", "reset", "when", "gradient of the reset", "derivative of a spike at `u`")
+UPDATE = ("here", "current `i`", "arrives", "decay", "input", "fires", "state", "sequences")
+SPIKES = (
+    "adaptation `a`",
+    "decided",
+    "reset",
+    "when",
+    "gradient of the reset",
+    "derivative of a spike at `u`",
+)
 
 
 def _rows(defaults, *rows):
@@ -234,6 +243,24 @@ SPYX = _rows(
         "counterpart": "`flex.LeakyIntegrator`, one step earlier",
     },
     {
+        "name": "ALIF",
+        "make": "spyx.nn.ALIF((N,), beta=beta, gamma=gamma, threshold=threshold, rngs=rngs)",
+        "arguments": {**LIF, "gamma": 0.5},
+        "threshold": "threshold + a",
+        "adapts": "gamma * a + (1 - gamma) * y",
+        "counterpart": "none: the reset comes off after the decay; with `beta=1` the next row",
+    },
+    {
+        "name": "ALIF(beta=1)",
+        "make": "spyx.nn.ALIF((N,), beta=1.0, gamma=gamma, threshold=threshold, rngs=rngs)",
+        "arguments": {"threshold": 1.5, "gamma": 0.5},
+        "decay": "1",
+        "threshold": "threshold + a",
+        "adapts": "gamma * a + (1 - gamma) * y",
+        "here": "alif",
+        "counterpart": "`ALIB`, one step earlier",
+    },
+    {
         "name": "PSU_LIF",
         "make": "spyx.nn.PSU_LIF((N,), beta=beta, threshold=threshold, rngs=rngs)",
         "decided": "after the update",
@@ -383,6 +410,20 @@ NORSE = _rows(
         "counterpart": "`flex.LeakyIntegrator`",
     },
     {
+        "name": "LSNNCell",
+        "make": "norse.LSNNCell(norse.LSNNParameters(*map(tensor, (tau_syn_inv, tau_mem_inv, "
+        "tau_adapt_inv, 0.0, v_th, 0.0, beta))), dt=dt)",
+        "arguments": _with(BOX, tau_syn_inv=512.0, tau_adapt_inv=128.0, beta=0.5),
+        "current": "(1 - dt * tau_syn_inv) * i + x",
+        "arrives": NEXT,
+        "threshold": "v_th + (1 - dt * tau_adapt_inv) * a",
+        "adapts": "(1 - dt * tau_adapt_inv) * a + beta * y",
+        "sequences": STEPS,
+        "here": "lsnn_cell",
+        "counterpart": "`flex.LeakyIntegrator`, one step earlier",
+        "late": 1,
+    },
+    {
         "name": "LI",
         "make": "norse.LI(norse.LIParameters(tensor(tau_syn_inv), tensor(tau_mem_inv)), dt=dt, "
         "record_states=True)",
@@ -402,12 +443,141 @@ NORSE = _rows(
         "counterpart": "`LI`",
     },
 )
-ROWS = {row.key: row for row in (*OURS, *TRACETORCH, *SNNTORCH, *SPYX, *SPIKINGJELLY, *NORSE)}
+# Of these tau and dt = 1, exp(-dt / tau) is exactly 0.75 and 0.5, in float32 and in float64.
+PIKE = {"tau": 3.4760594967822063, "threshold": 1.5}
+ADAPTIVE_PIKE = {**PIKE, "tau_a": 1.4426950408889634, "beta": 0.5}
+JAXPIKE = _rows(
+    {
+        "package": "jaxpike",
+        "arguments": PIKE,
+        "decay": "exp(-1 / tau)",
+        "factor": "1 - exp(-1 / tau)",
+        "surrogate": SUPERSPIKE_25,
+        "sequences": "[T, B, N]",
+    },
+    {
+        "name": "LIF",
+        "make": "jaxpike.LIF(tau, threshold=threshold)",
+        "here": "lif",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": 'LIF(reset="zero")',
+        "make": 'jaxpike.LIF(tau, threshold=threshold, reset="zero")',
+        "reset": "to 0",
+        "here": "lif_zero",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": "LinearLIF",
+        "make": "jaxpike.LinearLIF(tau, threshold=threshold)",
+        "reset": "none",
+        "here": "linear_lif",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": "ALIF",
+        "make": "jaxpike.ALIF(tau, tau_a, beta=beta, threshold=threshold)",
+        "arguments": ADAPTIVE_PIKE,
+        "threshold": "threshold + beta * a",
+        "adapts": "exp(-1 / tau_a) * a + y",
+        "here": "alif",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": 'ALIF(reset="zero")',
+        "make": 'jaxpike.ALIF(tau, tau_a, beta=beta, threshold=threshold, reset="zero")',
+        "arguments": ADAPTIVE_PIKE,
+        "threshold": "threshold + beta * a",
+        "adapts": "exp(-1 / tau_a) * a + y",
+        "reset": "to 0",
+        "here": "alif_zero",
+        "counterpart": "`flex.LeakyIntegrator`",
+    },
+    {
+        "name": "LeakyIntegrator",
+        "make": "jaxpike.LeakyIntegrator(tau)",
+        "arguments": {"tau": PIKE["tau"]},
+        "fires": None,
+        "here": "leaky_integrator",
+        "counterpart": "`LI`",
+    },
+)
+# In float32 and in float64 the decays of these time constants are 0.75 and 0.5.
+TAU = {"tau": 3.476059496782207}
+TAUS = {"tau_synapse": 1.4426950408889634, **TAU}
+SPARX = _rows(
+    {
+        "package": "sparx",
+        "arguments": _with(TAU, threshold=1.5),
+        "decay": "exp(-1 / tau)",
+        "fires": ">=",
+        "sequences": "[T, B, N]",
+        "unless": "u == 0",
+    },
+    {
+        "name": "LIF",
+        "make": "sparx.nn.LIF(tau, threshold)",
+        "here": "lif",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "LIF(detach_reset=True)",
+        "make": "sparx.nn.LIF(tau, threshold, detach_reset=True)",
+        "gradient": "detached",
+        "here": "lif_detached",
+        "counterpart": "`LIB(detach_reset=True)`, off the threshold",
+    },
+    {
+        "name": 'LIF(reset="zero")',
+        "make": 'sparx.nn.LIF(tau, threshold, reset="zero")',
+        "reset": "to 0",
+        "here": "lif_zero",
+        "counterpart": '`LIB(reset="zero")`, off the threshold',
+    },
+    {
+        "name": 'LIF(reset="none")',
+        "make": 'sparx.nn.LIF(tau, threshold, reset="none")',
+        "reset": "none",
+        "here": "lif_none",
+        "counterpart": '`LIB(reset="none")`, off the threshold',
+    },
+    {
+        "name": "IF",
+        "make": "sparx.nn.IF(threshold)",
+        "arguments": {"threshold": 1.5},
+        "decay": "1",
+        "here": "integrate_and_fire",
+        "counterpart": "`LIB`, off the threshold",
+    },
+    {
+        "name": "Synaptic",
+        "make": "sparx.nn.Synaptic(tau, tau_synapse, threshold)",
+        "arguments": _with(TAUS, threshold=1.5),
+        "current": "exp(-1 / tau_synapse) * i + x",
+        "here": "synaptic",
+        "counterpart": "`flex.LeakyIntegrator`, off the threshold",
+    },
+    {
+        "name": "LI",
+        "make": "sparx.nn.LI(tau)",
+        "arguments": TAU,
+        "fires": None,
+        "unless": "False",
+        "here": "li",
+        "counterpart": "`LI(ema=False)`",
+    },
+)
+RECURRENT = "sparx.nn.Recurrent(sparx.nn.LIF(tau, threshold))"
+_ALL = (*OURS, *TRACETORCH, *SNNTORCH, *SPYX, *JAXPIKE, *SPARX, *SPIKINGJELLY, *NORSE)
+ROWS = {row.key: row for row in _ALL}
 LIBRARIES = {
     "tracetorch_jax": "tracetorch_jax",
     "tracetorch": "traceTorch 0.19.2",
     "snntorch": "snnTorch 1.0.0",
     "spyx": "Spyx 1.0.0",
+    "jaxpike": "jaxpike 0.1.4",
+    "sparx": "sparx 0.1.1",
     "spikingjelly": "SpikingJelly 2.0.0",
     "norse": "norse 1.1.0",
 }
@@ -433,6 +603,21 @@ SURROGATES = {
         ("axn.tanh(2)", None, "sigmoid(4.0)"),
         ("axn.triangular(1)", None, "triangular(1.0)"),
         ("axn.arctan(2)", None, None),
+    ),
+    "jaxpike": (
+        ("FastSigmoid(5.0)", "jaxpike.FastSigmoid(5.0)", "fast_sigmoid(5.0)"),
+        ("ATan(3.0)", "jaxpike.ATan(3.0)", "atan(3.0)"),
+        ("Triangular(2.0)", "jaxpike.Triangular(2.0)", "triangular(2.0)"),
+        ("Boxcar(2.0)", "jaxpike.Boxcar(2.0)", "straight_through(2.0)"),
+    ),
+    "sparx": (
+        ("surrogate.ATan(3.0)", "sparx.surrogate.ATan(3.0)", "atan(3.0)"),
+        ("surrogate.Sigmoid(5.0)", "sparx.surrogate.Sigmoid(5.0)", "sigmoid(5.0)"),
+        ("surrogate.FastSigmoid(5.0)", "sparx.surrogate.FastSigmoid(5.0)", "fast_sigmoid(5.0)"),
+        ("surrogate.Triangle(1.0)", "sparx.surrogate.Triangle(1.0)", "triangular(1.0)"),
+        ("surrogate.Rectangle(0.5)", "sparx.surrogate.Rectangle(0.5)", "straight_through(0.5)"),
+        ("surrogate.Gaussian(0.5)", "sparx.surrogate.Gaussian(0.5)", "gaussian(0.5)"),
+        ("surrogate.StraightThrough()", "sparx.surrogate.StraightThrough()", None),
     ),
     "spikingjelly": (
         ("surrogate.Sigmoid(5.0)", None, "sigmoid(5.0)"),

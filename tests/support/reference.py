@@ -17,12 +17,13 @@ from tracetorch_jax.functional.equations import equations
 
 DATA = pages.DATA
 LAYERS = tuple(snn.ALL_LAYERS)
+TRACETORCH = tuple(name for name in LAYERS if not name.startswith("A"))  # with vectors
 DUAL = tuple(name for name in LAYERS if name.startswith("D"))
 FIRING = tuple(name for name in LAYERS if not name.endswith("LI"))
 SYNAPTIC = tuple(name for name in LAYERS if "S" in name.split("LI")[0])
 RECURRENT = tuple(name for name in LAYERS if "R" in name)
 
-# Every two features are together in one of these.
+# Every two features of traceTorch's are together in one of these.
 COVER = ("LI", "DSLI", "LIB", "DSRLIB", "RLIT", "DSLIT", "SLITS", "DRLITS")
 QUICK = ("LI", "DSRLIB", "SLITS")
 

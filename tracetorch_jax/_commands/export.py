@@ -14,6 +14,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from tracetorch_jax._models import as_linen
+from tracetorch_jax._shared.checks import is_of_nnx
+
 HELP = "make a program that runs without the model's code"
 DESCRIPTION = """\
 Puts a model and what it learnt into one file, for jax.export: a whole sequence, or one step of a
@@ -29,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODULE:NAME",
         help="a Python module, and in it a Flax module or a function without arguments that makes "
-        "one: network:make for make() in network.py",
+        "one: network:make for make() in network.py. For one of nnx, the checkpoint is of "
+        "nnx.to_linen(model)",
     )
     parser.add_argument("checkpoint", type=pathlib.Path, help="written by checkpoint.save")
     parser.add_argument("out", type=pathlib.Path, help="the file to write")
@@ -97,11 +101,13 @@ def _model(spec: str) -> nn.Module:
         if not hasattr(found, part):
             raise ValueError(f"{module_name} has no {name!r}.")
         found = getattr(found, part)
-    if not isinstance(found, nn.Module) and callable(found):
+    if not isinstance(found, nn.Module) and not is_of_nnx(found) and callable(found):
         try:
             found = found()
         except Exception as error:
             raise ValueError(f"{spec} raised {type(error).__name__}: {error}") from error
+    if is_of_nnx(found):
+        return as_linen(found)[0]
     if not isinstance(found, nn.Module):
         raise TypeError(f"{spec} must be or make a Flax module; got {type(found).__name__}.")
     return found

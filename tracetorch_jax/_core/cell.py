@@ -22,7 +22,7 @@ from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.engines.masks import Valid
 from tracetorch_jax.functional.engines.unroll import Engine
-from tracetorch_jax.functional.spec import Spec
+from tracetorch_jax.functional.spec import PREFIXES, Spec, parameter_row
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE, is_stochastic
 
 Carry = dict[str, jax.Array]
@@ -344,14 +344,32 @@ def checked_init(cls: type, init: Any, hidden: tuple[str, ...] = ()) -> Any:
             unknown = [name for name in kwargs if name not in known]
             if unknown:
                 public = [name for name in known if name not in hidden]
-                close = difflib.get_close_matches(unknown[0], public, n=1)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
                 raise TypeError(
                     f"{cls.__name__} has no argument `{unknown[0]}`; it takes "
-                    f"{', '.join(public)}.{hint}"
+                    f"{', '.join(public)}.{_hint(cls.__name__, unknown[0], public)}"
                 )
             if not args and "num_neurons" not in kwargs:
                 raise TypeError(f"{cls.__name__} needs `num_neurons`; got none.")
         init(self, *args, **kwargs)
 
     return checked
+
+
+def _hint(layer: str, unknown: str, known: list[str]) -> str:
+    """What to write instead of an argument that a layer does not have, or why it has none."""
+    root = unknown.removeprefix("pos_").removeprefix("neg_")
+    for name in (root, f"pos_{root}"):  # single for dual, or the reverse
+        if name in known:
+            return f" Did you mean `{name}`?"
+    if root in _OF_FIRING and "spike" not in known:
+        return f" `{root}` is of layers that fire, and {layer} does not."
+    for feature in PREFIXES:
+        if root in feature.arguments:
+            return f" `{root}` is of {feature.word} layers, which have {feature.letter} before LI."
+    if parameter_row(root) and root not in _OF_FIRING:
+        return f" `{root}` is an option of `flex.LeakyIntegrator`."
+    close = difflib.get_close_matches(unknown, known, n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+_OF_FIRING = ("threshold", "scale", "spike", "reset", "detach_reset")

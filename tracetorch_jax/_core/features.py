@@ -178,6 +178,23 @@ class ScaledTernary(Ternary):
     neg_scale_learnable: bool = True
 
 
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class Adaptation:
+    """
+    rho: decay of the adaptation trace per step, in (0, 1).
+    adapt_weight: by how much the adaptation trace, an average of the neuron's spikes, raises the
+        thresholds, greater than 0. A neuron that fires in every tenth step raises them by a tenth
+        of it. Started near 0 it hardly moves in training, since it is stored as its softplus.
+    """
+
+    rho: Value = 0.95
+    rho_rank: Rank = 1
+    rho_learnable: bool = True
+    adapt_weight: Value = 3.0
+    adapt_weight_rank: Rank = 1
+    adapt_weight_learnable: bool = True
+
+
 def options_of(layer: Any) -> dict[str, Any]:
     """Of a layer, the arguments that are fields of its spec as they are."""
     fields = type(layer).__dataclass_fields__  # a subclass may have a method of that name

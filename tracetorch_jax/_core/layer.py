@@ -13,7 +13,7 @@ from tracetorch_jax._core.features import Firing, check_options, options_of, spe
 from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import FIRST_FIELDS, Spec, beyond, parameter_row
+from tracetorch_jax.functional.spec import Spec, parameter_row
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 
 _COMMON_ARGS = """
@@ -41,6 +41,10 @@ TypeError: an argument is unknown, positional, or of the wrong kind, such as Non
 ValueError: a value outside its domain or not finite, a vector of the wrong length, a rank other
     than 0 or 1, `num_neurons` below 1, or `dim` not negative.
 """
+
+_ADAPTATION = """\
+Reference: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking
+neurons", NeurIPS 2018, for the thresholds."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -92,7 +96,7 @@ def _with_options(argument: re.Match[str]) -> str:
     row = parameter_row(name)
     if row is None:
         return text
-    one = row.kind.rpartition("_")[2]
+    one = "weight" if row.kind == "adaptation" else row.kind.rpartition("_")[2]
     return f"""{text}
 {name}_rank: 0 for one {one} shared by the layer, 1 for one per neuron.
 {name}_learnable: whether `{name}` is trained; otherwise it stays a constant."""
@@ -114,6 +118,8 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
     arguments = _COMMON_ARGS.format(features=documented) + own
     upstream = cls.__name__ if spec.emits else f"{cls.__name__}EMA"
     reference = f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2."
+    if spec.adaptation:
+        reference = _ADAPTATION
     return "\n".join(
         [
             inspect.cleandoc(cls.__doc__ or ""),
@@ -130,6 +136,7 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
             "",
             "Example:",
             _indent("\n".join(example)),
-            *([] if beyond(spec, FIRST_FIELDS) else ["", reference]),
+            "",
+            reference,
         ]
     )

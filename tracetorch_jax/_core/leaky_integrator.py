@@ -123,11 +123,11 @@ _DOC = """
 A layer made of the features it is given.
 
 Each feature is on if it is configured. Given for both signs it is dual, given for one it is
-single and stored without prefix (a lone ``neg_threshold`` keeps its name). The 28 named layers
+single and stored without prefix (a lone ``neg_threshold`` keeps its name). All named layers
 are special cases and compile to the same programs; `flex.LIB` and the like give them as a
 `LeakyIntegrator`. What goes beyond them: each trace single or dual by itself, averaging or
 summing by itself, thresholds of one sign only or with spike functions of their own,
-pass-through sides, one scale for both signs, and a bias.
+pass-through sides, one scale for both signs, a bias, and an adaptation current.
 
 A single `beta` under dual traces integrates their sums; a dual one under single traces
 integrates their positive and negative parts. Without `pos_rec_weight` the recurrent trace is

@@ -206,17 +206,16 @@ def check_known(name: str, value: object, advice: str) -> None:
         )
 
 
-def check_linen(name: str, model: object, what: str = "a Flax linen module") -> None:
-    """Raise unless `model` is a linen module."""
+def check_linen(name: str, model: object, what: str = "a Flax module") -> None:
+    """Raise unless `model` is a linen module, as one of nnx has become by then."""
     if not isinstance(model, type) and _is_of("flax.linen", model):
         return
-    hint = ""
-    if _is_of("flax.nnx", model):
-        hint = (
-            " of flax.nnx. Make the same model of tracetorch_jax.snn and flax.linen; its variables "
-            "are tracetorch_jax.nnx.to_linen(model)"
-        )
-    raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}{hint}.")
+    raise TypeError(f"`{name}` must be {what}; got {type(model).__name__}.")
+
+
+def is_of_nnx(module: object) -> bool:
+    """Whether it is a module of flax.nnx, which is not imported."""
+    return not isinstance(module, type) and _is_of("flax.nnx", module)
 
 
 def check_front_end(name: str, module: object, base: type) -> None:

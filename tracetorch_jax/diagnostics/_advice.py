@@ -31,6 +31,7 @@ ACTIVE = 0.4  # spikes per step of the whole layer
 VANISHED, EXPLODED = 1e-6, 1e6  # gradient relative to that of the last layer
 REACHED = 1e-4  # gradient of a layer's parameters relative to that of its output
 NARROW = 0.3  # steps, the half-life of next to no memory
+MISSED = 0.05  # share of late steps above the resting threshold that a silenced neuron has
 PARTIAL = 0.05  # share of a constant input that an average reaches within a sequence
 
 
@@ -72,6 +73,13 @@ class Source(NamedTuple):
     value: np.ndarray
 
 
+class Outgrown(NamedTuple):
+    """Neurons whose thresholds their own spikes have raised too far to fire again."""
+
+    which: np.ndarray  # of the neurons
+    height: float  # median of their highest thresholds, relative to the resting ones
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """What is known of one layer.
@@ -85,6 +93,7 @@ class Layer:
         graded: whether what is emitted takes other values than those of a step.
         finite: whether membranes and outputs are.
         levels: thresholds by name, of each neuron or one for all.
+        outgrown: neurons that an adaptive threshold silences; None without one.
         half_lives: least, median and greatest in steps, by the name of the decay.
         gradients: norms of those of the output and of the layer's own parameters.
         given: the network's input if this is the first layer, and nothing before normalises.
@@ -99,6 +108,7 @@ class Layer:
     graded: bool
     finite: bool
     levels: dict[str, np.ndarray]
+    outgrown: Outgrown | None
     half_lives: dict[str, tuple[float, float, float]]
     gradients: tuple[float, float]
     given: Inputs | None
@@ -211,13 +221,15 @@ def of_layer(layer: Layer, after_others: bool) -> Remarks:
 
 
 def _of_neurons(layer: Layer) -> Remarks:
-    counted = [_stuck, _flat, _silence] if layer.fires else [_flat]
+    counted = [_stuck, _flat, _silence, _outgrown] if layer.fires else [_flat]
     for rule in [_no_weights, _distance, *counted]:
         if problem := rule(layer):
             return [problem], []
     if not layer.fires:
         return [], []
     notes = []
+    if said := _outgrown(layer, SOME):
+        notes.append(said)
     if layer.dead.mean() >= SOME:
         notes.append(_few_dead(layer))
     rate = float(layer.rates.sum(axis=0).mean())
@@ -301,6 +313,21 @@ def _silence(layer: Layer) -> str | None:
     return (
         f"{share:.0%} of the neurons never fire. Of half of these the membrane reaches at most "
         f"{_number(peak)} thresholds. {_rescaled(layer, 3 / max(peak, 1e-3))}"
+    )
+
+
+def _outgrown(layer: Layer, least: float = MOST) -> str | None:
+    """Of neurons that an adaptive threshold silences, if they are at least a share of all."""
+    if layer.outgrown is None or layer.outgrown.which.mean() < least:
+        return None
+    cell, (which, height) = layer.recording.layer, layer.outgrown
+    weight = float(np.median(np.asarray(layer.recording.parameters["adapt_weight"])))
+    value = f"{weight / max(height - 1, 2.0):.2g}"
+    code = f"flex.Weight({value})" if isinstance(cell, AbstractLeakyIntegrator) else value
+    return (
+        f"{which.mean():.0%} of the neurons fire at first and not in the second half of a "
+        f"sequence, though the membrane is above the resting threshold there: their spikes have "
+        f"raised it up to {_number(height)} times. Set `adapt_weight={code}`."
     )
 
 

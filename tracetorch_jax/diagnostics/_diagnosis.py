@@ -15,17 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._core.front_end import is_in_loop
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
-from tracetorch_jax._shared.dtypes import wider
-from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
-from tracetorch_jax.functional.steps import integrate, is_stochastic, sides, sum_membrane
-from tracetorch_jax.functional.steps import thresholds as thresholds_of
+from tracetorch_jax.functional.steps import is_stochastic, sides
 from tracetorch_jax.snn import TraceCell, Unroll
 from tracetorch_jax.spikes import emit
 
@@ -140,6 +138,7 @@ class Diagnosis:
         return "\n".join(lines)
 
 
+@takes_nnx
 def diagnose(
     model: nn.Module,
     variables: Any,
@@ -154,8 +153,9 @@ def diagnose(
     and 1, such as `spikes.smooth`.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
-        variables: its variables, with a collection ``params``.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        variables: its variables, with a collection ``params``; left out for a model of nnx, which
+            holds them.
         xs: the batch of inputs, ``[B, T, ...]``.
         *args: further arguments of the model.
         loss: from the model's output to the scalar whose gradients are shown, such as ``lambda ys:
@@ -167,7 +167,8 @@ def diagnose(
         A `Diagnosis`: print it, or look into its `layers`.
 
     Raises:
-        TypeError: `model` is a cell or no linen module; a loss that is no floating-point number.
+        TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
+            linen; a loss that is no floating-point number.
         ValueError: no trace layer of the model was run by `Unroll`; a loss that is no scalar; an
             empty batch.
 
@@ -433,18 +434,18 @@ def _layer(
         return np.moveaxis(np.asarray(xs, np.float64), dim, -1)
 
     outputs = neurons_last(recording.outputs)
-    before, thresholds = _before_reset(recording)
-    membrane, slopes = neurons_last(sum_membrane(spec, before)), np.ones_like(outputs)
+    membrane, slopes = neurons_last(recording.membrane), np.ones_like(outputs)
     finite = bool(np.isfinite(within(membrane)).all() and np.isfinite(within(outputs)).all())
-    levels, graded = {}, False
+    levels, graded, outgrown = {}, False, None
     if spec.fires:
         levels = {name: values[name].astype(np.float64) for name in spec.thresholds if name}
-        shape = recording.inputs.shape
+        raised = {name: neurons_last(level) for name, level in recording.thresholds.items()}
         # Where one side has no threshold, the other's is the unit.
         up, down = (
-            neurons_last(jnp.broadcast_to(next(x for x in order if x is not None), shape))
-            for order in (thresholds, thresholds[::-1])
+            raised[next(filter(None, order))] for order in (spec.thresholds, spec.thresholds[::-1])
         )
+        if spec.adapt_weight:
+            outgrown = _outgrown(membrane, outputs, levels, raised, seq_lengths)
         graded, slopes = _emitted(recording.layer, membrane, up, down)
         with np.errstate(invalid="ignore"):
             membrane = np.where(membrane > 0, membrane / up, membrane / down)
@@ -462,6 +463,7 @@ def _layer(
         graded=graded,
         finite=finite,
         levels=levels,
+        outgrown=outgrown,
         half_lives=half_lives,
         gradients=gradients,
         given=given,
@@ -469,21 +471,36 @@ def _layer(
     )
 
 
-def _before_reset(recording: Recording) -> Any:
-    """States after they have taken in the input and before the reset, and the thresholds then."""
-    layer = recording.layer
-    wide = wider(recording.states[layer.spec.states[0]].dtype, jnp.float32)
-    states, parameters, xs = jax.tree.map(
-        lambda x: jnp.asarray(x, wide), (recording.states, recording.parameters, recording.inputs)
+def _outgrown(
+    membrane: np.ndarray,
+    outputs: np.ndarray,
+    levels: dict[str, np.ndarray],
+    raised: dict[str, np.ndarray],
+    seq_lengths: Any,
+) -> _advice.Outgrown:
+    """Which neurons their own adaptation silences, and how high their thresholds are then.
+
+    They fire, but not in the second halves of sequences, although the membrane is above the resting
+    threshold there in some steps. All is ``[B, T, ..., N]``.
+    """
+    steps = np.arange(membrane.shape[1])
+    lengths = np.full(len(membrane), len(steps)) if seq_lengths is None else np.ravel(seq_lengths)
+    inside = steps < lengths[:, None]
+    late = inside & (2 * steps >= lengths[:, None])
+    inside, late = (
+        each.reshape(each.shape + (1,) * (membrane.ndim - 2)) for each in (inside, late)
     )
-    first = recording.carry or {name: jnp.zeros_like(s[:, 0]) for name, s in states.items()}
-    previous = {
-        name: jnp.concatenate([jnp.asarray(first[name], wide)[:, None], state[:, :-1]], axis=1)
-        for name, state in states.items()
-    }
-    params = {name: along(p, layer.dim, xs.ndim) for name, p in parameters.items()}
-    before = integrate(layer.spec, params, previous, xs)
-    return before, thresholds_of(layer.spec, params, previous)
+    rest = tuple(range(membrane.ndim - 1))
+    above, height = np.zeros(membrane.shape, bool), np.ones(membrane.shape[-1])
+    for name, level in levels.items():
+        above |= (-membrane if name == "neg_threshold" else membrane) > level
+        height = np.maximum(height, np.where(late, raised[name] / level, 0).max(axis=rest))
+    which = ((outputs != 0) & inside).any(axis=rest) & ~((outputs != 0) & late).any(axis=rest)
+    missed = (above & late).sum(axis=rest) / max(
+        np.broadcast_to(late, above.shape).sum() / len(which), 1
+    )
+    which &= missed >= _advice.MISSED
+    return _advice.Outgrown(which, float(np.median(height[which])) if which.any() else 1.0)
 
 
 def _emitted(

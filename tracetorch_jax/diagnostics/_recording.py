@@ -9,8 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
+from tracetorch_jax._shared.dtypes import wider
+from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax.functional.steps import integrate, sum_membrane, thresholds
 from tracetorch_jax.snn import TraceCell
 
 _SEEN = "recorded"  # beside the states, by their names
@@ -35,7 +39,72 @@ class Recording(NamedTuple):
     parameters: dict[str, jax.Array]
     carry: dict[str, jax.Array] | None = None
 
+    @property
+    def membrane(self) -> jax.Array:
+        """The membrane potential at every step before the reset, summed over its channels.
 
+        Of the shape of `inputs`, in float32 at least.
+
+        Example:
+            >>> model, xs = snn.Unroll(snn.LIB(1, beta=0.5)), jnp.array([[0.75], [1.0], [1.0]])
+            >>> _, layers = tt.record(model, model.init(jax.random.key(0), xs), xs)
+            >>> layers["cell"].membrane[:, 0].tolist(), layers["cell"].states["mem"][:, 0].tolist()
+            ([0.75, 1.375, 1.1875], [0.75, 0.375, 0.1875])
+        """
+        params, previous, xs = self._before()
+        return sum_membrane(self.layer.spec, integrate(self.layer.spec, params, previous, xs))
+
+    @property
+    def thresholds(self) -> dict[str, jax.Array]:
+        """Each threshold at every step, with what adaptation adds to it, by the parameter's name.
+
+        Of the shape of `inputs`, in float32 at least; none of a layer that does not fire.
+
+        Example:
+            >>> model = snn.Unroll(snn.ALIB(1, rho=0.5, adapt_weight=1.0))
+            >>> xs = jnp.array([[4.0], [0.0], [0.0]])
+            >>> _, layers = tt.record(model, model.init(jax.random.key(0), xs), xs)
+            >>> layers["cell"].thresholds["threshold"][:, 0].tolist()
+            [1.0, 1.5, 1.75]
+        """
+        params, previous, xs = self._before()
+        found = zip(
+            self.layer.spec.thresholds,
+            thresholds(self.layer.spec, params, previous),
+            strict=True,
+        )
+        return {
+            name: jnp.broadcast_to(level, xs.shape)
+            for name, level in found
+            if name and level is not None
+        }
+
+    def _before(self) -> tuple[Any, dict[str, jax.Array], jax.Array]:
+        """Parameters along the axes of a step, states before every step, and inputs."""
+        wide = wider(self.states[self.layer.spec.states[0]].dtype, jnp.float32)
+        states, parameters, xs = jax.tree.map(
+            lambda x: jnp.asarray(x, wide), (self.states, self.parameters, self.inputs)
+        )
+        time = 0 if xs.ndim == 1 + self.layer.num_feature_axes else 1
+        first = self.carry or {
+            name: jnp.zeros_like(jax.lax.index_in_dim(s, 0, time, keepdims=False))
+            for name, s in states.items()
+        }
+        previous = {
+            name: jnp.concatenate(
+                [
+                    jnp.expand_dims(jnp.asarray(first[name], wide), time),
+                    jax.lax.slice_in_dim(state, 0, -1, axis=time),
+                ],
+                axis=time,
+            )
+            for name, state in states.items()
+        }
+        params = {name: along(p, self.layer.dim, xs.ndim) for name, p in parameters.items()}
+        return params, previous, xs
+
+
+@takes_nnx
 def record(
     model: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, Recording]]:
@@ -45,8 +114,8 @@ def record(
     that runs several times, its last run is kept.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`.
-        variables: its variables.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model.
         **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
             model changes is not returned.
@@ -56,7 +125,8 @@ def record(
         its `Recording`, in the order in which they ran.
 
     Raises:
-        TypeError: `model` is a cell, or no linen module.
+        TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
+            linen.
         ValueError: no trace layer of the model was run by `Unroll`, or one under Flax's `vmap` or
             `scan`.
 

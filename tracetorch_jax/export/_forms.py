@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.export import Exported
 from jax.typing import DTypeLike
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import in_words, type_of
 from tracetorch_jax.export._programs import (
@@ -24,6 +25,7 @@ from tracetorch_jax.export._programs import (
 )
 
 
+@takes_nnx
 def sequence(
     model: nn.Module,
     variables: Any,
@@ -39,8 +41,9 @@ def sequence(
     """A model of whole sequences as a program: ``program.call(xs)``.
 
     Args:
-        model: a module that is called with a sequence, such as `snn.Unroll`.
-        variables: its variables, as from ``model.init``.
+        model: a module that is called with a sequence, such as `snn.Unroll`; or one of nnx.
+        variables: its variables, as from ``model.init``; left out for a model of nnx, which holds
+            them.
         shape: of the sequence, sizes and names as `jax.export.symbolic_shape` reads them:
             ``"b, t, 20"`` for any batch and any number of steps, ``"1, t, 20"`` for one stream.
         dtype: of the sequence.
@@ -49,7 +52,8 @@ def sequence(
         rngs: names of what the model draws random numbers from, such as ``("spike",)`` for
             stochastic spikes: ``program.call(xs, rngs={"spike": key})``.
         bake: whether the variables are part of the program. False makes them its first argument,
-            ``program.call(variables, xs)``, so that they can be exchanged.
+            ``program.call(variables, xs)``, so that they can be exchanged; for a model of nnx those
+            that `nnx.to_linen` gives.
         platforms: any of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``.
         **kwargs: further arguments of the model, constants of the program: ``train=False``.
 
@@ -59,7 +63,7 @@ def sequence(
         to rounding those of a model that gets its variables as an argument.
 
     Raises:
-        TypeError: `model` is not a module.
+        TypeError: `model` is not a module, or one of nnx that has no counterpart in linen.
         ValueError: `variables` that are not the model's, a shape that does not fit it, a dtype of
             64 bits without ``jax_enable_x64``, an unknown platform, `rngs` that are missing, a
             model in training mode.
@@ -84,6 +88,7 @@ def sequence(
     return trace(sequence, variables, (xs,), named, bake, platforms)
 
 
+@takes_nnx
 def step(
     model: nn.Module,
     variables: Any,
@@ -101,8 +106,8 @@ def step(
 
     Args:
         model: a cell (a trace layer, a `snn.Sequential`, any `flax.linen.RNNCellBase`), or the
-            `snn.Unroll` of one, that it was trained as.
-        variables: those of `model`.
+            `snn.Unroll` of one, that it was trained as; or one of nnx.
+        variables: those of `model`; left out for a model of nnx, which holds them.
         shape: of one step's tensor, ``"b, 20"`` for any batch; see `sequence`.
         dtype: see `sequence`.
         rngs: see `sequence`; draw a new key for every step.
@@ -114,7 +119,8 @@ def step(
         A `jax.export.Exported`; see `sequence`.
 
     Raises:
-        TypeError: `model` is neither a cell nor the Unroll of one.
+        TypeError: `model` is neither a cell nor the Unroll of one, or it is one of nnx that has no
+            counterpart in linen.
         ValueError: as `sequence` does; an Unroll that runs backwards; a cell whose carry changes
             shape or dtype in a step.
 

@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.trees import key_name
 from tracetorch_jax.export._programs import Shape, array_spec, carry_spec, cell_of, free_path, write
 
 
+@takes_nnx
 def onnx(
     model: nn.Module,
     variables: Any,

@@ -95,12 +95,13 @@ def equations(spec: Spec) -> list[str]:
 def _firing(spec: Spec) -> list[str]:
     if not spec.emits:
         return ["out = mem"]
-    pos, neg = spec.thresholds
-    lines = []
-    if spec.adapt_weight:
-        for name in filter(None, (pos, neg)):
-            lines.append(f"{_raised(name)} = {name} + adapt_weight * adapt")
-        pos, neg = (name and _raised(name) for name in (pos, neg))
+    raised = raised_thresholds(spec)
+    lines = [
+        f"{theta} = {name} + adapt_weight * adapt"
+        for theta, name in zip(raised, spec.thresholds, strict=True)
+        if theta
+    ]
+    pos, neg = raised if spec.adapt_weight else spec.thresholds
     scales = [f"{name} * " if name else "" for name in spec.scales]
     alone = spec.positive == "spike" and spec.negative is None and spec.scale is None
     p = "out" if alone else "p"
@@ -125,9 +126,13 @@ def _firing(spec: Spec) -> list[str]:
     return lines
 
 
-def _raised(threshold: str) -> str:
-    """The name of a threshold with what adaptation adds to it."""
-    return threshold.replace("threshold", "theta")
+def raised_thresholds(spec: Spec) -> tuple[str | None, str | None]:
+    """What each of ``spec.thresholds`` is called with what adaptation adds to it, if it does."""
+    pos, neg = (
+        name.replace("threshold", "theta") if name and spec.adapt_weight else None
+        for name in spec.thresholds
+    )
+    return pos, neg
 
 
 def _reset(

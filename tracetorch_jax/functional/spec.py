@@ -133,6 +133,7 @@ class Feature:
         state: name of its trace, without a sign; empty if it has none.
         trace: what the trace is called in words.
         holds: what the trace holds.
+        arguments: what named layers with the feature take and others do not, without a sign.
     """
 
     field: str
@@ -142,6 +143,7 @@ class Feature:
     state: str = ""
     trace: str = ""
     holds: str = ""
+    arguments: tuple[str, ...] = ()
 
     def within(self, spec: Spec) -> bool:
         """Whether a layer has the feature."""
@@ -153,6 +155,7 @@ DUAL = Feature(
     letter="D",
     word="dual",
     about="positive and negative parts of every signal are kept in traces of their own",
+    arguments=("zero_split",),
 )
 SYNAPSE = Feature(
     field="synapse",
@@ -162,6 +165,7 @@ SYNAPSE = Feature(
     state="syn",
     trace="synaptic trace",
     holds="the input, smoothed",
+    arguments=("alpha",),
 )
 RECURRENCE = Feature(
     field="recurrence",
@@ -171,6 +175,7 @@ RECURRENCE = Feature(
     state="rec",
     trace="recurrent trace",
     holds="the layer's own output, smoothed",
+    arguments=("gamma", "rec_weight"),
 )
 MEMBRANE = Feature(
     field="membrane", state="mem", trace="membrane", holds="the integrated input, after the reset"
@@ -184,6 +189,7 @@ ADAPTATION = Feature(
     state="adapt",
     trace="adaptation trace",
     holds="the neuron's own activity, smoothed",
+    arguments=("rho", "adapt_weight"),
 )
 
 # In the order in which a step updates them.

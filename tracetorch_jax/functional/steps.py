@@ -18,7 +18,13 @@ from tracetorch_jax import spikes
 from tracetorch_jax._shared.checks import check_spike
 from tracetorch_jax._shared.dtypes import asarray, is_real
 from tracetorch_jax._shared.shapes import along
-from tracetorch_jax.functional.spec import Spec, Trace, channel_names, has_adaptation_current
+from tracetorch_jax.functional.spec import (
+    PARAMETERS,
+    Spec,
+    Trace,
+    channel_names,
+    has_adaptation_current,
+)
 from tracetorch_jax.functional.traces import ZeroSplit, ema, leak, split
 
 Params = Mapping[str, jax.Array]
@@ -308,7 +314,7 @@ def fire(
     return _fire(params, state, mem, spec, spike, draw)
 
 
-_ADAPTATION = ("rho", "adapt_weight", "adapt_coupling", "adapt_jump")
+_ADAPTATION = [row.name for row in PARAMETERS if row.field.startswith("adapt")]
 
 
 def _fire(

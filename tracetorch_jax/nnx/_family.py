@@ -1,8 +1,9 @@
-"""The 28 layers: each is the list of its features, and its name says which."""
+"""The named layers: each is the list of its features, and its name says which."""
 
 from __future__ import annotations
 
 from tracetorch_jax._core.features import (
+    Adaptation,
     Binary,
     DualMembrane,
     DualRecurrence,
@@ -19,8 +20,11 @@ from tracetorch_jax.nnx._layer import Layer
 __all__ = [  # noqa: RUF022  (the order of `ALL_LAYERS`)
     "LI", "DLI", "SLI", "DSLI",
     "LIB", "DLIB", "SLIB", "RLIB", "DSLIB", "DRLIB", "SRLIB", "DSRLIB",
+    "ALIB", "ASLIB", "ARLIB", "ASRLIB",
     "LIT", "DLIT", "SLIT", "RLIT", "DSLIT", "DRLIT", "SRLIT", "DSRLIT",
+    "ALIT", "ASLIT", "ARLIT", "ASRLIT",
     "LITS", "DLITS", "SLITS", "RLITS", "DSLITS", "DRLITS", "SRLITS", "DSRLITS",
+    "ALITS", "ASLITS", "ARLITS", "ASRLITS",
 ]  # fmt: skip
 
 
@@ -72,6 +76,22 @@ class DSRLIB(Binary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
 
 
+class ALIB(Adaptation, Binary, Membrane, Layer):
+    """Adaptive leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ASLIB(Adaptation, Binary, Membrane, Synapse, Layer):
+    """Adaptive synaptic leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ARLIB(Adaptation, Binary, Recurrence, Membrane, Layer):
+    """Adaptive recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
+class ASRLIB(Adaptation, Binary, Recurrence, Membrane, Synapse, Layer):
+    """Adaptive synaptic recurrent leaky integrate-and-fire with binary spikes, 0 or 1."""
+
+
 class LIT(Ternary, Membrane, Layer):
     """Leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
 
@@ -104,6 +124,22 @@ class DSRLIT(Ternary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
 
 
+class ALIT(Adaptation, Ternary, Membrane, Layer):
+    """Adaptive leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ASLIT(Adaptation, Ternary, Membrane, Synapse, Layer):
+    """Adaptive synaptic leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ARLIT(Adaptation, Ternary, Recurrence, Membrane, Layer):
+    """Adaptive recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
+class ASRLIT(Adaptation, Ternary, Recurrence, Membrane, Synapse, Layer):
+    """Adaptive synaptic recurrent leaky integrate-and-fire with ternary spikes, -1, 0 or 1."""
+
+
 class LITS(ScaledTernary, Membrane, Layer):
     """Leaky integrate-and-fire with ternary spikes scaled by sign."""
 
@@ -134,6 +170,22 @@ class SRLITS(ScaledTernary, Recurrence, Membrane, Synapse, Layer):
 
 class DSRLITS(ScaledTernary, DualRecurrence, DualMembrane, DualSynapse, Layer):
     """Dual synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class ALITS(Adaptation, ScaledTernary, Membrane, Layer):
+    """Adaptive leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class ASLITS(Adaptation, ScaledTernary, Membrane, Synapse, Layer):
+    """Adaptive synaptic leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class ARLITS(Adaptation, ScaledTernary, Recurrence, Membrane, Layer):
+    """Adaptive recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
+
+
+class ASRLITS(Adaptation, ScaledTernary, Recurrence, Membrane, Synapse, Layer):
+    """Adaptive synaptic recurrent leaky integrate-and-fire with ternary spikes scaled by sign."""
 
 
 ALL_LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}

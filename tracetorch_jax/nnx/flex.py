@@ -1,4 +1,4 @@
-"""One layer that can be any of the 28, and what lies between and beyond them."""
+"""One layer that can be any named layer, and what lies between and beyond them."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ DSLIB = _counterpart(_family.DSLIB)
 DRLIB = _counterpart(_family.DRLIB)
 SRLIB = _counterpart(_family.SRLIB)
 DSRLIB = _counterpart(_family.DSRLIB)
+ALIB = _counterpart(_family.ALIB)
+ASLIB = _counterpart(_family.ASLIB)
+ARLIB = _counterpart(_family.ARLIB)
+ASRLIB = _counterpart(_family.ASRLIB)
 LIT = _counterpart(_family.LIT)
 DLIT = _counterpart(_family.DLIT)
 SLIT = _counterpart(_family.SLIT)
@@ -61,6 +65,10 @@ DSLIT = _counterpart(_family.DSLIT)
 DRLIT = _counterpart(_family.DRLIT)
 SRLIT = _counterpart(_family.SRLIT)
 DSRLIT = _counterpart(_family.DSRLIT)
+ALIT = _counterpart(_family.ALIT)
+ASLIT = _counterpart(_family.ASLIT)
+ARLIT = _counterpart(_family.ARLIT)
+ASRLIT = _counterpart(_family.ASRLIT)
 LITS = _counterpart(_family.LITS)
 DLITS = _counterpart(_family.DLITS)
 SLITS = _counterpart(_family.SLITS)
@@ -69,6 +77,10 @@ DSLITS = _counterpart(_family.DSLITS)
 DRLITS = _counterpart(_family.DRLITS)
 SRLITS = _counterpart(_family.SRLITS)
 DSRLITS = _counterpart(_family.DSRLITS)
+ALITS = _counterpart(_family.ALITS)
+ASLITS = _counterpart(_family.ASLITS)
+ARLITS = _counterpart(_family.ARLITS)
+ASRLITS = _counterpart(_family.ASRLITS)
 
 __all__ = ["Decay", "LeakyIntegrator", "Threshold", "Weight"]
 __all__ += _family.__all__

@@ -21,10 +21,9 @@ class Recurrent(AbstractRecurrent, nn.RNNCellBase):
     own output alone. This is a cell itself, for `Unroll`, `Sequential` and streams. Its parameters
     are under ``cell`` and ``feedback``; its carry is ``{"cell": ..., "prev_output": ...}``.
 
-    The gradient of a trace layer keeps states every K steps and outputs, as that of the layer alone
-    does, and the gradient of a Dense feedback's kernel is one matrix product after the loop. Where
-    the neurons are split over devices, every step gathers the outputs of all; where the batch is,
-    no step communicates.
+    The gradient of a trace layer keeps what that of the layer alone keeps, and the gradient of a
+    Dense feedback's kernel is one matrix product after the loop. Where the batch is split over
+    devices, no step communicates. Where the neurons are, every step gathers the outputs of all.
 
     Reference: for all-to-all recurrence of adaptive spiking neurons, Yin, Corradi and Bohte,
     "Accurate and efficient time-domain classification with adaptive spiking recurrent neural

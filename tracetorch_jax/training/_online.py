@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax import functional
-from tracetorch_jax._shared.checks import check_linen, check_names
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._shared.checks import check_names
 from tracetorch_jax._shared.dtypes import asarray, wider
 from tracetorch_jax._shared.shapes import along
+from tracetorch_jax._shared.trees import key_name
 from tracetorch_jax.functional.engines.adjoint import reduce_to
 from tracetorch_jax.functional.engines.placement import common_placement
 
@@ -40,13 +42,14 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     lower layer through the later states of a higher one is left out: an approximation.
 
     Args:
-        layer: a trace layer, `snn.TraceCell`.
+        layer: a trace layer, of linen or nnx.
 
     Returns:
         Two functions. ``init(params, x)`` gives an `OnlineState` of zeros for inputs like `x`,
         ``[B, N]``. ``step(params, state, x)`` takes one step and returns ``(state, out,
         gradient)``; ``gradient(d_out)`` turns the derivative of this step's loss with respect to
-        `out` into that with respect to `params`: add them up over the steps.
+        `out` into that with respect to `params`: add them up over the steps. `params` are a dict of
+        raw parameters, or ``nnx.state(layer, nnx.Param)``, of which gradients have the structure.
 
     Raises:
         TypeError: `layer` is not a trace layer.
@@ -66,21 +69,24 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         (3,)
     """
     from tracetorch_jax.functional.steps import is_stochastic
-    from tracetorch_jax.snn import TraceCell
 
-    check_linen("layer", layer, "a trace layer")
-    if not isinstance(layer, TraceCell):
-        raise TypeError(f"`layer` must be a trace layer; got {layer!r}.")
+    if not isinstance(layer, AbstractCell):
+        raise TypeError(f"`layer` must be a trace layer; got {type(layer).__name__}.")
     if is_stochastic(layer.spike_function):
         raise ValueError("`layer` must not fire at random; got a stochastic spike function.")
 
     names = tuple(p.raw_name for p in layer.describe() if p.learnable)
     precise = layer.param_dtype
 
+    def raw_of(params: Any) -> dict[str, jax.Array]:
+        own = {key_name(path[0]): leaf for path, leaf in jax.tree.leaves_with_path(params) if path}
+        check_names("params", own, names, type(layer).__name__)
+        return own
+
     def init(params: Any, x: jax.Array) -> OnlineState:
-        check_names("params", params, names, type(layer).__name__)
+        own = raw_of(params)
         x, compute, _ = layer._prepare("x", x)
-        wide = {name: _widen(params[name], layer.dim, x.shape) for name in names}
+        wide = {name: _widen(own[name], layer.dim, x.shape) for name in names}
         target = common_placement(x.shape, {"x": x, **wide})
         carry = {name: target.put(jnp.zeros(x.shape, compute)) for name in layer.spec.states}
 
@@ -98,11 +104,11 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 raise ValueError(
                     f"`x` must have the shape of the states, {jnp.shape(leaf)}; got {x.shape}."
                 )
-        check_names("params", params, names, type(layer).__name__)
+        own = raw_of(params)
         x, compute, given = layer._prepare("x", x)
         # One set of parameters per neuron and sequence makes every derivative elementwise: a
         # pullback of ones then gives one row of every neuron's own Jacobian.
-        wide = {name: _widen(params[name], layer.dim, x.shape) for name in names}
+        wide = {name: _widen(own[name], layer.dim, x.shape) for name in names}
 
         def advance(raw: dict[str, jax.Array], carry: dict[str, jax.Array]) -> Any:
             return _per_element(layer, raw, carry, x.astype(compute))
@@ -139,12 +145,12 @@ def online(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
                 raise ValueError(
                     f"`d_out` must have the shape of `out`, {out.shape}; got {d_out.shape}."
                 )
-            return {
-                name: _narrow(d_out.astype(value.dtype) * value, params[name], layer.dim).astype(
-                    precise
-                )
-                for name, value in influence.items()
-            }
+
+            def of(path: Any, raw: jax.Array) -> jax.Array:
+                value = influence[key_name(path[0])]
+                return _narrow(d_out.astype(value.dtype) * value, raw, layer.dim).astype(precise)
+
+            return jax.tree.map_with_path(of, params)
 
         return OnlineState(carry, eligibility), out.astype(given), gradient
 

@@ -10,7 +10,7 @@
 
   /** Panels of a layer, from the top: what each shows, as lines or bars. */
   function panelsOf(layer, params, series) {
-    const { traces, states, thresholds } = tracetorch.layers[layer];
+    const { traces, states, thresholds, raised } = tracetorch.layers[layer];
     const fires = thresholds.some(Boolean);
     const lines = (name) => [
       ...["pos", "neg"]
@@ -26,8 +26,9 @@
     else membrane.title += ", which is the output";
     thresholds.forEach((name, side) => {
       if (!name) return;
-      const level = { name: side ? `-${name}` : name, value: side ? -params[name] : params[name] };
-      membrane.levels.push(level);
+      const values = raised[side] ? series[raised[side]] : series.x.map(() => params[name]);
+      const sign = side ? -1 : 1;
+      membrane.levels.push({ name: side ? `-${name}` : name, values: values.map((v) => sign * v) });
     });
     if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
     return panels;
@@ -76,7 +77,7 @@
     return [
       ...(panel.bars ?? []),
       ...lines.flatMap((line) => [...line.values, ...(line.before ?? [])]),
-      ...(panel.levels ?? []).map((level) => level.value),
+      ...(panel.levels ?? []).flatMap((level) => level.values),
     ];
   }
 
@@ -172,24 +173,30 @@
   }
 
   function levels(panel, at) {
+    const points = (values) =>
+      [values[0], ...values, values.at(-1)].map((value, i) => {
+        const x = i === 0 ? at.left : i > values.length ? at.right : at.x(i - 1);
+        return `${px(x)},${px(panel.y(value))}`;
+      });
     return panel.levels
-      .map(({ value }) => segment(at.left, panel.y(value), at.right, panel.y(value), "tt-level"))
+      .map(({ values }) => `<polyline points="${points(values).join(" ")}" class="tt-level"/>`)
       .join("");
   }
 
   /** Names of thresholds, at the end where fewer values are in the way. */
   function levelNames(panel, at) {
-    return panel.levels.map(({ name, value }) => {
-      const y = panel.y(value) + (value < 0 ? 12 : -4);
+    return panel.levels.map(({ name, values }) => {
+      const above = (value) => panel.y(value) + (value < 0 ? 12 : -4);
+      const [first, last] = [above(values[0]), above(values.at(-1))];
       const steps = Math.ceil((6.5 * name.length) / (at.x(1) - at.x(0)));
-      const hidden = (from, to) =>
+      const hidden = (y, from, to) =>
         panel.lines
           .flatMap(({ values, before = [] }) => [values, before])
           .flatMap((values) => values.slice(from, to))
           .filter((other) => Math.abs(panel.y(other) - y + 4) < 8).length;
-      return hidden(0, steps) < hidden(-steps)
-        ? text(at.left + 3, y, minus(name), "tt-level-name tt-left")
-        : text(at.right - 2, y, minus(name), "tt-level-name");
+      return hidden(first, 0, steps) < hidden(last, -steps)
+        ? text(at.left + 3, first, minus(name), "tt-level-name tt-left")
+        : text(at.right - 2, last, minus(name), "tt-level-name");
     }).join("");
   }
 

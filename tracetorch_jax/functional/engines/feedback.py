@@ -1,10 +1,10 @@
 """A step that gets its own last output through a function, such as a matrix, besides its input.
 
-The loop of an elementwise step serves here too. Backwards, what the feedback added to every input
-is computed again for all steps at once, from the outputs, which are kept anyway. Then a step is
-elementwise, but for the gradient that it passes to the output of the step before. The gradients of
-the feedback's weights are those of one call over all steps, after the loop: for a matrix, a single
-product instead of a sum of one at every step.
+The loop of an elementwise step serves here too. What is kept for the gradient, instead of the
+inputs, is the inputs with the feedback added: they make a step elementwise, but for the gradient
+that it passes to the output of the step before. The gradients of the feedback's weights are those
+of one call over all steps, after the loop: for a matrix, a single product instead of a sum of one
+at every step.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ class RecurrentStep:
         state, y = step(params, state, drive)
         prev_output = y
 
-    Called with ``(params, state, x)``, as `functional.unroll` does: `params` and `state` are dicts
-    of two entries, see below. `functional.unroll` takes it on ``engine="scan"`` and keeps for a
-    gradient what it keeps of an elementwise step: the state before every K-th step and the outputs.
-    Values and gradients are those of `jax.lax.scan` of this step.
+    `functional.unroll` takes it on ``engine="scan"`` and keeps for a gradient what it keeps of an
+    elementwise step: the state before every K-th step, the outputs and the inputs, here with the
+    feedback added. Values and gradients are those of `jax.lax.scan` of this step.
 
     Attributes:
         step: an elementwise ``step(params, state, x) -> (state, y)``, such as a `LayerStep`, whose
@@ -51,15 +50,8 @@ class RecurrentStep:
         feedback: a pure function ``feedback(weights, y)`` from the shape of `y` to that of `x`,
             hashable and equal by value. It may mix neurons, but not the sequences of a batch.
 
-    Calling:
-        params: ``{"cell": parameters of step, "feedback": weights}``; weights are any pytree.
-        state: ``{"cell": states of step, "prev_output": y}``; `prev_output` has the shape of `x`
-            and the dtype of the states. It is 0 before the first step.
-        x: input ``[..., N]``, or a tuple that starts with it, as stochastic spikes need.
-
     Raises:
         TypeError: `step` or `feedback` is no function, or may change without a change of its hash.
-        ValueError: when called, a `feedback` that gives another shape than that of `x`.
 
     Example:
         >>> layer = functional.LayerStep(functional.Spec())
@@ -81,7 +73,20 @@ class RecurrentStep:
             check_fixed(name, getattr(self, name))
 
     def __call__(self, params: Any, state: Any, x: Any) -> tuple[Any, jax.Array]:
-        """Advance by one step."""
+        """Advance by one step.
+
+        Args:
+            params: ``{"cell": parameters of step, "feedback": weights}``; weights are any pytree.
+            state: ``{"cell": states of step, "prev_output": y}``; `prev_output` has the shape of
+                `x` and the dtype of the states. It is 0 before the first step.
+            x: input ``[..., N]``, or a tuple that starts with it, as stochastic spikes need.
+
+        Returns:
+            The new state, and the output, of the shape of `x`.
+
+        Raises:
+            ValueError: a `feedback` that gives another shape than that of `x`, or as `step` does.
+        """
         drive = self._driven(params["feedback"], state["prev_output"], x)
         new, y = self.step(params["cell"], state["cell"], drive)
         return {"cell": new, "prev_output": y.astype(state["prev_output"].dtype)}, y
@@ -121,24 +126,25 @@ def scan_feedback(
     step: RecurrentStep, unroll: int, every: int, params: Tree, state: Tree, inputs: Tree
 ) -> tuple[Tree, Tree]:
     """Scan a recurrent step; the arguments are those of `adjoint.scan_elementwise`."""
-    return jax.lax.scan(_forwards(step, params, state), state, inputs, unroll=unroll)
+    last, (ys, _) = jax.lax.scan(_forwards(step, params, state), state, inputs, unroll=unroll)
+    return last, ys
 
 
 def _forwards(
     step: RecurrentStep, params: Tree, state: Tree
-) -> Callable[[Tree, Any], tuple[Tree, Tree]]:
-    """One step forwards."""
+) -> Callable[[Tree, Any], tuple[Tree, tuple[Tree, Tree]]]:
+    """One step forwards, which gives its output and what it got."""
     advance_cell = forwards(step.step, params["cell"], state["cell"])
 
-    def advance(state: Tree, inputs: Any) -> tuple[Tree, Tree]:
+    def advance(state: Tree, inputs: Any) -> tuple[Tree, tuple[Tree, Tree]]:
         x, alive = inputs
         prev = state["prev_output"]
-        drive = step._driven(params["feedback"], prev, x)
-        new, y = advance_cell(state["cell"], (drive, alive))
+        driven = step._driven(params["feedback"], prev, x)
+        new, y = advance_cell(state["cell"], (driven, alive))
         passed = y.astype(prev.dtype)
         if alive is not None:
             passed = keep_ended(alive, passed, prev)
-        return {"cell": new, "prev_output": passed}, y
+        return {"cell": new, "prev_output": passed}, (y, driven)
 
     return advance
 
@@ -147,33 +153,34 @@ def _forward(
     step: RecurrentStep, unroll: int, every: int, params: Tree, state: Tree, inputs: Tree
 ) -> tuple[tuple[Tree, Tree], Any]:
     advance = _forwards(step, params, state)
-    last, ys, kept = keep_states(
+    last, (ys, driven), kept = keep_states(
         advance, unroll, every, state, inputs, needed=lambda state: state["cell"]
     )
-    return (last, ys), (params, kept, state["prev_output"], inputs, ys)
+    xs, alive = inputs
+    types = jax.tree.map(lambda x: x[:0], xs)  # the gradients of the inputs are of these
+    return (last, ys), (params, kept, state["prev_output"], types, driven, alive, ys)
 
 
 def _backward(
     step: RecurrentStep, unroll: int, every: int, residuals: Any, cotangents: Any
 ) -> tuple[Tree, Tree, Any]:
-    params, kept, first_output, inputs, ys = residuals
-    (d_last, d_ys), (xs, alive) = cotangents, inputs
+    params, kept, first_output, types, driven, alive, ys = residuals
+    d_last, d_ys = cotangents
     weights = params["feedback"]
     prev_outputs = jnp.concatenate([first_output[None], ys.astype(first_output.dtype)])[:-1]
-    drives = jax.vmap(functools.partial(step._driven, weights))(prev_outputs, xs)
 
-    def link(t: Any, d_drive: Leaves) -> Leaves:
-        prev, d_fed_back = get_step(prev_outputs, t), d_drive[0]
+    def link(t: Any, d_driven: Leaves) -> Leaves:
+        prev = get_step(prev_outputs, t)
         fed_back, pull = jax.vjp(functools.partial(step._fed_back, weights), prev)
-        return list(pull(d_fed_back.astype(fed_back.dtype)))
+        return list(pull(d_driven[0].astype(fed_back.dtype)))
 
-    d_cell, d_state, d_drives, (d_first,) = backwards(
+    d_cell, d_state, d_driven, (d_first,) = backwards(
         step.step,
         unroll,
         every,
         params["cell"],
         kept,
-        (drives, alive),
+        (driven, alive),
         (d_last["cell"], d_ys),
         link,
         [d_last["prev_output"]],
@@ -183,13 +190,13 @@ def _backward(
         return jax.vmap(functools.partial(step._fed_back, weights))(prev_outputs)
 
     fed_back, pull = jax.vjp(all_steps, weights)
-    (d_weights,) = pull(d_drives[0].astype(fed_back.dtype))
-    x = xs[0] if isinstance(xs, tuple) else xs
-    d_inputs = [d_drives[0].astype(x.dtype), *d_drives[1:]] if is_inexact(x) else d_drives[1:]
+    (d_weights,) = pull(d_driven[0].astype(fed_back.dtype))
+    x = jax.tree.leaves(types)[0]
+    d_xs = [d_driven[0].astype(x.dtype), *d_driven[1:]] if is_inexact(x) else d_driven[1:]
     return (
         {"cell": place(d_cell, params["cell"]), "feedback": d_weights},
         {"cell": place(d_state, kept), "prev_output": d_first},
-        place(d_inputs, inputs),
+        place(d_xs, (types, alive)),
     )
 
 

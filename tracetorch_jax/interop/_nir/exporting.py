@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_choice, check_integer, check_linen
 from tracetorch_jax.interop._nir.graph import build, import_nir
 from tracetorch_jax.interop._nir.layers import Style
@@ -16,6 +17,7 @@ from tracetorch_jax.interop._nir.writer import write
 from tracetorch_jax.snn import TraceCell
 
 
+@takes_nnx
 def to_nir(
     model: nn.Module,
     variables: Any,
@@ -41,8 +43,8 @@ def to_nir(
             `Unroll` of one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and
             `Scale`, `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this
             module. The `feedback` of a `Recurrent` is one of the latter, or a
-            `flax.linen.Sequential` of them.
-        variables: its variables.
+            `flax.linen.Sequential` of them. Or the same of nnx, whose ``Linear`` is Dense.
+        variables: its variables; left out for a model of nnx, which holds them.
         input_shape: shape of one step's tensor, without batch and time.
         dt: length of a step in seconds.
         style: ``"exact"``, or ``"lif"`` for one node that integrates and fires (`LIF`, `CubaLIF`,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.interop._nir.exporting import check_dt, constrained
 from tracetorch_jax.interop._nir.layers import Style
@@ -33,6 +34,7 @@ class Mismatch(NamedTuple):
     events_graph: int
 
 
+@takes_nnx
 def nir_mismatch(
     model: nn.Module,
     variables: Any,

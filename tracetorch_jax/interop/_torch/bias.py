@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._models import takes_nnx
 from tracetorch_jax.functional.spec import channel_names
 from tracetorch_jax.snn import Sequential, TraceCell, Unroll
 
@@ -31,6 +32,7 @@ def bias_factor(layer: TraceCell, decays: Mapping[str, np.ndarray], bias: np.nda
     return factors[0] if len(factors) == 1 else np.where(bias >= 0, *factors)
 
 
+@takes_nnx
 def initial_carry(variables: Mapping[str, Any], model: nn.Module, xs: Any) -> Any:
     """Carry from which a model with the bias of traceTorch 0.18 or 0.19 starts.
 
@@ -40,7 +42,7 @@ def initial_carry(variables: Mapping[str, Any], model: nn.Module, xs: Any) -> An
     step; `from_torch` makes the b, and this the start.
 
     Args:
-        variables: the model's.
+        variables: the model's; left out for a model of nnx, which holds them.
         model: a trace layer, a `Sequential`, or an `Unroll` of either.
         xs: what the model is called with (for a cell, one step's input), for its shape.
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tracetorch_jax._models import fills_nnx, takes_nnx
 from tracetorch_jax._shared.trees import differences, leaves_by_path, listed, path_name
 from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
@@ -19,14 +20,15 @@ from tracetorch_jax.interop._torch.state_dict import StateDict, arrays_of, group
 from tracetorch_jax.interop._torch.survey import Found, Path, Survey, survey
 
 
+@fills_nnx
 def from_torch(
     state_dict: StateDict | str | os.PathLike[str],
-    model: nn.Module,
+    model: Any,
     *inputs: Any,
     names: Mapping[str, str] | None = None,
     flatten: Flatten | None = None,
     ignore: Iterable[str] = (),
-) -> dict[str, Any]:
+) -> Any:
     """Variables of a Flax model from a state dict of traceTorch (0.12 to 0.19 and head) or torch.
 
     Modules are paired by name if all names are the same, with ``"."`` for ``"/"``, and in stacks by
@@ -45,7 +47,7 @@ def from_torch(
     Args:
         state_dict: arrays or tensors by name, or the path of a ``.safetensors``, ``.pt`` or
             ``.pth`` file, see `load_torch`.
-        model: the module to fill.
+        model: the module to fill, of linen or nnx.
         *inputs: what `model` is called with, for its shapes; `jax.ShapeDtypeStruct` will do. A
             single trace layer needs none.
         names: by prefix in torch, such as ``"fc1"``, the path in the variables, such as
@@ -58,7 +60,8 @@ def from_torch(
 
     Returns:
         Variables for ``model.apply``: ``{"params": ...}``, with ``"batch_stats"`` if there are
-        any, in the dtypes that the model's parameters have.
+        any, in the dtypes that the model's parameters have. For a model of nnx, the model itself,
+        into which they are set.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,6 +90,7 @@ def from_torch(
     return jax.tree.map(lambda leaf: jnp.asarray(leaves[next(keys)], leaf.dtype), found.variables)
 
 
+@takes_nnx
 def to_torch(
     variables: Mapping[str, Any],
     model: nn.Module,
@@ -100,7 +104,7 @@ def to_torch(
     """The state dict of the torch model that a Flax model would be: the inverse of `from_torch`.
 
     Args:
-        variables: the model's variables.
+        variables: the model's variables; left out for a model of nnx, which holds them.
         model: the module.
         *inputs: see `from_torch`.
         names: by prefix in torch, the path in the variables; by default the path with ``"."``,

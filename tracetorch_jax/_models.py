@@ -1,0 +1,267 @@
+"""A model of Flax nnx as the linen model of the same structure, for what takes linen models."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from tracetorch_jax import snn
+from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._shared.checks import is_of_nnx
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result", covariant=True)
+
+# Flax's own layers that linen has with the same parameters, under the same name or this one. Of
+# others the code of nnx is run, which does for what nothing in linen asks for by its class.
+_FLAX = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"} | {
+    name: name
+    for name in (
+        "Conv", "ConvTranspose", "Embed", "BatchNorm", "LayerNorm", "RMSNorm", "PReLU", "Dropout",
+        "Sequential",
+    )
+}  # fmt: skip
+_FIELDS = {"features": "out_features"}
+# Functions that take other arguments in nnx than in linen.
+_ELSE = (
+    "Make a model of tracetorch_jax.snn and flax.linen with the same names, and give that, with "
+    "tracetorch_jax.nnx.to_linen(model) for its variables."
+)
+_FUNCTIONS = ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated")
+
+
+class _TakesBoth(Protocol[Arguments, Result]):
+    """A function of a linen model and its variables, or of an nnx model."""
+
+    @overload
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result: ...
+
+    @overload
+    def __call__(self, model: nnx.Module, /, *args: Any, **kwargs: Any) -> Result: ...
+
+
+def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Result]:
+    """Let a function of `model` and `variables` take an nnx model, which holds its variables.
+
+    They are left out then, and the model comes first: ``f(model, xs)``.
+    """
+    linens: Any = function
+    order = list(inspect.signature(function).parameters)[:2]
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        at = next((i for i, given in enumerate(args[:2]) if is_of_nnx(given)), None)
+        model = kwargs.get("model") if at is None else args[at]
+        if not is_of_nnx(model):
+            return function(*args, **kwargs)
+        before, rest = args[:at], args[1:]
+        if before or "variables" in kwargs or _are_variables(*rest[:1]):
+            raise TypeError(
+                f"`variables` must be left out for a model of flax.nnx, which holds them; got some "
+                f"for {type(model).__name__}."
+            )
+        both = dict(zip(("model", "variables"), as_linen(model), strict=True))
+        if at is None:
+            return linens(**{**kwargs, **both})
+        return linens(*(both[name] for name in order), *rest, **kwargs)
+
+    return cast(_TakesBoth[Arguments, Result], call)
+
+
+def _are_variables(given: Any = None) -> bool:
+    return isinstance(given, Mapping) and (not given or "params" in given)
+
+
+def fills_nnx(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a function that gives variables for `model` set those of an nnx model, and give that."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        model = bound.arguments["model"]
+        if not is_of_nnx(model):
+            return function(*args, **kwargs)
+        from tracetorch_jax.nnx import from_linen
+
+        bound.arguments["model"] = as_linen(model)[0]
+        variables: Any = function(*bound.args, **bound.kwargs)
+        return from_linen(variables, model)
+
+    return cast(Callable[Arguments, Result], call)
+
+
+def as_linen(model: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The linen model of the same structure, and its variables.
+
+    Modules of this library are converted by their fields, those of Flax that linen has too by
+    theirs. Of any other the own code is run, with the converted modules in its attributes.
+
+    Raises:
+        TypeError: a module that linen can't have, by its place.
+    """
+    from tracetorch_jax.nnx import to_linen
+
+    return _converted(model, "", {}), to_linen(model)
+
+
+def _converted(value: Any, path: str, seen: dict[int, nn.Module], inside: bool = False) -> Any:
+    """What an attribute is in linen: a module, one and the same wherever it is shared, or a list.
+
+    With `inside`, it is part of a module of Flax's own, which calls its parts as those of nnx.
+    """
+    if isinstance(value, Sequence) and any(map(is_of_nnx, value)):  # nnx.List is a module, too
+        return [_converted(each, f"{path}_{i}", seen, inside) for i, each in enumerate(value)]
+    if not is_of_nnx(value):
+        return value
+    if id(value) not in seen:
+        cls = None if inside else _linen_class(value, path)
+        if cls is None:
+            seen[id(value)] = _stand_in(value, path, seen)
+        else:
+            fields = _fields(value, cls, path).items()
+            below = {name: _converted(own, _join(path, name), seen) for name, own in fields}
+            seen[id(value)] = cls(**below)
+    return seen[id(value)]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _is_flaxs(module: Any) -> bool:
+    return type(module).__module__.startswith("flax.nnx")
+
+
+def _linen_class(module: Any, path: str) -> Any:
+    """The class that linen has for a module, or None if its own code can be run there."""
+    kind = type(module).__name__
+    cls: Any = None
+    ours = type(module).__module__.startswith("tracetorch_jax.nnx")
+    if ours:
+        cls = getattr(snn, kind, None) or getattr(snn.flex, kind, None)
+    elif _is_flaxs(module) and kind in _FLAX:
+        cls = getattr(nn, _FLAX[kind])
+    if cls is None and (ours or isinstance(module, AbstractCell) or not callable(module)):
+        where = f"{kind} at {path!r}" if path else kind
+        raise TypeError(f"`model` must be one that linen can have, too; got {where}. {_ELSE}")
+    return cls
+
+
+def _fields(module: Any, cls: Any, path: str) -> dict[str, Any]:
+    """What the linen module of a module is made with."""
+    from flax import nnx
+
+    fields = {}
+    for field in dataclasses.fields(cls):
+        name = field.name
+        if name in ("parent", "name", *_FUNCTIONS) or name.endswith("_init"):
+            continue
+        for own in (_FIELDS.get(name, name), name):
+            if hasattr(module, own):
+                value = getattr(module, own)
+                fields[name] = value.get_value() if isinstance(value, nnx.Variable) else value
+                break
+    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
+        converted = not _is_flaxs(module) or name in {*fields, *_FIELDS.values()}
+        if converted or name.endswith(("_init", "_metadata", "rngs")):
+            continue
+        if parameter.default is not parameter.empty and hasattr(module, name):
+            value = getattr(module, name)
+            if value is not parameter.default and value != parameter.default:
+                raise TypeError(
+                    f"`model` must have `{name}` as it is by default, as linen has no other; got "
+                    f"{value!r} in {type(module).__name__} at {path!r}."
+                )
+    return fields
+
+
+def _stand_in(module: Any, path: str, seen: dict[int, nn.Module]) -> nn.Module:
+    """A linen module that runs the code of a module, with linen modules in its attributes."""
+    from flax import nnx
+
+    held = dict(sorted(vars(module).items()))  # the order in which nnx goes through them
+    parts = {
+        name: _converted(value, _join(path, name), seen, _is_flaxs(module))
+        for name, value in held.items()
+    }
+    modules = {name: part for name, part in parts.items() if part is not held[name]}
+    params = {name: value for name, value in held.items() if isinstance(value, nnx.Param)}
+    others = [value for name, value in held.items() if name not in {*modules, *params}]
+    structure: Any = nnx.split(module)[0]
+    if any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(others)):
+        structure = object()
+    own = type(module)
+    cls = _named(own.__name__, own.__module__, isinstance(module, nnx.RNNCellBase))
+    return cls(_Held(structure, module, modules, params))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """An nnx module, and by attribute its own modules in linen and its own parameters.
+
+    Equal if the structures are, so that a compiled program is found again; and to itself alone if
+    the module holds other arrays, of which a program keeps the values.
+    """
+
+    structure: Any
+    module: Any = dataclasses.field(compare=False)
+    modules: dict[str, Any] = dataclasses.field(compare=False)
+    params: dict[str, Any] = dataclasses.field(compare=False)
+
+
+class _StandIn(nn.Module):
+    held: _Held
+
+    def setup(self) -> None:
+        for name, module in self.held.modules.items():
+            setattr(self, name, module)
+        self._raw = {
+            name: self.param(name, lambda _, param=param: param.get_value())
+            for name, param in self.held.params.items()
+        }
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from flax import nnx
+
+        own = type(self.held.module)
+        twin: Any = object.__new__(own)
+        vars(twin).update(vars(self.held.module))
+        for name in self.held.modules:
+            vars(twin)[name] = getattr(self, name)
+        for name, raw in self._raw.items():
+            vars(twin)[name] = nnx.Param(raw)
+        try:
+            return twin(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            error.add_note(
+                f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "
+                f"that it can call them, and no more. {_ELSE}"
+            )
+            raise
+
+
+class _StandInCell(_StandIn, nn.RNNCellBase):
+    @nn.nowrap
+    def initialize_carry(self, rng: Any, input_shape: tuple[int, ...]) -> Any:
+        from flax import nnx
+
+        return self.held.module.initialize_carry(input_shape, nnx.Rngs(rng))
+
+    @property
+    def num_feature_axes(self) -> int:
+        return self.held.module.num_feature_axes
+
+
+@functools.cache  # classes of the same name are not equal
+def _named(name: str, module: str, cell: bool) -> Any:
+    return type(name, (_StandInCell if cell else _StandIn,), {"__module__": module})
