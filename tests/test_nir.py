@@ -554,29 +554,6 @@ def test_graphs_of_others_do_what_they_did_there(name):
         np.testing.assert_allclose(ys, there["ys"], rtol=0, atol=0 if spiking else 2e-6)
 
 
-def test_the_lif_of_the_paper_of_nir():
-    """The one neuron of Pedersen et al. 2024, of the folder `paper` of github.com/neuromorphs/NIR.
-
-    There norse, snnTorch and Nengo fire at the same steps, as does the exact solution.
-    """
-    affine = nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32))
-    values = {"tau": 2.5e-3, "r": 1.0, "v_leak": 0.0, "v_threshold": 0.1, "v_reset": 0.0}
-    lif = nir.LIF(**{name: full(value, 1) for name, value in values.items()})
-    steps = [6, 22, 27, 31, 32, 35, 37, *range(40, 42), *range(43, 54), *range(67, 79), 84, 85]
-    xs = np.zeros((1, 1000, 1), np.float32)
-    xs[:, 10 * np.array(steps)] = 1
-    model, variables = interop.from_nir(chain(affine, lif), dt=1e-4)
-    assert model.cell.layers[-1].reset == "zero"
-    (when,) = np.nonzero(np.asarray(model.apply(variables, xs))[0, :, 0])
-    assert when.tolist() == [460, 510, 710, 760]
-
-
-def test_graphs_with_dense_recurrence_are_refused():
-    path = DATA / "snntorch_rleaky.nir"
-    with pytest.raises(ValueError, match=r"cycle \['1.lif', '1.w_rec'\].*'1.w_rec' \(Affine\)"):
-        interop.from_nir(path, dt=1e-4, reset="subtract")
-
-
 def test_the_step_is_needed_where_anything_takes_time():
     with pytest.raises(ValueError, match="`dt` is needed: the metadata of `graph` do not hold it"):
         interop.from_nir(DATA / "snntorch_leaky.nir")
@@ -645,12 +622,101 @@ def test_nodes_that_fire_are_read_with_their_reset(name, reset):
         np.testing.assert_array_equal(nir_reference.run(graph, xs, 1e-3), want)
 
 
-def test_a_node_of_which_one_neuron_resets_to_a_value_is_refused():
-    fire = FIRE | {"v_reset": np.array([0.0, 0.1, 0.0], np.float32)}
-    graph = chain(nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.0), **fire))
-    for reset in ("v_reset", "subtract"):
-        with pytest.raises(ValueError, match="must have `v_reset` 0 for all neurons.*; got 0.1"):
-            interop.from_nir(graph, dt=1e-3, reset=reset)
+@pytest.mark.parametrize("name", ["LI with a leak", "CubaLI", "LIF", "CubaLIF", "IF"])
+def test_exponential_steps_decay_by_the_exponential(name):
+    """Written out; exact for input that is constant during a step."""
+    node = (NODES | FIRING)[name]
+    graph = chain(node)
+    xs = np.random.default_rng(0).normal(0.6, 1, (2, 30, 3)).astype(np.float32)
+
+    def toward(tau, old, target):
+        decay = np.exp(-1e-3 / tau)
+        return decay * old + (1 - decay) * target
+
+    i, v, want = 0.0, 0.0, []
+    for x in xs.astype(np.float64).swapaxes(0, 1):
+        if name == "IF":
+            v = v + 1e-3 * node.r * x
+        elif name.startswith("Cuba"):
+            i = toward(node.tau_syn, i, node.w_in * x)
+            v = toward(node.tau_mem, v, node.v_leak + node.r * i)
+        else:
+            v = toward(node.tau, v, node.v_leak + node.r * x)
+        want.append(v > node.v_threshold if name in FIRING else v)
+        v = np.where(want[-1], 0, v) if name in FIRING else v
+    want = np.stack(want, 1)
+    model, variables = interop.from_nir(graph, dt=1e-3, method="exponential")
+    for got in (
+        model.apply(variables, xs),
+        interop.run_nir(graph, xs, dt=1e-3, method="exponential"),
+    ):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    euler = interop.run_nir(graph, xs, dt=1e-3)
+    assert (np.abs(euler - want).max() > 0.05) == (name != "IF")
+
+
+VALUES = {"v_reset": np.array([0.0, -0.5, 0.3], np.float32), "v_threshold": full(0.8)}
+TO_A_VALUE = {
+    "LIF": nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **VALUES),
+    "LIF far from 0": nir.LIF(
+        tau=full(4e-3), r=full(20.0), v_leak=full(-65.0), v_threshold=full(-50.0),
+        v_reset=np.array([-65.0, -70.0, -60.0], np.float32),
+    ),
+    "CubaLIF": nir.CubaLIF(
+        tau_syn=full(2e-3), tau_mem=full(5e-3), r=full(2.0), v_leak=full(0.1), **VALUES
+    ),
+    "IF": nir.IF(r=full(300.0), **VALUES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TO_A_VALUE)
+def test_a_reset_to_a_value_is_one_to_zero_measured_from_it(name):
+    """Forward Euler of the node itself gives the same spikes, file after file."""
+    node = TO_A_VALUE[name]
+    graph = chain(node)
+    xs = np.random.default_rng(1).normal(0.6, 1, (2, 60, 3)).astype(np.float32)
+    want = nir_reference.run(graph, xs, 1e-3)
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    assert model.cell.layers[-1].reset == "zero"
+    np.testing.assert_array_equal(model.apply(variables, xs), want)
+    np.testing.assert_array_equal(interop.run_nir(graph, xs, dt=1e-3), want)
+    again = interop.to_nir(model, variables, input_shape=(3,))
+    np.testing.assert_array_equal(nir_reference.run(again, xs, 1e-3), want)
+    assert_same(interop.from_nir(again), (model, variables))
+    node.v_reset, kept = 0 * node.v_reset, node.v_reset
+    differs = nir_reference.run(graph, xs, 1e-3) != want
+    node.v_reset = kept
+    assert np.any(differs[..., 1:]) and np.count_nonzero(want) > 15
+    with pytest.raises(ValueError, match=r"`v_reset` 0 to be read with reset='subtract'.*; got -"):
+        interop.from_nir(graph, dt=1e-3, reset="subtract")
+
+
+def test_a_membrane_may_start_elsewhere_than_where_it_is_reset_to():
+    graph = chain(TO_A_VALUE["LIF"])
+    xs = np.random.default_rng(1).normal(0.6, 1, (2, 60, 3)).astype(np.float32)
+    model, variables = interop.from_nir(graph, dt=1e-3)
+    carry = model.cell.initialize_carry(KEY, (2, 3))
+    carry["layers_1"]["mem"] = jnp.broadcast_to(0 - TO_A_VALUE["LIF"].v_reset, (2, 3))
+    got = model.apply(variables, xs, initial_carry=carry)
+    v, want = np.zeros((2, 3)), []
+    for x in xs.astype(np.float64).swapaxes(0, 1):
+        v = v + 0.25 * (0.4 - v + 2 * x)
+        want.append(v > np.float32(0.8))
+        v = np.where(want[-1], VALUES["v_reset"], v)
+    np.testing.assert_array_equal(got, np.stack(want, 1))
+    assert np.any(np.stack(want, 1) != nir_reference.run(graph, xs, 1e-3))
+
+
+def test_a_cycle_may_reset_to_a_value():
+    """As that of `RLIB`, a trace of the spikes on its way back to the membrane."""
+    model, variables, xs = with_reset("RLIB", "zero")
+    graph = interop.to_nir(model, variables, input_shape=(nir_cases.N,))
+    lif = graph.nodes["layer_spike"]
+    lif.v_reset = np.linspace(-0.5, 0.5, nir_cases.N, dtype=np.float32)
+    want = nir_reference.run(graph, xs, 1e-3)
+    read, own = interop.from_nir(graph, metadata=False)
+    np.testing.assert_array_equal(nir_cases.run(read, own, xs), want)
+    assert np.any(want != nir_cases.run(model, variables, xs))
 
 
 IMAGES = {

@@ -309,7 +309,7 @@ READ = {
     "no threshold": (lambda: chain(threshold(0.0)), "Node 'n0' fires at a threshold of 0; layers"),
     "reset to a value": (
         lambda: chain(nir.LIF(**LIF, v_reset=full(-0.5))),
-        r"Node 'n0' \(LIF\) must have `v_reset` 0 for all neurons.*; got -0.5",
+        r"Node 'n0' \(LIF\) must have `v_reset` 0 to be read with reset='subtract'.*; got -0.5",
     ),
     "cycle without entry": (
         lambda: graph_of(
@@ -318,12 +318,41 @@ READ = {
         ),
         r"The cycle \['a', 'b', 'c'\] of `graph` is no layer of this library",
     ),
-    "recurrence by a matrix": (
+    "two matrices back": (
         lambda: graph_of(
-            {"a": li(), "w": nir.Linear(np.eye(3))}, "input a", "a w", "w a", "a output"
+            {"a": li(), "v": nir.Linear(np.eye(3)), "w": nir.Linear(np.eye(3))},
+            "input a", "a v", "v a", "a w", "w a", "a output",
         ),
-        r"The cycle \['a', 'w'\] of `graph` is no layer of this library: 'a', its membrane, also "
-        r"feeds|The cycle \['a', 'w'\] .*'w' \(Linear\) stands where a Threshold should",
+        r"The cycle \['a', 'v', 'w'\] of `graph` must have one way back to 'a'; got \[\['v'\], "
+        r"\['w'\]\]",
+    ),
+    "a matrix back of another size": (
+        lambda: graph_of(
+            {"a": li(), "w": nir.Linear(np.ones((2, 3)))}, "input a", "a w", "w a", "a output"
+        ),
+        r"Node 'a' adds up steps of different shapes: \(3,\) from outside, \(2,\) from 'w'",
+    ),
+    "a matrix back that does not fit": (
+        lambda: graph_of(
+            {"a": li(), "w": nir.Linear(np.ones((3, 2)))}, "input a", "a w", "w a", "a output"
+        ),
+        r"Node 'w' \(Linear\) has `weight` of shape \(3, 2\), .* gets steps of shape \(3,\)",
+    ),
+    "a matrix back from elsewhere": (
+        lambda: graph_of(
+            {"a": li(), "b": li(), "c": li(), "w": nir.Linear(np.eye(3))},
+            "input a", "a b", "a c", "b w", "w a", "c output", "b c",
+        ),
+        r"The cycle \['a', 'b', 'w'\] of `graph` must lead back to 'a' from where it is left; it "
+        r"does from 'b', and is left from \['",
+    ),
+    "a neuron on the way back": (
+        lambda: graph_of(
+            {"a": li(), "b": li(), "w": nir.Linear(np.eye(3))},
+            "input a", "a b", "b w", "w a", "a output",
+        ),
+        r"The cycle \['a', 'b', 'w'\] of `graph` must lead back to 'a' from where it is left; 'b' "
+        r"feeds nothing else",
     ),
     "another reset": (
         lambda: layer(back=-1.0),
@@ -355,8 +384,8 @@ READ = {
         "is fed from outside, by .'input'., besides|feeds",
     ),
     "begins elsewhere": (
-        lambda: graph_of({"a": scale(0.5), "b": li()}, "input a", "a b", "b a", "b output"),
-        "'a', where it begins, is no LI, I, LIF or IF, but Scale",
+        lambda: graph_of({"a": threshold(0.5), "b": li()}, "input a", "a b", "b a", "b output"),
+        "'a', where it begins, is no LI, I, LIF or IF, but Threshold",
     ),
     "size within a layer": (
         lambda: layer(spike=threshold(1.0, 4), back=-0.75),
@@ -534,6 +563,18 @@ def test_graphs_that_were_changed_are_noticed():
         interop.from_nir(own_graph(), dt=1e-4)
 
 
+def test_conventions_are_for_graphs_of_others():
+    for options in ({"reset": "subtract"}, {"method": "exponential"}):
+        with pytest.raises(
+            ValueError, match="`reset` and `method` .* must be left out.*; got .*(subtract|exp)"
+        ):
+            interop.from_nir(own_graph(), **options)
+    assert interop.from_nir(own_graph(), metadata=False, reset="subtract")
+    for call in (interop.from_nir, lambda g, **o: interop.run_nir(g, np.ones((1, 2, 3)), **o)):
+        with pytest.raises(ValueError, match="`method` must be one of 'euler', 'exponential'"):
+            call(chain(li()), dt=1e-3, method="exact")
+
+
 def test_damaged_metadata_are_noticed():
     def document(**changes):
         graph = own_graph()
@@ -573,12 +614,6 @@ def test_running_checks_its_input():
         interop.run_nir(chain(nir.Delay(full(1e-3))), np.zeros((2, 5, 3)), dt=1e-3)
     with pytest.raises(ValueError, match=r"Node 'n1' does not fit its input \(3,\)"):
         interop.run_nir(chain(li(3), li(4)), np.zeros((2, 5, 3)), dt=1e-3)
-    loop = graph_of(
-        {"a": li(), "b": scale(1.0), "c": scale(1.0), "d": scale(1.0)},
-        "input a", "a output", "a b", "b c", "c d", "d b", "d a",
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=r"cycle that cannot be put in order: \['b', 'c', 'd'\]"):
-        interop.run_nir(loop, np.zeros((2, 5, 3)), dt=1e-3)
 
 
 def test_without_nir_the_extra_is_named(monkeypatch):

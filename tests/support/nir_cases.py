@@ -1,7 +1,9 @@
 """Networks whose NIR graphs are executed by others, with scrambled parameters; graphs by hand."""
 
 import functools
+import gzip
 import itertools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 
 from tracetorch_jax import snn
 
+DATA = pathlib.Path(__file__).parents[1] / "data" / "nir"
 SINGLE = tuple(name for name in snn.ALL_LAYERS if name[0] not in "AD")
 NAMES = (*SINGLE, "stack", "residual")
 N = 5
@@ -47,6 +50,13 @@ def case(name):
 @functools.partial(jax.jit, static_argnums=0)
 def run(model, variables, xs):
     return model.apply(variables, xs)
+
+
+def packed(name, folder):
+    """A file of `tests/data/nir`, unpacked into a folder."""
+    path = folder / f"{name}.nir"
+    path.write_bytes(gzip.decompress((DATA / f"{name}.nir.gz").read_bytes()))
+    return path
 
 
 def full(value, n=3):

@@ -2,19 +2,23 @@
 
 In every step, nodes are computed as soon as all of their sources are. Where that ends, at cycles, a
 node of which the sources that are missing only wait for the node itself takes what these gave in
-the step before.
+the step before. Before the first step no neuron has fired, and a weight with a bias gives its bias.
 """
 
 import numpy as np
 
 
-def run(graph, xs, dt):
-    """Output ``[B, T, ...]`` of a ``nir.NIRGraph`` without graphs in it, in the dtype of `xs`."""
+def run(graph, xs, dt, subtract=False):
+    """Output ``[B, T, ...]`` of a ``nir.NIRGraph`` without graphs in it, in the dtype of `xs`.
+
+    With `subtract`, spikes take the threshold off instead.
+    """
     kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
     (end,) = (name for name, kind in kinds.items() if kind == "Output")
     sources = {name: [a for a, b in graph.edges if b == name] for name in kinds}
     states = {name: {} for name in kinds}
-    before, ys = {}, []
+    before = {name: silence(node) for name, node in graph.nodes.items() if hasattr(node, "bias")}
+    ys = []
     for t in range(xs.shape[1]):
         now = {}
         while len(now) < len(kinds):
@@ -33,10 +37,18 @@ def run(graph, xs, dt):
                     ]
                     x = sum(given[1:], given[0])
                     out = STEPS[kinds[name]](graph.nodes[name], states[name], x, dt)
+                    if subtract and kinds[name].endswith("IF"):
+                        v = states[name]["before reset"]
+                        states[name]["v"] = v - graph.nodes[name].v_threshold * out
                 now[name] = np.asarray(out, xs.dtype)
         ys.append(now[end])
         before = now
     return np.stack(ys, 1)
+
+
+def silence(node):
+    """What a weight gives for an input of zeros."""
+    return node.bias.reshape(-1, *(1,) * (node.weight.ndim - 2))
 
 
 def waits(sources, node, other):
@@ -69,8 +81,12 @@ def integrator(node, state, x, dt):
 
 
 def fires(membrane):
+    """A neuron at rest is where a spike leaves it."""
+
     def step(node, state, x, dt):
-        spikes = membrane(node, state, x, dt) > node.v_threshold
+        state.setdefault("v", node.v_reset + np.zeros_like(x))
+        state["before reset"] = membrane(node, state, x, dt)
+        spikes = state["before reset"] > node.v_threshold
         state["v"] = np.where(spikes, node.v_reset, state["v"])
         return spikes
 

@@ -88,7 +88,8 @@ class _Pure:
 def _pure(name: str, module: nn.Module, x: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
     if module.is_initializing():
         module(x)
-    function, variables = _Pure(module.clone(parent=None, name=None)), dict(module.variables)
+    inner, own = module.unbind()
+    function, variables = _Pure(inner), dict(own)
     try:
         jax.eval_shape(function, variables, x)
     except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:

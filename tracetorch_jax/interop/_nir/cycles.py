@@ -60,21 +60,31 @@ def match(graph: Graph, cycle: frozenset[str], entry: str, dt: float, reset: Res
     return _Match(graph, cycle, entry, dt, reset).run()
 
 
-def reset_of(name: str, node: Node, reset: Reset) -> spec.Reset:
-    """What a spike of an LIF, CubaLIF or IF does to the membrane of a layer.
+def reset_of(name: str, node: Node, reset: Reset) -> tuple[spec.Reset, np.ndarray]:
+    """What a spike of an LIF, CubaLIF or IF does to the membrane of a layer, and ``v_reset``.
+
+    The membrane of the layer is that of the node measured from ``v_reset``, which makes a reset to
+    another value than 0 one to 0. Then ``threshold - v_reset`` is its threshold, and a leak pulls
+    it to ``v_leak - v_reset``.
 
     Raises:
-        ValueError: a membrane that is set to another value than 0. Counted from that value it would
-            be reset to 0, but then it would not start from 0, as layers do.
+        ValueError: a threshold that is not above ``v_reset``; a ``v_reset`` other than 0 although
+            `reset` says that the threshold is taken off.
     """
     v_reset = np.asarray(node.values["v_reset"], np.float64)
-    if np.any(v_reset != 0):
+    threshold = np.asarray(node.values["v_threshold"], np.float64)
+    if reset == "subtract" and np.any(v_reset != 0):
         raise ValueError(
-            f"Node {name!r} ({node.kind}) must have `v_reset` 0 for all neurons, since layers here "
-            f"set their membrane to 0 or take the threshold off; got "
-            f"{v_reset[v_reset != 0].flat[0]:g}."
+            f"Node {name!r} ({node.kind}) must have `v_reset` 0 to be read with reset='subtract', "
+            f"which takes off the threshold; got {v_reset[v_reset != 0].flat[0]:g}."
         )
-    return "zero" if reset == "v_reset" else "subtract"
+    low = threshold <= v_reset
+    if np.any(low):
+        raise ValueError(
+            f"Node {name!r} ({node.kind}) must have `v_threshold` above `v_reset`; got "
+            f"{threshold[low].flat[0]:g} and {v_reset[low].flat[0]:g}."
+        )
+    return ("zero" if reset == "v_reset" else "subtract"), v_reset
 
 
 def decay_of(name: str, node: Node, parameter: str, dt: float) -> np.ndarray:
@@ -129,8 +139,9 @@ class _Match:
             raise self.fail(f"{entry!r} has `r` = 0")
         self.beta, self.gain = beta, gain
         if node.kind in ("LIF", "IF"):
-            own = reset_of(entry, node, self.reset)
-            sides = [self.side(1, entry, self.value(entry, "v_threshold"), own)]
+            own, v_reset = reset_of(entry, node, self.reset)
+            bias = bias - (1 - beta) * v_reset
+            sides = [self.side(1, entry, self.value(entry, "v_threshold") - v_reset, own)]
         else:
             sides = [self.threshold_side(name) for name in graph.targets[entry]]
         sides.sort(key=lambda side: -side.sign)

@@ -39,10 +39,11 @@ def to_nir(
     raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.
 
     Args:
-        model: a trace layer, `flex.LeakyIntegrator`, `Sequential` or `Residual`, or `Unroll` of
-            one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and `Scale`,
-            `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this module. Or
-            the same of nnx, whose ``Linear`` is Dense.
+        model: a trace layer, `flex.LeakyIntegrator`, `Sequential`, `Residual` or `Recurrent`, or
+            `Unroll` of one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and
+            `Scale`, `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this
+            module. The `feedback` of a `Recurrent` is one of the latter, or a
+            `flax.linen.Sequential` of them. Or the same of nnx, whose ``Linear`` is Dense.
         variables: its variables; left out for a model of nnx, which holds them.
         input_shape: shape of one step's tensor, without batch and time.
         dt: length of a step in seconds.

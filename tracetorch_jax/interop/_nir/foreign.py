@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 
 from tracetorch_jax import snn
+from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.cycles import match
 from tracetorch_jax.interop._nir.graph import ELEMENTWISE, Edge, Graph
 from tracetorch_jax.interop._nir.nodes import Layers, NodeReader
 from tracetorch_jax.interop._nir.order import components, delayed_edges, order
+from tracetorch_jax.interop._nir.recurrence import WayBack, way_back
 from tracetorch_jax.interop._nir.run import Reset
 
 _READABLE = (
-    "graphs can be read that are a chain of nodes, of cycles that are layers, and of stacks that "
-    "are passed by"
+    "graphs can be read that are a chain of nodes, of cycles that are layers or recurrence between "
+    "neurons, and of stacks that are passed by"
 )
 
 
@@ -32,7 +36,23 @@ def read_foreign(graph: Graph, dt: float, reset: Reset) -> tuple[nn.Module, dict
 
 def _stack(layers: Layers, kind: Any = snn.Sequential, **options: Any) -> tuple[Any, Any]:
     params = {f"layers_{i}": own for i, (_, own) in enumerate(layers) if own}
-    return kind([module for module, _ in layers], **options), params
+    return kind(tuple(module for module, _ in layers), **options), params
+
+
+def _factored(inner: Layers, back: Layers) -> tuple[Layers, Layers, Layers]:
+    """A factor in front of a layer, taken out of the recurrence: on the input, and in its weights.
+
+    Returns:
+        What then stands before the recurrence, its cell, and its way back.
+    """
+    if not (len(inner) == 2 and isinstance(inner[0][0], modules.Scale) and len(back) == 1):
+        return [], inner, back
+    dense, weights = back[0]
+    if not isinstance(dense, nn.Dense):
+        return [], inner, back
+    factor = np.asarray(inner[0][1]["scale"])
+    scaled = {name: jnp.asarray(np.asarray(value) * factor) for name, value in weights.items()}
+    return inner[:1], inner[1:], [(dense, scaled)]
 
 
 class _Reader(NodeReader):
@@ -58,21 +78,60 @@ class _Reader(NodeReader):
             following = self.following(heads)
             if following == [stop]:
                 return layers, heads
-            if len(following) > 1:
-                found, heads = self.residual(heads, following)
-                layers += found
-                continue
-            (name,) = following
-            self.done |= {(head, name) for head in heads}
-            self.expect_sources(name, heads)
-            if name in self.cycles:
-                self.check_shapes(self.cycles[name])
-                cycle = match(self.graph, self.cycles[name], name, self.dt, self.reset)
-                layers += self.cycle(cycle)
-                heads = cycle.heads
-            else:
-                layers += self.node(name, self.graph.nodes[name])
-                heads = (name,)
+            found, heads = self.next(heads, following)
+            layers += found
+
+    def next(self, heads: tuple[str, ...], following: list[str]) -> tuple[Layers, tuple[str, ...]]:
+        """Read what follows on `heads`; returns as `chain` does."""
+        if len(following) != 1:
+            return self.residual(heads, following)
+        (name,) = following
+        if name in self.cycles:
+            way = way_back(self.graph, self.cycles[name], name)
+            if way:
+                return self.recurrence(heads, way)
+        self.done |= {(head, name) for head in heads}
+        self.expect_sources(name, heads)
+        if name in self.cycles:
+            self.check_shapes(self.cycles[name])
+            cycle = match(self.graph, self.cycles[name], name, self.dt, self.reset)
+            return self.cycle(cycle), cycle.heads
+        return self.node(name, self.graph.nodes[name]), (name,)
+
+    def recurrence(self, heads: tuple[str, ...], way: WayBack) -> tuple[Layers, tuple[str, ...]]:
+        """A cell, and what leads its output back to it."""
+        cycle, before, nodes = self.cycles[way.entry], self.shape, self.graph.nodes
+        self.graph = way.removed_from(self.graph)
+        self.cycles = components(self.graph)
+        rule = f"The cycle {sorted(cycle)} of `graph` must lead back to {way.entry!r} from where it"
+        if not self.graph.targets[way.head]:
+            raise ValueError(f"{rule} is left; {way.head!r} feeds nothing else.")
+        inner: Layers = []
+        while heads != (way.head,):
+            following = self.following(heads)
+            if following in ([], [self.graph.output]):
+                raise ValueError(
+                    f"{rule} is left; it does from {way.head!r}, and is left from {list(heads)}."
+                )
+            found, heads = self.next(heads, following)
+            inner += found
+        after, back = self.shape, []
+        for name in way.names:
+            back += self.node(name, nodes[name])
+        if self.shape != before:
+            raise ValueError(
+                f"Node {way.entry!r} adds up steps of different shapes: {before} from outside, "
+                f"{self.shape} from {(way.head, *way.names)[-1]!r}."
+            )
+        factor, inner, back = _factored(inner, back)
+        self.shape = before
+        inner, back = inner or self.identity(way.entry), back or self.identity(way.head)
+        alone = len(inner) == 1 and isinstance(inner[0][0], nn.RNNCellBase)
+        cell, own = inner[0] if alone else _stack(inner, feature_axes=len(before))
+        feedback, weights = back[0] if len(back) == 1 else _stack(back, nn.Sequential)
+        self.shape = after
+        params = {name: p for name, p in (("cell", own), ("feedback", weights)) if p}
+        return [*factor, (snn.Recurrent(cell, feedback), params)], heads
 
     def check_shapes(self, names: frozenset[str]) -> None:
         """Check the elementwise nodes of a cycle."""

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax._shared.trees import differences, listed
 from tracetorch_jax.interop._nir import metadata as written
@@ -18,7 +17,7 @@ from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.foreign import read_foreign
 from tracetorch_jax.interop._nir.graph import Graph, Node, has_float64
 from tracetorch_jax.interop._nir.read import of_file, read
-from tracetorch_jax.interop._nir.run import Reset, find_dt
+from tracetorch_jax.interop._nir.run import Method, Reset, check_conventions, find_dt, stepped
 from tracetorch_jax.interop._nir.writer import FORMAT, KEY, write
 
 _DAMAGE = (
@@ -34,14 +33,19 @@ _DAMAGE = (
 
 
 def from_nir(
-    graph: Any, *, dt: float | None = None, reset: Reset = "v_reset", metadata: bool = True
+    graph: Any,
+    *,
+    dt: float | None = None,
+    reset: Reset = "v_reset",
+    method: Method = "euler",
+    metadata: bool = True,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Read a NIR graph as a network of trace layers.
 
     A graph that `to_nir` wrote comes back as the same module with the same variables, bit for bit,
     once it has been checked that its nodes still say what its metadata do. (An initializer is the
     exception: it comes back as the values that it made.) The graphs of others are read by what
-    their nodes mean in forward Euler steps of `dt`, or refused; nothing is approximated. What can
+    their nodes mean in steps of `dt`, or refused; nothing is approximated. What can
     be read is in ``docs/how-to/nir.md``.
 
     Args:
@@ -49,8 +53,11 @@ def from_nir(
         dt: length of a step in seconds; by default what the graph's metadata say.
         reset: what the graph's writer means by `LIF`, `CubaLIF` and `IF` nodes: that a spike sets
             the membrane to ``v_reset``, as NIR defines them, which makes them layers with
-            ``reset="zero"``; or that it takes off the threshold in the same step (``"subtract"``).
-            Either way ``v_reset`` must be 0.
+            ``reset="zero"``, the membrane measured from ``v_reset``; or that it takes off the
+            threshold in the same step (``"subtract"``), for which ``v_reset`` must be 0.
+        method: what a step of `dt` makes of a time constant: a decay of ``1 - dt / tau``, as in
+            forward Euler steps, or (``"exponential"``) of ``exp(-dt / tau)``, which is exact for
+            input that is constant during a step.
         metadata: False to go by the nodes alone even if `to_nir` wrote the graph.
 
     Returns:
@@ -75,13 +82,20 @@ def from_nir(
         >>> same == layer
         True
     """
-    check_choice("reset", reset, ("v_reset", "subtract"))
+    check_conventions(reset, method)
     dt = dt if dt is None else check_dt(dt)
     with of_file(graph):
         plain = read(graph)
         if metadata and KEY in plain.metadata:
+            if (reset, method) != ("v_reset", "euler"):
+                raise ValueError(
+                    f"`reset` and `method` say what the nodes of other writers mean, and must be "
+                    f"left out for a `graph` that to_nir wrote, whose metadata say what it is; got "
+                    f"{reset!r} and {method!r}. With metadata=False they apply to its nodes."
+                )
             return _read_own(plain, dt)
-        return read_foreign(plain, find_dt(plain, dt), reset)
+        dt = find_dt(plain, dt)
+        return read_foreign(stepped(plain, dt, method), dt, reset)
 
 
 def _read_own(graph: Graph, dt: float | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -149,6 +163,17 @@ class _Reader:
                 if own:
                     params[f"layers_{i}"] = own
             return written.restore(kind, described["arguments"], {}, {"layers": layers}), params
+        if kind == "Recurrent":
+            cell, own = self.module(described["cell"])
+            way = described["feedback"]
+            feedback, weights = self.module(
+                {**way, "kind": "Sequential"} if "layers" in way else way
+            )
+            if "layers" in way:
+                feedback = nn.Sequential(tuple(feedback.layers))
+            children = {"cell": cell, "feedback": None if described["default"] else feedback}
+            params = {name: p for name, p in (("cell", own), ("feedback", weights)) if p}
+            return written.restore(kind, described["arguments"], {}, children), params
         if "node" not in described:
             return written.restore(kind, described["arguments"], {}, {}), {}
         node = self.graph.nodes[described["node"]]

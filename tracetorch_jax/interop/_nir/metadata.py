@@ -44,11 +44,17 @@ FUNCTIONS: dict[str, Any] = {
     )
 }
 WEIGHTED: dict[str, Any] = {"Conv": nn.Conv, "Dense": nn.Dense, "Scale": modules.Scale}
-KINDS: dict[str, Any] = {**LAYERS, **STACKS, **FUNCTIONS, **WEIGHTED}
+KINDS: dict[str, Any] = {
+    **LAYERS,
+    **STACKS,
+    **FUNCTIONS,
+    **WEIGHTED,
+    "Recurrent": snn.Recurrent,
+}
 """Everything that can be written, by name."""
 
 _INITIALIZERS = ("kernel_init", "bias_init", "scale_init")
-_CHILDREN = ("layers", "cell")
+_CHILDREN = ("layers", "cell", "feedback")
 
 
 def describe(module: Any, where: str) -> str:
@@ -130,7 +136,7 @@ def restore(kind: str, text: str, values: Mapping[str, Any], children: dict[str,
         kind: its name.
         text: JSON.
         values: constrained parameters by name, to stand for initializers.
-        children: its `layers` or `cell`.
+        children: its `layers`, or `cell` and `feedback`.
     """
     arguments = json.loads(text)
     decoded: dict[str, Any] = {}

@@ -94,6 +94,14 @@ class NodeReader:
         """A factor, unless it is 1 to the rounding of float32."""
         if np.allclose(factor, 1, rtol=0, atol=1e-6):
             return []
+        return self.scale(name, factor)
+
+    def identity(self, name: str) -> Layers:
+        """A module that does nothing, where there has to be one."""
+        return self.scale(name, np.ones(()))
+
+    def scale(self, name: str, factor: np.ndarray) -> Layers:
+        """A factor for each element of a step."""
         scale = self.array(name, "scale", np.broadcast_to(factor, self.shape))
         return [(modules.Scale(self.shape, param_dtype=self.dtype), {"scale": scale})]
 
@@ -104,7 +112,6 @@ class NodeReader:
     def _integrator(self, name: str, node: Node) -> Layers:
         """I, LI, CubaLI, IF, LIF and CubaLIF."""
         kind, p = node.kind, self.values(name, node)
-        reset = reset_of(name, node, self.reset) if kind.endswith("IF") else None
         if kind in ("I", "IF"):
             beta, gain, leak = np.ones(()), self.dt * p["r"], np.zeros(())
         else:
@@ -115,8 +122,10 @@ class NodeReader:
         if kind.startswith("Cuba"):
             values["alpha"] = decay_of(name, node, "tau_syn", self.dt)
             gain = gain * p["w_in"]
-        if reset:
-            values["threshold"] = p["v_threshold"]
+        if kind.endswith("IF"):
+            reset, v_reset = reset_of(name, node, self.reset)
+            values["threshold"] = p["v_threshold"] - v_reset
+            leak = leak - (1 - beta) * v_reset
             return [*self.factor(name, gain), self.layer(name, values, bias=leak, reset=reset)]
         summing = np.allclose(gain, 1, rtol=0, atol=1e-6) or np.all(beta == 1)
         if not summing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 from tracetorch_jax.interop._nir.graph import Edge, Graph
@@ -33,28 +34,25 @@ def delayed_edges(graph: Graph) -> set[Edge]:
     """Edges along which a signal arrives one step later.
 
     NIR does not say so of any edge, yet a cycle cannot be simulated in steps without. They are
-    the edges that lead, within a cycle, back to a node that is also fed from outside of it.
-
-    Raises:
-        ValueError: a cycle that this does not open.
+    the edges that lead, within a cycle, back to a node that is also fed from outside of it. A cycle
+    within a cycle is one of its own once the outer one is open.
     """
-    found = components(graph)
-    entries = {
-        name
-        for name, cycle in found.items()
-        if any(source not in cycle for source in graph.sources[name])
-    }
-    delayed = {(a, b) for a, b in graph.edges if b in entries and a in found[b]}
-    order(graph, delayed)
-    return delayed
+    delayed: set[Edge] = set()
+    while True:
+        opened = dataclasses.replace(graph, edges=[e for e in graph.edges if e not in delayed])
+        found = components(opened)
+        new = {
+            (a, b)
+            for a, b in opened.edges
+            if a in found.get(b, ()) and any(s not in found[b] for s in opened.sources[b])
+        }
+        if not new:
+            return delayed
+        delayed |= new
 
 
-def order(graph: Graph, delayed: Iterable[Edge] = ()) -> list[str]:
-    """Nodes so that each comes after all that feed it, but for what is delayed.
-
-    Raises:
-        ValueError: a cycle, naming its nodes.
-    """
+def order(graph: Graph, delayed: Iterable[Edge]) -> list[str]:
+    """Nodes so that each comes after all that feed it, but for what is delayed."""
     skipped = set(delayed)
     missing = {
         name: {a for a in graph.sources[name] if (a, name) not in skipped} for name in graph.nodes
@@ -66,10 +64,4 @@ def order(graph: Graph, delayed: Iterable[Edge] = ()) -> list[str]:
                 missing[target].discard(name)
                 if not missing[target]:
                     done.append(target)
-    if len(done) < len(graph.nodes):
-        cycle = sorted(name for name in missing if name in reached(name, missing))
-        raise ValueError(
-            f"`graph` has a cycle that cannot be put in order: {cycle}. A signal may return only "
-            f"to a node that is also fed from outside of the cycle."
-        )
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from tracetorch_jax.interop._nir.order import delayed_edges, order
 from tracetorch_jax.interop._nir.read import of_file, read
 
 Reset = Literal["v_reset", "subtract"]
+Method = Literal["euler", "exponential"]
 Values = dict[str, Any]
 State = dict[str, np.ndarray]
 
@@ -22,13 +24,19 @@ _TIMED = ("CubaLI", "CubaLIF", "I", "IF", "LI", "LIF")
 
 
 def run_nir(
-    graph: Any, xs: Any, *, dt: float | None = None, reset: Reset = "v_reset"
+    graph: Any,
+    xs: Any,
+    *,
+    dt: float | None = None,
+    reset: Reset = "v_reset",
+    method: Method = "euler",
 ) -> np.ndarray:
-    """Simulate a NIR graph with forward Euler steps, on NumPy.
+    """Simulate a NIR graph in steps, on NumPy.
 
     Each node takes the sum of what its sources give in the same step. On a cycle, what returns to
     a node that is also fed from outside of the cycle arrives one step later. Every state starts
-    from 0.
+    from 0, but for the membrane of a node that fires and is set to ``v_reset``: it starts from
+    there.
 
     Args:
         graph: a ``nir.NIRGraph``, or the path of a file.
@@ -37,6 +45,7 @@ def run_nir(
         dt: length of a step in seconds; by default what the graph's metadata say.
         reset: what `LIF`, `CubaLIF` and `IF` do after a spike: take on ``v_reset``, as NIR defines
             them, or ``"subtract"`` the threshold, as some hardware and simulators read them.
+        method: of the steps, see `from_nir`.
 
     Returns:
         The output ``[B, T, ...]`` or ``[T, ...]``, of the dtype of `xs`, at least float32.
@@ -55,11 +64,12 @@ def run_nir(
         >>> interop.run_nir(graph, np.full((4, 1), 0.75))[:, 0].tolist()
         [0.0, 1.0, 0.0, 1.0]
     """
-    check_choice("reset", reset, ("v_reset", "subtract"))
+    check_conventions(reset, method)
     dt = dt if dt is None else check_dt(dt)
     with of_file(graph):
         plain = read(graph)
         dt = find_dt(plain, dt)
+        plain = stepped(plain, dt, method)
     xs = np.asarray(xs)
     shape = plain.input_shape
     batched = xs.ndim == len(shape) + 2
@@ -74,6 +84,27 @@ def run_nir(
     return outputs if batched else outputs[0]
 
 
+def check_conventions(reset: Reset, method: Method) -> None:
+    """Check what NIR leaves open and a caller says."""
+    check_choice("reset", reset, ("v_reset", "subtract"))
+    check_choice("method", method, ("euler", "exponential"))
+
+
+def stepped(graph: Graph, dt: float, method: Method) -> Graph:
+    """The graph of which forward Euler steps are steps of `method` of this one."""
+    if method == "euler":
+        return graph
+    nodes = {}
+    for name, node in graph.nodes.items():
+        values = dict(node.values)
+        for tau in {"tau", "tau_syn", "tau_mem"} & values.keys():
+            # 1 - dt / new = exp(-dt / tau)
+            new = -dt / np.expm1(-dt / values[tau].astype(np.float64))
+            values[tau] = new.astype(values[tau].dtype)
+        nodes[name] = dataclasses.replace(node, values=values)
+    return dataclasses.replace(graph, nodes=nodes)
+
+
 def find_dt(graph: Graph, dt: float | None) -> float:
     """The length of a step: as given, or as the graph says; of no matter if nothing takes time."""
     if dt is not None:
@@ -83,8 +114,10 @@ def find_dt(graph: Graph, dt: float | None) -> float:
             return 1.0
         raise ValueError(
             "`dt` is needed: the metadata of `graph` do not hold it, and its time constants are in "
-            "seconds. snnTorch and SpikingJelly write for 1e-4; norse 1.1 multiplies its time "
-            "constants by its step, so that for its 1e-3 the square, 1e-6, is right."
+            "a unit of their writer. snnTorch and SpikingJelly write for steps of 1e-4, sinabs for "
+            "1, Spyx for the `dt` that its to_nir was given (1 by default), Rockpool for that of "
+            "its modules (1e-3), and norse 1.1 multiplies its time constants by its step, so that "
+            "for its 1e-3 the square, 1e-6, is right (1 for its IAFCell)."
         )
     written = np.asarray(graph.metadata["dt"])
     if written.dtype.kind not in "iuf" or written.size != 1:
@@ -100,21 +133,32 @@ def simulate(graph: Graph, xs: np.ndarray, dt: float, reset: Reset) -> dict[str,
     sources = {name: graph.sources[name] for name in names}
     states: dict[str, State] = {name: {} for name in names}
     history: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    now: dict[str, np.ndarray] = {}
-    for t in range(xs.shape[1]):
-        before, now = now, {}
+
+    def step(
+        x_t: np.ndarray, before: dict[str, np.ndarray], states: dict[str, State], silent: bool
+    ) -> dict[str, np.ndarray]:
+        now: dict[str, np.ndarray] = {}
         for name in names:
             if name == graph.input:
-                now[name] = xs[:, t]
-            else:
-                arriving = [
-                    before.get(a, xs.dtype.type(0)) if (a, name) in delayed else now[a]
-                    for a in sources[name]
-                ]
-                x = arriving[0]
-                for other in arriving[1:]:
-                    x = x + other
-                now[name] = _checked(name, steps[name], states[name], x)
+                now[name] = x_t
+                continue
+            arriving = [
+                before.get(a, xs.dtype.type(0)) if (a, name) in delayed else now[a]
+                for a in sources[name]
+            ]
+            x = arriving[0]
+            for other in arriving[1:]:
+                x = x + other
+            now[name] = _checked(name, steps[name], states[name], x)
+            if silent and graph.nodes[name].kind in (*_TIMED, "Threshold"):
+                now[name] = np.zeros_like(now[name])
+        return now
+
+    # What a matrix with a bias gives in a cycle before the first step, when nothing has fired.
+    now = step(np.zeros_like(xs[:, 0]), {}, {name: {} for name in names}, True) if delayed else {}
+    for t in range(xs.shape[1]):
+        now = step(xs[:, t], now, states, False)
+        for name in names:
             history[name].append(now[name])
     return {name: np.stack(values, 1) for name, values in history.items()}
 
@@ -162,6 +206,8 @@ def _integrate(
         return state[name]
 
     r = p["r"].astype(x.dtype)
+    if kind.endswith("IF") and reset == "v_reset" and not state:
+        state["v"] = np.zeros_like(x) + p["v_reset"].astype(x.dtype)
     if kind in ("I", "IF"):
         v = euler("v", None, None, r * x)
     else:

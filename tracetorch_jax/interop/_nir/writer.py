@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -73,14 +73,24 @@ def write(
 
 def _channels_last_first(module: Any) -> bool:
     """Whether a model takes images with channels last, by its first module that tells."""
-    for layer in module.layers if isinstance(module, snn.Sequential) else (module,):
+    for layer in _parts(module):
         if isinstance(layer, (nn.Conv, modules.AvgPool, modules.SumPool)):
             return True
         if isinstance(layer, (nn.Dense, modules.Flatten, modules.ChannelsLast)):
             return False
-        if isinstance(layer, snn.Sequential):
-            return _channels_last_first(layer)
     return False
+
+
+def _parts(module: Any) -> Iterator[Any]:
+    """The modules of a network that are no stacks, in order."""
+    if isinstance(module, (snn.Sequential, nn.Sequential)):
+        for layer in module.layers:
+            yield from _parts(layer)
+    elif isinstance(module, snn.Recurrent):
+        yield from _parts(module.cell)
+        yield from _parts(module.feedback)
+    else:
+        yield module
 
 
 class _Writer:
@@ -113,6 +123,8 @@ class _Writer:
             self.seen[id(module)] = path
         if isinstance(module, snn.Sequential):
             return self.stack(module, params, path, signal, where)
+        if isinstance(module, snn.Recurrent):
+            return self.recurrent(module, params, path, signal, where)
         description = {"kind": kind}
         if isinstance(module, (modules.ChannelsLast, modules.ChannelsFirst)):
             description["arguments"] = written.describe(module, where)
@@ -175,6 +187,43 @@ class _Writer:
             self.edges.append((signal.source, name))
             signal, description["node"] = out, name
         return signal, description
+
+    def recurrent(
+        self, module: Any, params: Any, path: str, start: Signal, where: str
+    ) -> tuple[Signal, dict[str, Any]]:
+        """A cell, and the way from its output back to the nodes that take its input."""
+        own, weights = (
+            child_params(params, name, where, ("cell", "feedback")) for name in ("cell", "feedback")
+        )
+        names = [f"{path}/{name}" if path else name for name in ("cell", "feedback")]
+        edges = len(self.edges)
+        out, cell = self.module(module.cell, own, names[0], start)
+        entries = [b for a, b in self.edges[edges:] if a == start.source]
+        chain = isinstance(module.feedback, nn.Sequential)
+        layers: Any = module.feedback.layers if chain else [module.feedback]
+        back, ways = out, []
+        for i, layer in enumerate(layers):
+            child = weights.get(f"layers_{i}", {}) if chain else weights
+            place = f"{names[1]}/layers_{i}" if chain else names[1]
+            back, way = self.module(layer, child, place, back)
+            ways.append(way)
+        if back.source == out.source or not entries:
+            raise ValueError(f"{where} must have nodes in NIR for its `cell` and its `feedback`.")
+        if back.shape != start.shape or not np.array_equal(back.index, start.index):
+            raise ValueError(
+                f"`feedback` of {where} must give what its cell takes, of shape {start.shape}; got "
+                f"{back.shape}."
+            )
+        self.edges += [(back.source, entry) for entry in entries]
+        default = isinstance(module.cell, TraceCell) and module.cell.dim == -1
+        description = {
+            "kind": "Recurrent",
+            "arguments": written.describe(module, where),
+            "cell": cell,
+            "feedback": {"layers": ways, "arguments": "{}"} if chain else ways[0],
+            "default": default and snn.Recurrent(module.cell).feedback == module.feedback,
+        }
+        return out, description
 
     # Leaves.
 
