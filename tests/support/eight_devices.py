@@ -85,6 +85,30 @@ def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer):
         assert got[0][1].sharding.is_equivalent_to(NamedSharding(mesh, P("data", None, "model")), 3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_recurrence_between_neurons_communicates_only_where_neurons_are_split(kind):
+    """With the batch split, each gradient is reduced once, after the loop: the kernel's too."""
+    layer, variables = reference.scrambled("LIB", N)
+    kernel = 0.5 * reference.inputs(N, N, seed=3)
+    params = {"cell": variables["params"], "feedback": {"kernel": kernel}}
+    variables = reference.under({"params": params})
+    cell = snn.Recurrent(layer, nn.Dense(N, use_bias=False))
+    run = gradient(snn.Unroll(cell, return_carry=True), LENGTHS)
+    want = run(variables, XS)
+    for axes, split in ((("data",), P("data")), (("data", "model"), P("data", None, "model"))):
+        mesh = mesh_of(kind, (8,) if len(axes) == 1 else (4, 2), axes)
+        with jax.set_mesh(mesh):
+            args = sharding.shard(variables, mesh, P()), sharding.shard(XS, mesh, split)
+            compiled = run.lower(*args).compile()
+            got = compiled(*args)
+        inside, outside = collectives(compiled)
+        assert bool(inside) == ("model" in axes)
+        if not inside:
+            assert {name for name, _ in outside} == {"all-reduce"}
+            assert sum(len(shapes) for _, shapes in outside) == len(jax.tree.leaves(variables))
+        reference.assert_trees_close(got, want, 2e-5)
+
+
 def split_like(tree):
     """Sequences over both axes of the mesh, vectors over model."""
     specs = {1: P("model"), 3: P("data", None, "model")}

@@ -60,6 +60,18 @@ class FrontEnd:
         """Modules that treat every leading axis alike."""
         return self.dense + self.conv + self.embed + self.batch_norm + self.rowwise
 
+    def feature_axes(self, layer: Any) -> int | None:
+        """Axes of a step's tensor that are not batch axes, where a layer tells; else None."""
+        told: Any = layer
+        if isinstance(layer, self.cell):
+            return told.num_feature_axes
+        if isinstance(layer, self.conv):
+            size = told.kernel_size
+            return 2 if isinstance(size, int) else len(size) + 1
+        if isinstance(layer, self.embed):
+            return 0
+        return 1 if isinstance(layer, self.dense) else None
+
     def unroll(
         self,
         cell: Any,

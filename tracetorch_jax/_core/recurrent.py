@@ -14,6 +14,7 @@ from tracetorch_jax._core.cell import AbstractCell, Recorded
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._core.unroll import AbstractUnroll, check_cell
 from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_front_end, check_names
+from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax.functional.engines.feedback import add_feedback
 from tracetorch_jax.functional.engines.masks import Valid
 from tracetorch_jax.functional.engines.unroll import Engine
@@ -22,6 +23,12 @@ from tracetorch_jax.functional.steps import is_stochastic
 Carry = dict[str, Any]
 
 STATES = ("cell", "prev_output")
+
+
+def weak(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """A first kernel for the default feedback: orthogonal, with gain 0.3."""
+    # JAX decomposes no matrix of half precision.
+    return jax.nn.initializers.orthogonal(0.3)(key, shape, wider(dtype, jnp.float32)).astype(dtype)
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -58,8 +65,8 @@ class AbstractRecurrent(SequenceCell):
 
     @property
     def num_feature_axes(self) -> int:
-        """Axes of a step's tensor that are not batch axes."""
-        return self.cell.num_feature_axes
+        """Axes of a step's tensor that are not batch axes: a convolution mixes more than a cell."""
+        return max(self.cell.num_feature_axes, self.front_end.feature_axes(self.feedback) or 0)
 
     def fresh_carry(self, key: Any, input_shape: tuple[int, ...]) -> Carry:
         """A first carry: that of the cell, and an output of zeros."""

@@ -60,17 +60,8 @@ class AbstractSequential(SequenceCell):
         """Axes of a step's tensor that are not batch axes."""
         if self.feature_axes is not None:
             return self.feature_axes
-        for layer in self.layers:
-            if self._is_cell(layer):
-                return layer.num_feature_axes
-            if isinstance(layer, self.front_end.conv):
-                size = layer.kernel_size
-                return 2 if isinstance(size, int) else len(size) + 1
-            if isinstance(layer, self.front_end.embed):
-                return 0
-            if isinstance(layer, self.front_end.dense):
-                return 1
-        return 1
+        told = (self.front_end.feature_axes(layer) for layer in self.layers)
+        return next((axes for axes in told if axes is not None), 1)
 
     def cells(self) -> dict[str, Any]:
         """The cells of the stack by name."""

@@ -50,10 +50,11 @@ def _pure(name: str, module: nnx.Module, x: jax.Array) -> tuple[Callable[[Any, A
     graph, state = nnx.split(module)
 
     def call(state: Any, x: jax.Array) -> Any:
+        before = jax.tree.leaves(state)
         module: Any = nnx.merge(graph, state)
         y = module(x)
         after = jax.tree.leaves(nnx.split(module)[1])
-        if any(a is not b for a, b in zip(after, jax.tree.leaves(state), strict=True)):
+        if any(a is not b for a, b in zip(after, before, strict=True)):
             raise impure(name, module)
         return y
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from tracetorch_jax._core.recurrent import AbstractRecurrent, Carry
+from tracetorch_jax._core.recurrent import AbstractRecurrent, Carry, weak
 from tracetorch_jax.nnx._front_end import NNX
 
 
@@ -59,8 +59,7 @@ class Recurrent(AbstractRecurrent, nnx.RNNCellBase):
                     f"got {rngs!r}."
                 )
             size, dtypes = cell.num_neurons, {"dtype": cell.dtype, "param_dtype": cell.param_dtype}
-            init = nnx.initializers.orthogonal(0.3)
-            feedback = nnx.Linear(size, size, use_bias=False, kernel_init=init, rngs=rngs, **dtypes)
+            feedback = nnx.Linear(size, size, use_bias=False, kernel_init=weak, rngs=rngs, **dtypes)
         self.cell = cell
         self.feedback = feedback
 

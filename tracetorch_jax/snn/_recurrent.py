@@ -5,10 +5,8 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from tracetorch_jax._core.recurrent import AbstractRecurrent, Carry
+from tracetorch_jax._core.recurrent import AbstractRecurrent, Carry, weak
 from tracetorch_jax.snn._front_end import LINEN, bound
-
-_WEAK = nn.initializers.orthogonal(0.3)  # one object, since modules are compared by their fields
 
 
 class Recurrent(AbstractRecurrent, nn.RNNCellBase):
@@ -62,7 +60,7 @@ class Recurrent(AbstractRecurrent, nn.RNNCellBase):
         self.check_fields(self.cell, self.feedback)
         if self.feedback is None:
             size, dtypes = self.cell.num_neurons, (self.cell.dtype, self.cell.param_dtype)
-            dense = nn.Dense(size, False, *dtypes, kernel_init=_WEAK, parent=None)
+            dense = nn.Dense(size, False, *dtypes, kernel_init=weak, parent=None)
             object.__setattr__(self, "feedback", dense)
         super().__post_init__()
 
