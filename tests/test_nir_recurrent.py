@@ -64,6 +64,20 @@ def test_recurrence_is_written_as_a_cycle_and_comes_back(name, tmp_path):
     assert kinds.count("Recurrent") == 1 and np.count_nonzero(want) > 20
 
 
+def test_what_returns_reaches_every_node_that_the_input_reaches():
+    block = snn.Residual([nn.Dense(3), snn.LIB(3)])
+    model, variables, xs = start(snn.Recurrent(block, nn.Dense(3)), (3,))
+    graph = interop.to_nir(model, variables, input_shape=(3,))
+    assert [b for a, b in graph.edges if a == "feedback"] == ["sum"]
+    assert [b for a, b in graph.edges if a == "sum"] == ["cell_layers_0", "cell_add"]
+    want = np.asarray(jax.jit(model.apply)(variables, xs))
+    for got in (nir_reference.run(graph, xs, 1e-3), interop.run_nir(graph, xs)):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert_same(interop.from_nir(graph), (model, variables))
+    read, own = interop.from_nir(graph, metadata=False)
+    np.testing.assert_allclose(read.apply(own, xs), want, rtol=1e-4, atol=1e-4)
+
+
 def test_a_bias_on_the_way_back_is_there_before_the_first_spike():
     lif = nir.LIF(
         tau=full(4e-3), r=full(4.0), v_leak=full(0.0), v_threshold=full(1.0), v_reset=full(0.0)

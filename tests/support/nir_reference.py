@@ -20,15 +20,17 @@ def run(graph, xs, dt, subtract=False):
     before = {name: silence(node) for name, node in graph.nodes.items() if hasattr(node, "bias")}
     ys = []
     for t in range(xs.shape[1]):
-        now = {}
+        now, open_ = {}, dict(sources)
         while len(now) < len(kinds):
             missing = {n: set(sources[n]) - now.keys() for n in kinds if n not in now}
             ready = [n for n in missing if not missing[n]] or [
                 n
                 for n in missing
-                if missing[n] < set(sources[n]) and all(waits(sources, m, n) for m in missing[n])
+                if missing[n] < set(sources[n]) and all(waits(open_, m, n) for m in missing[n])
             ]
             for name in ready:
+                # What has been taken from the step before is no longer waited for.
+                open_[name] = [a for a in sources[name] if a not in missing[name]]
                 if kinds[name] == "Input":
                     out = xs[:, t]
                 else:

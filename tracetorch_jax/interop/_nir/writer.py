@@ -199,6 +199,13 @@ class _Writer:
         edges = len(self.edges)
         out, cell = self.module(module.cell, own, names[0], start)
         entries = [b for a, b in self.edges[edges:] if a == start.source]
+        if len(entries) > 1:  # or it would not be clear which edges of the cycle come later
+            entry = self.unique(f"{path}_sum" if path else "sum")
+            self.edges[edges:] = [
+                (entry if a == start.source else a, b) for a, b in self.edges[edges:]
+            ]
+            self.add(entry, Node("Scale", {"scale": np.ones(start.index.shape, np.float32)}), start)
+            entries = [entry]
         chain = isinstance(module.feedback, nn.Sequential)
         layers: Any = module.feedback.layers if chain else [module.feedback]
         back, ways = out, []
@@ -214,7 +221,7 @@ class _Writer:
                 f"`feedback` of {where} must give what its cell takes, of shape {start.shape}; got "
                 f"{back.shape}."
             )
-        self.edges += [(back.source, entry) for entry in entries]
+        self.edges.append((back.source, entries[0]))
         default = isinstance(module.cell, TraceCell) and module.cell.dim == -1
         description = {
             "kind": "Recurrent",
