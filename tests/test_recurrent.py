@@ -291,6 +291,27 @@ class TestWhatSeesIt:
         np.testing.assert_array_equal(got, want)
 
 
+class TestLayersWithinACell:
+    """A cell of several layers is run step by step, and nobody says that all is well with them."""
+
+    inner = snn.Recurrent(snn.Sequential([nn.Dense(N), snn.LIB(N)]), nn.Dense(N))
+
+    def test_diagnose_says_that_it_does_not_see_them(self):
+        model = snn.Unroll(snn.Sequential([self.inner, nn.Dense(2), snn.LI(2)]))
+        diagnosis = tt.diagnose(model, model.init(jax.random.key(0), XS), XS)
+        assert [report.path for report in diagnosis.layers] == ["cell/layers_2"]
+        (problem,) = diagnosis.problems
+        assert "cell/layers_0/cell/layers_1 (LIB) step by step" in problem
+
+    def test_record_and_operations_say_what_to_do(self):
+        model = snn.Unroll(self.inner)
+        variables = model.init(jax.random.key(0), XS)
+        with pytest.raises(ValueError, match=r"it runs cell/cell/layers_1 \(LIB\) step by step"):
+            tt.record(model, variables, XS)
+        with pytest.raises(ValueError, match="a Dense in front of a Recurrent"):
+            tt.metrics.synaptic_operations(model, variables, XS)
+
+
 @pytest.mark.optimised
 @pytest.mark.slow
 def test_the_gradient_keeps_what_that_of_the_layer_keeps():
