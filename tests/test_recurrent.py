@@ -1,5 +1,7 @@
 """Recurrence between neurons."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -158,6 +160,28 @@ def test_any_module_feeds_back(feedback, layer, shape):
         np.testing.assert_array_equal(got[0], jnp.stack(steps))
     else:
         reference.assert_trees_close(got, want, 1e-4)
+
+
+class Compact(nn.Module):
+    """What feeds back is made of modules whose variables are elsewhere: here, and in a caller."""
+
+    run: Any
+    shared: Any
+
+    @nn.compact
+    def __call__(self, xs):
+        inner = nn.Sequential([nn.Dense(N), nn.Dense(N), self.shared])
+        feedback = nn.Sequential([nn.Dense(3), jnp.tanh, inner, self.shared])
+        return self.run(snn.Recurrent(snn.LIB(N, threshold=0.3), feedback))(self.shared(xs))
+
+
+def test_what_feeds_back_is_made_of_modules_of_others():
+    xs = 2 * reference.inputs(2, 6, N)
+    got, want = (Compact(run, nn.Dense(N)) for run in (snn.Unroll, nn.RNN))
+    variables = got.init(jax.random.key(0), xs)
+    assert len(variables["params"]) == 5
+    got, want = (reference.value_and_grads(each.apply, variables, xs) for each in (got, want))
+    reference.assert_trees_close(got, want, 1e-4)
 
 
 def test_another_cell_is_run_step_by_step():

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import is_of_nnx
 
 if TYPE_CHECKING:
@@ -111,7 +111,26 @@ def as_linen(model: Any) -> tuple[nn.Module, dict[str, Any]]:
     """
     from tracetorch_jax.nnx import to_linen
 
-    return _converted(model, "", {}), to_linen(model)
+    converted = _converted(model, "", {})
+    _check_own(model)
+    return converted, to_linen(model)
+
+
+def _check_own(model: nnx.Module) -> None:
+    """Raise if two modules have one parameter, which linen can't keep in both."""
+    from flax import nnx
+
+    owners: dict[int, Any] = {}
+    for path, module in nnx.iter_modules(model):
+        for name, own in vars(module).items():
+            if not isinstance(own, (nnx.Param, nnx.BatchStat)):
+                continue
+            if owners.setdefault(id(own), module) is not module:
+                raise TypeError(
+                    f"`model` must share modules rather than their parameters to be one that linen "
+                    f"can have, too; got a shared `{name}` in {type(module).__name__} at "
+                    f"{'/'.join(map(str, path))!r}. {_ELSE}"
+                )
 
 
 def _converted(value: Any, path: str, seen: dict[int, nn.Module], inside: bool = False) -> Any:
@@ -151,7 +170,7 @@ def _linen_class(module: Any, path: str) -> Any:
         cls = getattr(snn, kind, None) or getattr(snn.flex, kind, None)
     elif _is_flaxs(module) and kind in _FLAX:
         cls = getattr(nn, _FLAX[kind])
-    if cls is None and (ours or isinstance(module, AbstractCell) or not callable(module)):
+    if cls is None and (ours or isinstance(module, SequenceCell) or not callable(module)):
         where = f"{kind} at {path!r}" if path else kind
         raise TypeError(f"`model` must be one that linen can have, too; got {where}. {_ELSE}")
     return cls
@@ -205,7 +224,7 @@ def _stand_in(module: Any, path: str, seen: dict[int, nn.Module]) -> nn.Module:
     return cls(_Held(structure, module, modules, params))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
     """An nnx module, and by attribute its own modules in linen and its own parameters.
 
@@ -214,9 +233,16 @@ class _Held:
     """
 
     structure: Any
-    module: Any = dataclasses.field(compare=False)
-    modules: dict[str, Any] = dataclasses.field(compare=False)
-    params: dict[str, Any] = dataclasses.field(compare=False)
+    module: Any
+    modules: dict[str, Any]
+    params: dict[str, Any]
+
+    # Written out, which tells that the other fields follow from the structure.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and bool(self.structure == other.structure)
+
+    def __hash__(self) -> int:
+        return hash(self.structure)
 
 
 class _StandIn(nn.Module):
@@ -242,7 +268,7 @@ class _StandIn(nn.Module):
             vars(twin)[name] = nnx.Param(raw)
         try:
             return twin(*args, **kwargs)
-        except (AttributeError, TypeError) as error:
+        except Exception as error:
             error.add_note(
                 f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "
                 f"that it can call them, and no more. {_ELSE}"

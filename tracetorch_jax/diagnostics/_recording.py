@@ -87,15 +87,16 @@ class Recording(NamedTuple):
         )
         time = 0 if xs.ndim == 1 + self.layer.num_feature_axes else 1
         first = self.carry or {
-            name: jnp.zeros_like(jax.lax.index_in_dim(s, 0, time, keepdims=False))
+            name: jnp.zeros(s.shape[:time] + s.shape[time + 1 :], wide)
             for name, s in states.items()
         }
         previous = {
-            name: jnp.concatenate(
-                [
-                    jnp.expand_dims(jnp.asarray(first[name], wide), time),
-                    jax.lax.slice_in_dim(state, 0, -1, axis=time),
-                ],
+            name: jax.lax.slice_in_dim(
+                jnp.concatenate(
+                    [jnp.expand_dims(jnp.asarray(first[name], wide), time), state], axis=time
+                ),
+                0,
+                -1,
                 axis=time,
             )
             for name, state in states.items()
