@@ -279,6 +279,37 @@ def test_code_of_nnx_runs_as_it_is(make, paths):
         np.testing.assert_allclose(program.call(doubled, XS), want, atol=1e-6)
 
 
+class Asks(nnx.Module):
+    """Code that looks at what its layers are before it calls them."""
+
+    def __init__(self):
+        self.layers = nnx.List([linear(3, 4), tnnx.Unroll(tnnx.SLIB(4, **BASE))])
+        self.read = linear(4, 4)
+
+    def __call__(self, xs):
+        for layer in self.layers:
+            xs = 3 * layer(xs) if isinstance(layer, nnx.Linear) else layer(xs)
+        return xs * getattr(self.read, "in_features", 1) + self.read(xs)
+
+
+def test_code_that_asks_what_its_layers_are_gets_the_answer_of_nnx():
+    model = Asks()
+    out, recordings = tt.record(model, XS)
+    np.testing.assert_array_equal(out, model(XS))
+    assert [*recordings] == ["layers_1/cell"]
+
+
+@pytest.mark.parametrize("read", [lambda own: own.bias, lambda own: getattr(own, "kernel", None)])
+def test_code_that_reads_the_parameters_of_its_layers_is_refused(read):
+    class Reads(Asks):
+        def __call__(self, xs):
+            read(self.read)
+            return super().__call__(xs)
+
+    with pytest.raises(TypeError, match=r"must not read `\w+` of its Linear. Make a model of"):
+        tt.record(Reads(), XS)
+
+
 class FeedsBack(nnx.Module):
     def __init__(self):
         self.mix = linear(3, 3)

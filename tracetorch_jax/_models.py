@@ -263,7 +263,7 @@ class _StandIn(nn.Module):
         twin: Any = object.__new__(own)
         vars(twin).update(vars(self.held.module))
         for name in self.held.modules:
-            vars(twin)[name] = getattr(self, name)
+            vars(twin)[name] = _shown(getattr(self, name), vars(self.held.module)[name])
         for name, raw in self._raw.items():
             vars(twin)[name] = nnx.Param(raw)
         try:
@@ -274,6 +274,43 @@ class _StandIn(nn.Module):
                 f"that it can call them, and no more. {_ELSE}"
             )
             raise
+
+
+def _shown(linen: Any, module: Any) -> Any:
+    """A linen module as the code of an nnx model sees it; of a list, each of them."""
+    if isinstance(linen, (list, tuple)):
+        return [_shown(*each) for each in zip(linen, module, strict=True)]
+    return _Part(linen, module) if isinstance(linen, nn.Module) else linen
+
+
+class _Part:
+    """A linen module that has the class and the settings of the nnx module it is called for.
+
+    So code that asks for them takes the same way as with the nnx module.
+    """
+
+    def __init__(self, linen: nn.Module, module: Any) -> None:
+        self._linen = linen
+        self._module = module
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._linen(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        from flax import nnx
+
+        value = getattr(self._module, name)
+        if isinstance(value, (nnx.Variable, jax.Array, np.ndarray)):
+            raise TypeError(
+                f"`model` must not read `{name}` of its {type(self._module).__name__}. {_ELSE}"
+            )
+        if is_of_nnx(value) or inspect.ismethod(value) or isinstance(value, nnx.List):
+            return _shown(getattr(self._linen, name), value)
+        return value
 
 
 class _StandInCell(_StandIn, nn.RNNCellBase):
