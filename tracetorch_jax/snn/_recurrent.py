@@ -31,9 +31,9 @@ class Recurrent(AbstractRecurrent, nn.RNNCellBase):
         cell: a trace layer; or any other cell, which is then run step by step, so that `record` and
             `diagnose` do not see the layers within it.
         feedback: module from the shape of one step's output to that of its input, such as ``Dense``
-            or ``Conv``. It must neither draw random numbers nor change variables. By default
-            ``Dense(num_neurons, use_bias=False)`` with the dtypes of `cell`, whose kernel starts
-            orthogonal with gain 0.3.
+            or ``Conv``. It must neither draw random numbers nor change variables; what it sows is
+            not kept. By default ``Dense(num_neurons, use_bias=False)`` with the dtypes of `cell`,
+            whose kernel starts orthogonal with gain 0.3.
 
     Raises:
         TypeError: `cell` is no cell, or `feedback` no module.
