@@ -337,7 +337,7 @@ def test_a_delay_between_two_spikes_is_learnt():
             params, state = update(params, state, schedule(n))
     learnt = cell.apply({"params": params}, method="parameters")["delay"]
     assert abs(learnt[0] - 7) < 0.1, learnt
-    # Without a window no spike is next to the delay, and nothing is felt.
+    # Without a window no spike is next to the delay, and the gradient is 0.
     ys = jax.grad(
         lambda p: (snn.Unroll(cell).apply({"params": {"cell": p}}, first) * second).sum()
     )(cell.init(jax.random.key(0), None, first[0])["params"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -348,10 +349,20 @@ class Compiles(Own):
         return nnx.jit(lambda read, xs: read(xs))(self.read, xs)
 
 
-@pytest.mark.parametrize("own", [Reads, Compiles])
+class Counts(Own):
+    def __init__(self):
+        super().__init__()
+        self.calls = nnx.Variable(jnp.array(0))
+
+    def __call__(self, xs):
+        self.calls[...] = self.calls[...] + 1
+        return super().__call__(xs)
+
+
+@pytest.mark.parametrize("own", [Reads, Compiles, Counts])
 def test_code_that_does_not_call_its_layers_alone(own):
-    with pytest.raises((AttributeError, TypeError)) as error:
-        tt.record(own(), XS)
+    with pytest.raises((AttributeError, TypeError, flax.errors.TraceContextError)) as error:
+        tt.diagnose(own(), XS)
     assert f"{own.__name__} of flax.nnx ran with modules of flax.linen" in error.value.__notes__[0]
     assert "tracetorch_jax.nnx.to_linen(model)" in error.value.__notes__[0]
 

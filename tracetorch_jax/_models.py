@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
+import flax
 import flax.linen as nn
 import jax
 import numpy as np
@@ -32,11 +33,11 @@ _FLAX = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"} | {
     )
 }  # fmt: skip
 _FIELDS = {"features": "out_features"}
-# Functions that take other arguments in nnx than in linen.
 _ELSE = (
     "Make a model of tracetorch_jax.snn and flax.linen with the same names, and give that, with "
     "tracetorch_jax.nnx.to_linen(model) for its variables."
 )
+# Functions that take other arguments in nnx than in linen.
 _FUNCTIONS = ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated")
 
 
@@ -242,7 +243,7 @@ class _StandIn(nn.Module):
             vars(twin)[name] = nnx.Param(raw)
         try:
             return twin(*args, **kwargs)
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, flax.errors.TraceContextError) as error:
             error.add_note(
                 f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "
                 f"that it can call them, and no more. {_ELSE}"

@@ -105,7 +105,7 @@ THINGS = {
             adapt_weight=Weight(1.0),
         ),
     ),
-    "`flex.LeakyIntegrator` beyond the 28, with a bias": Thing(
+    "`flex.LeakyIntegrator` beyond the named layers, with a bias": Thing(
         lambda: LeakyIntegrator(
             N, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), bias=Weight(0.1)
         ),
