@@ -125,7 +125,7 @@ TAKE = {
 }
 # What linen's model is refused for as well, in the same words.
 REFUSED = {
-    "recurrent": {"to_nir", "nir_mismatch", "initial_carry"},
+    "recurrent": {"initial_carry"},
     "cell": {"record", "diagnose", "synaptic_operations", "sequence"},
     "own": {"step", "to_nir", "nir_mismatch", "initial_carry"},
     "stack": {"to_nir", "nir_mismatch"},
