@@ -149,6 +149,16 @@ def test_gradients_are_those_of_finite_differences(sigma):
         np.testing.assert_allclose(np.ravel(gradient)[: j + 1], flat[: j + 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [None, 0.8])
+def test_delays_of_integers_are_those_of_numbers(sigma):
+    past, xs = reference.inputs(MOST, N, seed=1), XS[0]
+    whole, same = (
+        functional.delay(jnp.array([0, 1, 4], dtype), past, xs, sigma=sigma)[1]
+        for dtype in (jnp.int32, jnp.float32)
+    )
+    np.testing.assert_array_equal(whole, same)
+
+
 def test_the_derivative_at_a_whole_delay_is_the_one_from_above_and_at_the_end_from_below():
     past, xs = jnp.zeros((2, 1)), jnp.array([[1.0], [10.0], [100.0]])
 
@@ -327,7 +337,7 @@ def test_a_delay_between_two_spikes_is_learnt():
             params, state = update(params, state, schedule(n))
     learnt = cell.apply({"params": params}, method="parameters")["delay"]
     assert abs(learnt[0] - 7) < 0.1, learnt
-    # Without a window no spike is next to the delay, and nothing is felt.
+    # Without a window no spike is next to the delay, and the gradient is 0.
     ys = jax.grad(
         lambda p: (snn.Unroll(cell).apply({"params": {"cell": p}}, first) * second).sum()
     )(cell.init(jax.random.key(0), None, first[0])["params"])
@@ -427,6 +437,8 @@ PURE = {
     "`past` and `xs` must be of one floating-point dtype": {"past": np.zeros((MOST, N), np.int32)},
     "`delays` must lie between 0 and max_delay = 4; got 4.5": {"delays": 4.5},
     r"must be a scalar or one per channel of a step of shape \(3,\)": {"delays": np.ones(2)},
+    "`delays` must be an array; got str": {"delays": "1"},
+    "`delays` must be real numbers; got dtype complex64": {"delays": np.ones(N, np.complex64)},
     "must have one axis of channels": {
         "delays": np.ones((N, 2)),
         "xs": np.ones((T, N, 2), np.float32),

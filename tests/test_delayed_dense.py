@@ -361,6 +361,10 @@ PURE = {
     r"`delays` must have the shape of `kernel`, \(3, 4\); got \(4,\)": {"delays": np.ones(M)},
     r"`bias` must have shape \(4,\); got \(3,\)": {"bias": np.ones(N)},
     "`delays` must lie between 0 and max_delay = 5; got -1.0": {"delays": -np.ones((N, M))},
+    "`kernel` must be of the dtype of `xs`, float32; got int32": {
+        "kernel": np.ones((N, M), np.int32)
+    },
+    "`bias` must be of the dtype of `xs`, float32; got float16": {"bias": np.ones(M, np.float16)},
 }
 
 

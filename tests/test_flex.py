@@ -1,4 +1,4 @@
-"""LeakyIntegrator: its 28 counterparts are the named layers, and what lies beyond them."""
+"""LeakyIntegrator: its counterparts are the named layers, and what lies beyond them."""
 
 import inspect
 

@@ -655,6 +655,17 @@ def test_exponential_steps_decay_by_the_exponential(name):
     assert (np.abs(euler - want).max() > 0.05) == (name != "IF")
 
 
+def test_exponential_steps_of_time_constants_that_are_integers():
+    whole, same = (
+        chain(nir.LI(tau=full(10).astype(dtype), r=full(1.0), v_leak=full(0.0)))
+        for dtype in (np.int32, np.float32)
+    )
+    xs, options = np.ones((1, 5, 3), np.float32), {"dt": 1.0, "method": "exponential"}
+    np.testing.assert_allclose(
+        interop.run_nir(whole, xs, **options), interop.run_nir(same, xs, **options), rtol=1e-6
+    )
+
+
 VALUES = {"v_reset": np.array([0.0, -0.5, 0.3], np.float32), "v_threshold": full(0.8)}
 TO_A_VALUE = {
     "LIF": nir.LIF(tau=full(4e-3), r=full(2.0), v_leak=full(0.4), **VALUES),

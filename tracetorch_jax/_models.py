@@ -32,11 +32,11 @@ _FLAX = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"} | {
     )
 }  # fmt: skip
 _FIELDS = {"features": "out_features"}
-# Functions that take other arguments in nnx than in linen.
 _ELSE = (
     "Make a model of tracetorch_jax.snn and flax.linen with the same names, and give that, with "
     "tracetorch_jax.nnx.to_linen(model) for its variables."
 )
+# Functions that take other arguments in nnx than in linen.
 _FUNCTIONS = ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated")
 
 

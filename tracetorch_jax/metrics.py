@@ -214,7 +214,8 @@ def synaptic_operations(
         out = next_fun(*inputs, **options)
         if isinstance(layer, Recurrent) and context.method_name == "observe":
             first, ys = inputs
-            layer.feedback(jnp.concatenate([first[None], ys])[:-1])  # all at once, seen below
+            before = jnp.concatenate([first[None], ys.astype(first.dtype)])[:-1]
+            layer.feedback(before)  # all at once, seen below
         if is_in_loop():
             return out
         if isinstance(layer, DelayedDense) and context.method_name in ("__call__", "unroll"):

@@ -89,23 +89,8 @@ THINGS = {
     "dual layers that fire": Thing(
         lambda: snn.DSRLITS(N, **HALVES), lambda: nnx.DSRLITS(N, **HALVES)
     ),
-    "adaptation, `flex` alone": Thing(
-        lambda: LeakyIntegrator(
-            N,
-            pos_beta=Decay(0.9),
-            pos_threshold=Threshold(1.0),
-            rho=Decay(0.9),
-            adapt_weight=Weight(1.0),
-        ),
-        lambda: nnx.flex.LeakyIntegrator(
-            N,
-            pos_beta=Decay(0.9),
-            pos_threshold=Threshold(1.0),
-            rho=Decay(0.9),
-            adapt_weight=Weight(1.0),
-        ),
-    ),
-    "`flex.LeakyIntegrator` beyond the 28, with a bias": Thing(
+    "layers with `A`": Thing(lambda: snn.ASLIB(N), lambda: nnx.ASLIB(N)),
+    "`flex.LeakyIntegrator` beyond the named layers, with a bias": Thing(
         lambda: LeakyIntegrator(
             N, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), bias=Weight(0.1)
         ),
@@ -129,6 +114,18 @@ THINGS = {
     "`Residual`": Thing(
         lambda: snn.Residual([nn.Dense(N), snn.SLIB(N)]),
         lambda: nnx.Residual([linear(N), nnx.SLIB(N)]),
+    ),
+    "`Recurrent`": Thing(
+        lambda: snn.Recurrent(snn.SLIB(N)),
+        lambda: nnx.Recurrent(nnx.SLIB(N), rngs=fnnx.Rngs(0)),
+    ),
+    "`Delay` before a layer": Thing(
+        lambda: snn.Sequential([snn.Delay(N, 3, delay=1.5), snn.SLIB(N)]),
+        lambda: nnx.Sequential([nnx.Delay(N, 3, delay=1.5), nnx.SLIB(N)]),
+    ),
+    "`DelayedDense` before a layer": Thing(
+        lambda: snn.Sequential([snn.DelayedDense(3, 3), snn.SLIB(3)]),
+        lambda: nnx.Sequential([nnx.DelayedDense(N, 3, 3, rngs=fnnx.Rngs(0)), nnx.SLIB(3)]),
     ),
     "convolutions, channels last": Thing(
         lambda: snn.Sequential(

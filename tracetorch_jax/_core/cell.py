@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -17,7 +16,7 @@ from tracetorch_jax import functional
 from tracetorch_jax._core.inputs import check_axis, dtypes_for, real_input
 from tracetorch_jax._core.parameters import Parameter, Rank, check_dim, check_dtype
 from tracetorch_jax._core.sequence_cell import SequenceCell
-from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_integer, check_names
+from tracetorch_jax._shared.checks import as_array, cell_call, check_carry, check_integer
 from tracetorch_jax._shared.dtypes import widen
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax.functional.engines import policy
@@ -269,12 +268,7 @@ class AbstractCell(SequenceCell):
         layer = type(self).__name__
         if carry is None:
             return self.zeros(shape, dtype)
-        if not isinstance(carry, Mapping):
-            raise TypeError(
-                f"`carry` must be a dict of the states of {layer}, {list(self.spec.states)}; "
-                f"got {type(carry).__name__}. {CALL}."
-            )
-        check_names("carry", carry, self.spec.states, layer)
+        carry = check_carry(carry, self.spec.states, layer)
         carry = {name: as_array(f"carry[{name!r}]", carry[name]) for name in self.spec.states}
         for name, state in carry.items():
             if np.shape(state) != shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -27,12 +26,11 @@ from tracetorch_jax._core.parameters import (
 )
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import (
-    CALL,
     as_array,
     cell_call,
+    check_carry,
     check_choice,
     check_integer,
-    check_names,
 )
 from tracetorch_jax._shared.dtypes import widen, wider
 from tracetorch_jax._shared.shapes import along
@@ -201,12 +199,7 @@ class AbstractDelayCell(SequenceCell):
         layer = type(self).__name__
         if carry is None:
             return self.zeros(shape, dtype)
-        if not isinstance(carry, Mapping):
-            raise TypeError(
-                f"`carry` must be a dict of the states of {layer}, ['past']; got "
-                f"{type(carry).__name__}. {CALL}."
-            )
-        check_names("carry", carry, ("past",), layer)
+        carry = check_carry(carry, ("past",), layer)
         past = as_array("carry['past']", carry["past"])
         if past.shape != self._past_shape(shape):
             raise ValueError(

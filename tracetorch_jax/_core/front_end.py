@@ -154,7 +154,7 @@ def in_loop() -> Iterator[None]:
 
 
 def is_in_loop() -> bool:
-    """Whether that is so."""
+    """Whether a module runs as a function in a loop now, see `in_loop`."""
     return _in_loop.get()
 
 

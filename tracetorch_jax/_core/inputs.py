@@ -1,4 +1,4 @@
-"""What cells say of the arrays that they are given."""
+"""Types and shapes of the arrays that cells are given."""
 
 from __future__ import annotations
 

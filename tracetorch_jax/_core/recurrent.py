@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -13,7 +12,7 @@ from tracetorch_jax import functional
 from tracetorch_jax._core.cell import AbstractCell, Recorded
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._core.unroll import AbstractUnroll, check_cell
-from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_front_end, check_names
+from tracetorch_jax._shared.checks import CALL, as_array, cell_call, check_carry, check_front_end
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax.functional.engines.feedback import add_feedback
 from tracetorch_jax.functional.engines.masks import Valid
@@ -21,8 +20,6 @@ from tracetorch_jax.functional.engines.unroll import Engine
 from tracetorch_jax.functional.steps import is_stochastic
 
 Carry = dict[str, Any]
-
-STATES = ("cell", "prev_output")
 
 
 def weak(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -179,14 +176,7 @@ class AbstractRecurrent(SequenceCell):
         """
 
     def _check(self, carry: Any) -> Carry:
-        kind = type(self).__name__
-        if not isinstance(carry, Mapping):
-            raise TypeError(
-                f"`carry` must be a dict of the states of {kind}, {list(STATES)}; got "
-                f"{type(carry).__name__}. {CALL}."
-            )
-        check_names("carry", carry, STATES, kind)
-        return dict(carry)
+        return dict(check_carry(carry, ("cell", "prev_output"), type(self).__name__))
 
     def _check_carry(self, carry: Any, shape: tuple[int, ...], dtype: Any) -> Carry:
         if carry is None:

@@ -134,6 +134,17 @@ def check_names(argument: str, got: Mapping[str, Any], want: tuple[str, ...], ow
         )
 
 
+def check_carry(carry: object, states: tuple[str, ...], owner: str) -> Mapping[str, Any]:
+    """A carry, which has to be a dict of exactly these states."""
+    if not isinstance(carry, Mapping):
+        raise TypeError(
+            f"`carry` must be a dict of the states of {owner}, {list(states)}; got "
+            f"{type(carry).__name__}. {CALL}."
+        )
+    check_names("carry", carry, states, owner)
+    return carry
+
+
 def as_array(
     name: str, value: object, hint: str = "", convert: Callable[[Any], Any] = asarray
 ) -> jax.Array:

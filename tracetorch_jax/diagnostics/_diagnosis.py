@@ -354,11 +354,9 @@ class _Sources:
                 self.scaled.add(path)
             self._last = None
         elif isinstance(module, AbstractDelayCell):
-            if (
-                context.method_name in ("__call__", "unroll")
-                and not context.module.is_initializing()
-            ):
-                self.delays[path] = context.module.clone(parent=None, name=None)
+            cell, runs = context.module, context.method_name in ("__call__", "unroll")
+            if runs and not cell.is_initializing():
+                self.delays[path] = cell.clone(parent=None, name=None)
                 if isinstance(module, DelayedDense):
                     self._last = _advice.Source(path, "kernel", np.zeros(0))
         elif context.method_name == "__call__" and not isinstance(module, TraceCell):

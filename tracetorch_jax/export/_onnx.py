@@ -27,7 +27,7 @@ def onnx(
     """Write one step of a stream as an ONNX model, through jax2onnx.
 
     Its inputs are ``x`` and ``carry.<state>`` for each state, its outputs ``y`` and
-    ``next.<state>``, in the same order. What was ``next`` is handed in as ``carry`` in the next
+    ``next.<state>``, in the same order. What was ``next`` is given as ``carry`` in the next
     step; zeros come first.
 
     jax2onnx needs an environment of its own: ``pip install 'tracetorch_jax[onnx]'``.

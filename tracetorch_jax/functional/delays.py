@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._shared.axes import check_positive, check_values
-from tracetorch_jax._shared.checks import check_integer
-from tracetorch_jax._shared.dtypes import asarray
+from tracetorch_jax._shared.checks import as_array, check_integer
+from tracetorch_jax._shared.dtypes import asarray, is_real, wider
 from tracetorch_jax.functional.constraints import DECAY, Constraint, _Numpy
 from tracetorch_jax.functional.engines.masks import (
     Valid,
@@ -194,6 +194,11 @@ def delayed_dense(
             f"`delays` must have the shape of `kernel`, {kernel.shape}; got {delays.shape}."
         )
     bias = None if bias is None else asarray(bias)
+    for name, weights in (("kernel", kernel), ("bias", bias)):
+        if weights is not None and weights.dtype != xs.dtype:
+            raise TypeError(
+                f"`{name}` must be of the dtype of `xs`, {xs.dtype}; got {weights.dtype}."
+            )
     if bias is not None and bias.shape != kernel.shape[1:]:
         raise ValueError(f"`bias` must have shape {kernel.shape[1:]}; got {bias.shape}.")
     return _delayed_dense(kernel, jnp.asarray(delays), past, xs, bias, sigma, valid)
@@ -223,7 +228,14 @@ def _checked(
         raise TypeError(
             f"`past` and `xs` must be of one floating-point dtype; got {past.dtype} and {xs.dtype}."
         )
-    delays = delays if isinstance(delays, jax.Array) else np.asarray(delays, np.float64)
+    if not isinstance(delays, jax.Array):
+        delays = as_array("delays", delays, convert=np.asarray)
+    if not is_real(delays.dtype):
+        raise TypeError(f"`delays` must be real numbers; got dtype {delays.dtype}.")
+    if isinstance(delays, np.ndarray):
+        delays = delays.astype(np.float64)
+    elif not jnp.issubdtype(delays.dtype, jnp.floating):
+        delays = delays.astype(wider(xs.dtype, jnp.float32))
     most = past.shape[0]
     rule = f"lie between 0 and max_delay = {most}"
     check_values("delays", delays, lambda d: (d >= 0) & (d <= most), rule)

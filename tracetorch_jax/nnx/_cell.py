@@ -93,7 +93,7 @@ class TraceCell(AbstractCell, nnx.RNNCellBase):
 
         Args:
             input_shape: shape of one step's tensor, with `num_neurons` at axis `dim`.
-            rngs: not used; Flax hands some to every cell.
+            rngs: not used; Flax gives some to every cell.
             carry_init: not used.
 
         Returns:

@@ -71,7 +71,7 @@ class _HasWidth(AbstractDelayCell):
 
         Args:
             input_shape: shape of one step's tensor.
-            rngs: not used; Flax hands some to every cell.
+            rngs: not used; Flax gives some to every cell.
             carry_init: not used.
 
         Returns:

@@ -21,7 +21,8 @@ class Recurrent(AbstractRecurrent, nnx.RNNCellBase):
     See `tracetorch_jax.snn.Recurrent`.
 
     Args:
-        cell: a trace layer, or any other cell, which is then run step by step.
+        cell: a trace layer, or any other cell, which is then run step by step: `record`, `diagnose`
+            and `metrics` do not see into such a cell.
         feedback: module from the shape of one step's output to that of its input, such as
             ``Linear`` or ``Conv``. It must neither draw random numbers nor change variables. By
             default ``Linear(num_neurons, num_neurons, use_bias=False)`` with the dtypes of `cell`,

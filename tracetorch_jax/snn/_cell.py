@@ -87,7 +87,7 @@ class TraceCell(AbstractCell, nn.RNNCellBase):
         """Zeros for every state.
 
         Args:
-            rng: not used; Flax hands one to every cell.
+            rng: not used; Flax gives one to every cell.
             input_shape: shape of one step's tensor, with `num_neurons` at axis `dim`.
 
         Returns:

@@ -24,13 +24,13 @@ class Delay(AbstractDelay, nn.RNNCellBase):
     Inputs before the first step are 0. A delay is learnt through the interpolation: its gradient is
     ``x_{t-k-1} - x_{t-k}``, to which only the two inputs next to it matter. Where the input is
     spikes, that is nearly always 0. With `sigma`, a Gaussian window around d takes the place of the
-    interpolation, so that a delay feels spikes that are some steps off; narrow it during training
+    interpolation: spikes that are some steps off count in the gradient. Narrow it during training
     with `tracetorch_jax.training.sigma_schedule`, see `DelayedDense`.
 
     The carry is ``{"past": ...}``: the last `max_delay` inputs, the oldest first, along an axis
     behind the batch axes, ``[B, max_delay, N]``. Over a sequence all steps are computed at once, so
-    every `engine` is right. A gradient keeps the input and no copies of it. Without `sigma` the
-    cost does not depend on `max_delay`.
+    every `engine` gives the same. A gradient keeps the input and no copies of it. Without `sigma`
+    the cost does not depend on `max_delay`.
 
     A learnable delay is stored under ``raw_delay`` in the collection ``params`` and is ``max_delay
     * sigmoid(raw)``. One that is not learnable is used exactly: a whole number of steps, 0 and
@@ -96,7 +96,7 @@ class Delay(AbstractDelay, nn.RNNCellBase):
         """A past of zeros.
 
         Args:
-            rng: not used; Flax hands one to every cell.
+            rng: not used; Flax gives one to every cell.
             input_shape: shape of one step's tensor, with `num_channels` at axis `dim`.
 
         Returns:
@@ -121,8 +121,8 @@ class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
     It takes the place of a Dense layer before spiking neurons. With `sigma`, g is a Gaussian of
     that width in steps, normalised over k = 0, ..., max_delay. Without it, which is evaluation,
     delays are rounded to whole steps, g is 1 there and 0 elsewhere, and the delays get no gradient.
-    Train with a `sigma` that starts wide, so that a synapse feels spikes at many distances, and
-    ends below one step, so that rounding changes little: see
+    Train with a `sigma` that starts wide, so that spikes at many distances count in the gradient,
+    and ends below one step, so that rounding changes little: see
     `tracetorch_jax.training.sigma_schedule`. `sigma` may be traced, so a model that is made in the
     compiled function is compiled once for all widths::
 
@@ -133,13 +133,13 @@ class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
         def outputs(params, xs, sigma):
             return network(sigma).apply({"params": params}, xs)
 
-    Parameters do not know of `sigma`: ``network().apply(...)`` evaluates what was trained.
+    Parameters do not depend on `sigma`: ``network().apply(...)`` evaluates what was trained.
 
     Parameters are ``kernel`` and ``raw_delay``, ``[N, features]``, and ``bias``; a delay is
     ``max_delay * sigmoid(raw)``. The carry is ``{"past": ...}``: the last `max_delay` inputs, the
     oldest first, ``[B, max_delay, N]``. Over a sequence all steps are computed at once, in
-    ``max_delay + 1`` matrix products, so every `engine` is right; step by step the numbers are
-    equal but for the order of sums. A gradient keeps the input and no copies of it.
+    ``max_delay + 1`` matrix products, so every `engine` gives the same; step by step the numbers
+    are equal but for the order of sums. A gradient keeps the input and no copies of it.
 
     Args:
         features: number of outputs, at least 1. The number of inputs is that of the last axis.
@@ -211,7 +211,7 @@ class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
         """A past of zeros.
 
         Args:
-            rng: not used; Flax hands one to every cell.
+            rng: not used; Flax gives one to every cell.
             input_shape: shape of one step's tensor.
 
         Returns:

@@ -70,7 +70,7 @@ class Recurrent(AbstractRecurrent, nn.RNNCellBase):
         """A fresh carry.
 
         Args:
-            rng: handed on to the cell; trace layers make no use of it.
+            rng: for the first carry of the cell; trace layers make no use of it.
             input_shape: shape of one step's tensor.
 
         Returns:

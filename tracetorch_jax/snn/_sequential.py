@@ -89,7 +89,7 @@ class Sequential(AbstractSequential, nn.RNNCellBase):
         """Fresh carries of all cells.
 
         Args:
-            rng: handed on to the cells; trace layers make no use of it.
+            rng: for the first carries of the cells; trace layers make no use of it.
             input_shape: shape of one step's tensor.
 
         Returns:

@@ -19,9 +19,9 @@ def sigma_schedule(
 
         sigma(n) = start * (end / start) ** min(n / steps, 1)
 
-    A wide window lets a synapse feel spikes at all delays; a window below one step is nearly what
-    is left when the delays are rounded. Hammouamri et al. narrow it over the first quarter of the
-    training and train on with rounded-like delays. It is called as the schedules of optax are.
+    With a wide window a delay gets a gradient from spikes at all distances. A window below one step
+    is nearly that of a rounded delay. Hammouamri et al. narrow the window over the first quarter of
+    the training, and keep its width from there on. It is called as the schedules of optax are.
 
     Args:
         max_delay: of the `DelayedDense` or `Delay`, at least 1.

@@ -43,7 +43,7 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
 def piecewise_value_and_grad(
     loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]], length: int, *, truncate: bool = False
 ) -> Callable[[Any, Any, Any], tuple[tuple[jax.Array, Any], Any]]:
-    """Value and gradient of long sequences, run in pieces through which the carry is handed on.
+    """Value and gradient of long sequences, run in pieces, each from the carry of the one before.
 
     Only the carries between pieces are kept; what happens within a piece is computed again on the
     way back, so that memory is that of a piece, plus a carry for each. The gradient is that of the

@@ -72,7 +72,7 @@ def unroll(
             for each function object and set of shapes, so pass the same object again rather than a
             new ``lambda``: compiling takes a fraction of a second, and a program some 2 MB. The
             last 128 programs are kept.
-        params: pytree handed to every step.
+        params: pytree given to every step.
         state: pytree of arrays, the state before the first step.
         xs: pytree of arrays ``[T, ...]``; step t gets their t-th slices. Must hold at least one.
             With T = 0 the state stays as it is, and gradients are 0.

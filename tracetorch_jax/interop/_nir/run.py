@@ -100,7 +100,7 @@ def stepped(graph: Graph, dt: float, method: Method) -> Graph:
         for tau in {"tau", "tau_syn", "tau_mem"} & values.keys():
             # 1 - dt / new = exp(-dt / tau)
             new = -dt / np.expm1(-dt / values[tau].astype(np.float64))
-            values[tau] = new.astype(values[tau].dtype)
+            values[tau] = new.astype(np.result_type(values[tau], np.float32))
         nodes[name] = dataclasses.replace(node, values=values)
     return dataclasses.replace(graph, nodes=nodes)
 
