@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
+import flax
 import flax.linen as nn
 import jax
 import numpy as np
@@ -268,6 +269,8 @@ class _StandIn(nn.Module):
             vars(twin)[name] = nnx.Param(raw)
         try:
             return twin(*args, **kwargs)
+        except flax.errors.InvalidRngError:
+            raise
         except Exception as error:
             error.add_note(
                 f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "

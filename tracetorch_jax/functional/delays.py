@@ -12,7 +12,7 @@ import numpy as np
 
 from tracetorch_jax._shared.axes import check_positive, check_values
 from tracetorch_jax._shared.checks import as_array, check_integer
-from tracetorch_jax._shared.dtypes import asarray, is_real, wider
+from tracetorch_jax._shared.dtypes import asarray, countable, is_real, wider
 from tracetorch_jax.functional.constraints import DECAY, Constraint, _Numpy
 from tracetorch_jax.functional.engines.masks import (
     Valid,
@@ -366,6 +366,9 @@ def _sum_over_delays(
     # A gradient keeps no term.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def add(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
-        return total + term(jax.lax.dynamic_slice_in_dim(line, size - k, length), k), None
+        now = term(jax.lax.dynamic_slice_in_dim(line, size - k, length), k)
+        return total + now.astype(total.dtype), None
 
-    return jax.lax.scan(add, term(line[size:], 0), jnp.arange(1, size + 1, dtype=jnp.int32))[0]
+    first = term(line[size:], 0)  # of half precision the sum would lose a digit for many delays
+    delays = jnp.arange(1, size + 1, dtype=jnp.int32)
+    return jax.lax.scan(add, countable(first), delays)[0].astype(first.dtype)
