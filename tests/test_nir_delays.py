@@ -55,7 +55,7 @@ NETWORKS = {
     ),
     "last of a cycle": (
         snn.Recurrent(
-            stack(nn.Dense(4), snn.LIB(4, threshold=0.3), fixed(4, 1.0, 0.0, 3.0, 2.0)), nn.Dense(3)
+            stack(nn.Dense(4), snn.LIT(4), fixed(4, 1.0, 0.0, 3.0, 2.0)), nn.Dense(3)
         ),
         (3,),
     ),
