@@ -1,6 +1,7 @@
 """Say at every step of an electrocardiogram which wave of the heartbeat it belongs to.
 
     python examples/ecg_segmentation.py --data qtdb_ecg_spikes.npz --seeds 3
+    python examples/ecg_segmentation.py --feedback --layer LIB
 
 Two leads of the QT database, coded as spikes by level crossing (one channel for rises and one for
 falls of each), 1300 steps long; six classes: P, PQ, QR, RS, ST, TP. Two spiking layers of 64
@@ -25,14 +26,15 @@ SOURCE = "https://raw.githubusercontent.com/byin-cwi/Efficient-spiking-networks/
 FILES = {"train": "data/QTDB_train.mat", "test": "NMI_vis/ecg/QTDB_test.mat"}
 
 
-def network(width, layer, dropout, slowest, *, training=False):
+def network(width, layer, dropout, slowest, feedback, *, training=False):
     """Two spiking layers, each beside what it reads, and a leaky readout."""
 
     def block():
+        neurons = harness.layer(layer, width, 1.0, slowest)
         return snn.Residual(
             [
                 nn.Dense(width),
-                harness.layer(layer, width, 1.0, slowest),
+                snn.Recurrent(neurons) if feedback else neurons,
                 nn.Dropout(dropout, deterministic=not training),
             ],
             merge="concatenate",
@@ -124,10 +126,13 @@ def main():
     parser.add_argument("--width", type=int, default=64, help="neurons of each hidden layer")
     parser.add_argument("--dropout", type=float, default=0.3, help="share of spikes left out")
     parser.add_argument("--slowest", type=float, default=400, help="longest half-life at first")
+    parser.add_argument(
+        "--feedback", action="store_true", help="every neuron gets the spikes of all of its layer"
+    )
     args = parser.parse_args()
     options = {
-        "width": args.width, "layer": args.layer, "dropout": args.dropout, "slowest": args.slowest
-    }  # fmt: skip
+        name: getattr(args, name) for name in ("width", "layer", "dropout", "slowest", "feedback")
+    }
     if args.smoke:
         args.epochs, options["width"] = 2, 8
         train_set, test_set = made_up(64), made_up(32)

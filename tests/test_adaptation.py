@@ -255,6 +255,9 @@ def test_a_recording_without_a_batch_axis_has_them_too():
     one, _ = seen(snn.ALIB(3), XS[0])
     np.testing.assert_allclose(one.membrane, whole.membrane[0], rtol=1e-6)
     np.testing.assert_allclose(one.thresholds["threshold"], whole.thresholds["threshold"][0])
+    model = snn.Unroll(snn.ALIB(3))
+    none = tt.record(model, model.init(jax.random.key(0), XS), XS[:, :0])[1]["cell"]
+    assert none.membrane.shape == none.thresholds["threshold"].shape == XS[:, :0].shape
     assert seen(snn.LI(3), XS)[0].thresholds == {}
 
 

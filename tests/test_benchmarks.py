@@ -219,3 +219,12 @@ def test_what_keeping_nan_costs_is_measured():
     assert re.findall(r"^(\w+) +(\w+) +with / without: [\d.]+ ", out, re.M) == [
         (layer, what) for layer in ("LIB", "DSRLIT") for what in ("forward", "gradient")
     ]
+
+
+@pytest.mark.nightly
+def test_the_gradient_of_recurrence_is_measured():
+    out, _ = run("feedback.py", "--smoke", "--layer", "LIB")
+    assert re.search(
+        r"^LIB +5x2x3 +memory in sizes of the input: ours [\d.]+, plain [\d.]+$", out, re.M
+    )
+    assert re.search(r"^ +time, ours / plain: [\d.]+ ", out, re.M)

@@ -10,7 +10,7 @@ import pytest
 import reference
 from flax import nnx
 
-from tracetorch_jax import checkpoint, export, functional, snn, training
+from tracetorch_jax import checkpoint, export, functional, interop, snn, training
 from tracetorch_jax import nnx as tnnx
 
 B, T, N, MOST = 2, 9, 3, 4
@@ -446,3 +446,11 @@ def test_the_function_names_what_is_bad(message):
     }
     with pytest.raises((ValueError, TypeError), match=message):
         functional.delay(**{**fine, **PURE[message]})
+
+
+@pytest.mark.parametrize("cell", [snn.Delay(4, 3), snn.DelayedDense(4, 3)])
+def test_no_state_dict_of_torch_holds_delays(cell):
+    model = snn.Unroll(snn.Sequential([nn.Dense(4), cell]))
+    variables = model.init(jax.random.key(0), jnp.ones((1, 4, 4)))
+    with pytest.raises(ValueError, match=rf"{type(cell).__name__} .*layers_1' has delays, which"):
+        interop.to_torch(variables, model, jnp.ones((1, 4, 4)))

@@ -124,7 +124,7 @@ TAKE = {
 }
 # What linen's model is refused for as well, in the same words.
 REFUSED = {
-    "recurrent": {"to_nir", "nir_mismatch", "initial_carry"},
+    "recurrent": {"initial_carry"},
     "cell": {"record", "diagnose", "synaptic_operations", "sequence"},
     "own": {"step", "to_nir", "nir_mismatch", "initial_carry"},
     "stack": {"to_nir", "nir_mismatch"},
@@ -279,6 +279,53 @@ def test_code_of_nnx_runs_as_it_is(make, paths):
         np.testing.assert_allclose(program.call(doubled, XS), want, atol=1e-6)
 
 
+class Asks(nnx.Module):
+    """Code that looks at what its layers are before it calls them."""
+
+    def __init__(self):
+        self.layers = nnx.List([linear(3, 4), tnnx.Unroll(tnnx.SLIB(4, **BASE))])
+        self.read = linear(4, 4)
+
+    def __call__(self, xs):
+        for layer in self.layers:
+            xs = 3 * layer(xs) if isinstance(layer, nnx.Linear) else layer(xs)
+        return xs * getattr(self.read, "in_features", 1) + self.read(xs)
+
+
+def test_code_that_asks_what_its_layers_are_gets_the_answer_of_nnx():
+    model = Asks()
+    out, recordings = tt.record(model, XS)
+    np.testing.assert_array_equal(out, model(XS))
+    assert [*recordings] == ["layers_1/cell"]
+
+
+@pytest.mark.parametrize("read", [lambda own: own.bias, lambda own: getattr(own, "kernel", None)])
+def test_code_that_reads_the_parameters_of_its_layers_is_refused(read):
+    class Reads(Asks):
+        def __call__(self, xs):
+            read(self.read)
+            return super().__call__(xs)
+
+    with pytest.raises(TypeError, match=r"must not read `\w+` of its Linear. Make a model of"):
+        tt.record(Reads(), XS)
+
+
+class FeedsBack(nnx.Module):
+    def __init__(self):
+        self.mix = linear(3, 3)
+        self.gain = nnx.Param(jnp.full((1, 3), 2.0))
+
+    def __call__(self, ys):
+        return self.gain[...] * self.mix(ys)
+
+
+def test_code_of_nnx_feeds_back():
+    own = tnnx.Unroll(tnnx.Recurrent(tnnx.LIB(3, **BASE), FeedsBack()))
+    np.testing.assert_array_equal(tt.record(own, XS)[0], own(XS))
+    own.cell.feedback.gain[...] *= -1
+    np.testing.assert_array_equal(tt.record(own, XS)[0], own(XS))
+
+
 def test_structures_that_are_equal_share_a_program():
     one, other = (as_linen(Own())[0] for _ in range(2))
     assert one == other and hash(one) == hash(other)
@@ -318,6 +365,19 @@ class Holds(Own):
         self.layers = nnx.Dict(first=linear(3, 3))
 
 
+class Tied(nnx.Module):
+    def __init__(self):
+        self.read, self.write = linear(3, 3), linear(3, 3)
+        self.write.kernel = self.read.kernel
+
+    def __call__(self, xs):
+        return self.write(self.read(xs))
+
+
+class Stack(tnnx.Sequential):
+    """A stack with a step of its own."""
+
+
 class Trace(tnnx.TraceCell):
     """A trace layer of the user's own."""
 
@@ -326,6 +386,8 @@ class Trace(tnnx.TraceCell):
     ("make", "words"),
     [
         (lambda: tnnx.Stateful(tnnx.LI(3)), "got Stateful. Make a model of tracetorch_jax.snn"),
+        (Tied, "got a shared `kernel` in Linear at 'write'. Make"),
+        (lambda: tnnx.Unroll(Stack([tnnx.LI(3)])), "got Stack at 'cell'. Make"),
         (Holds, "got Dict at 'layers'. Make a model of tracetorch_jax.snn"),
         (
             lambda: nnx.Sequential(linear(3, 3), tnnx.Stateful(tnnx.LI(3))),
@@ -336,7 +398,7 @@ class Trace(tnnx.TraceCell):
             "`preferred_element_type` as it is by default.*in Linear at 'cell/layers_0'",
         ),
     ],
-    ids=["stateful", "dict", "within", "argument"],
+    ids=["stateful", "tied", "stack", "dict", "within", "argument"],
 )
 def test_what_linen_cannot_have(make, words):
     with pytest.raises(TypeError, match=f"`model` must .*{words}"):
@@ -348,12 +410,22 @@ class Compiles(Own):
         return nnx.jit(lambda read, xs: read(xs))(self.read, xs)
 
 
-@pytest.mark.parametrize("own", [Reads, Compiles])
+class Runs(Own):
+    def __init__(self):
+        super().__init__()
+        self.run = nnx.RNN(nnx.GRUCell(3, 3, rngs=rngs()))
+
+    def __call__(self, xs):
+        return super().__call__(self.run(xs))
+
+
+@pytest.mark.parametrize("own", [Reads, Compiles, Runs])
 def test_code_that_does_not_call_its_layers_alone(own):
-    with pytest.raises((AttributeError, TypeError)) as error:
+    with pytest.raises((AttributeError, TypeError, ValueError)) as error:
         tt.record(own(), XS)
-    assert f"{own.__name__} of flax.nnx ran with modules of flax.linen" in error.value.__notes__[0]
-    assert "tracetorch_jax.nnx.to_linen(model)" in error.value.__notes__[0]
+    said = "\n".join(error.value.__notes__)
+    assert f"{own.__name__} of flax.nnx ran with modules of flax.linen" in said
+    assert "tracetorch_jax.nnx.to_linen(model)" in said
 
 
 def test_random_spikes_draw_from_rngs():

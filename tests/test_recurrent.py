@@ -1,5 +1,7 @@
 """Recurrence between neurons."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -160,6 +162,28 @@ def test_any_module_feeds_back(feedback, layer, shape):
         reference.assert_trees_close(got, want, 1e-4)
 
 
+class Compact(nn.Module):
+    """What feeds back is made of modules whose variables are elsewhere: here, and in a caller."""
+
+    run: Any
+    shared: Any
+
+    @nn.compact
+    def __call__(self, xs):
+        inner = nn.Sequential([nn.Dense(N), nn.Dense(N), self.shared])
+        feedback = nn.Sequential([nn.Dense(3), jnp.tanh, inner, self.shared])
+        return self.run(snn.Recurrent(snn.LIB(N, threshold=0.3), feedback))(self.shared(xs))
+
+
+def test_what_feeds_back_is_made_of_modules_of_others():
+    xs = 2 * reference.inputs(2, 6, N)
+    got, want = (Compact(run, nn.Dense(N)) for run in (snn.Unroll, nn.RNN))
+    variables = got.init(jax.random.key(0), xs)
+    assert len(variables["params"]) == 5
+    got, want = (reference.value_and_grads(each.apply, variables, xs) for each in (got, want))
+    reference.assert_trees_close(got, want, 1e-4)
+
+
 def test_another_cell_is_run_step_by_step():
     cell = snn.Recurrent(nn.GRUCell(N), nn.Dense(3))
     xs = reference.inputs(2, 6, 3)
@@ -289,6 +313,27 @@ class TestWhatSeesIt:
         stateful = tt.nnx.Stateful(cell)
         got = jnp.stack([stateful(XS[:, t]) for t in range(13)], 1)
         np.testing.assert_array_equal(got, want)
+
+
+class TestLayersWithinACell:
+    """A cell of several layers is run step by step, and nobody says that all is well with them."""
+
+    inner = snn.Recurrent(snn.Sequential([nn.Dense(N), snn.LIB(N)]), nn.Dense(N))
+
+    def test_diagnose_says_that_it_does_not_see_them(self):
+        model = snn.Unroll(snn.Sequential([self.inner, nn.Dense(2), snn.LI(2)]))
+        diagnosis = tt.diagnose(model, model.init(jax.random.key(0), XS), XS)
+        assert [report.path for report in diagnosis.layers] == ["cell/layers_2"]
+        (problem,) = diagnosis.problems
+        assert "cell/layers_0/cell/layers_1 (LIB) step by step" in problem
+
+    def test_record_and_operations_say_what_to_do(self):
+        model = snn.Unroll(self.inner)
+        variables = model.init(jax.random.key(0), XS)
+        with pytest.raises(ValueError, match=r"it runs cell/cell/layers_1 \(LIB\) step by step"):
+            tt.record(model, variables, XS)
+        with pytest.raises(ValueError, match="a Dense in front of a Recurrent"):
+            tt.metrics.synaptic_operations(model, variables, XS)
 
 
 @pytest.mark.optimised

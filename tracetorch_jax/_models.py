@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from tracetorch_jax import snn
-from tracetorch_jax._core.cell import AbstractCell
+from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import is_of_nnx
 
 if TYPE_CHECKING:
@@ -111,7 +111,26 @@ def as_linen(model: Any) -> tuple[nn.Module, dict[str, Any]]:
     """
     from tracetorch_jax.nnx import to_linen
 
-    return _converted(model, "", {}), to_linen(model)
+    converted = _converted(model, "", {})
+    _check_own(model)
+    return converted, to_linen(model)
+
+
+def _check_own(model: nnx.Module) -> None:
+    """Raise if two modules have one parameter, which linen can't keep in both."""
+    from flax import nnx
+
+    owners: dict[int, Any] = {}
+    for path, module in nnx.iter_modules(model):
+        for name, own in vars(module).items():
+            if not isinstance(own, (nnx.Param, nnx.BatchStat)):
+                continue
+            if owners.setdefault(id(own), module) is not module:
+                raise TypeError(
+                    f"`model` must share modules rather than their parameters to be one that linen "
+                    f"can have, too; got a shared `{name}` in {type(module).__name__} at "
+                    f"{'/'.join(map(str, path))!r}. {_ELSE}"
+                )
 
 
 def _converted(value: Any, path: str, seen: dict[int, nn.Module], inside: bool = False) -> Any:
@@ -151,7 +170,7 @@ def _linen_class(module: Any, path: str) -> Any:
         cls = getattr(snn, kind, None) or getattr(snn.flex, kind, None)
     elif _is_flaxs(module) and kind in _FLAX:
         cls = getattr(nn, _FLAX[kind])
-    if cls is None and (ours or isinstance(module, AbstractCell) or not callable(module)):
+    if cls is None and (ours or isinstance(module, SequenceCell) or not callable(module)):
         where = f"{kind} at {path!r}" if path else kind
         raise TypeError(f"`model` must be one that linen can have, too; got {where}. {_ELSE}")
     return cls
@@ -205,7 +224,7 @@ def _stand_in(module: Any, path: str, seen: dict[int, nn.Module]) -> nn.Module:
     return cls(_Held(structure, module, modules, params))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
     """An nnx module, and by attribute its own modules in linen and its own parameters.
 
@@ -214,9 +233,16 @@ class _Held:
     """
 
     structure: Any
-    module: Any = dataclasses.field(compare=False)
-    modules: dict[str, Any] = dataclasses.field(compare=False)
-    params: dict[str, Any] = dataclasses.field(compare=False)
+    module: Any
+    modules: dict[str, Any]
+    params: dict[str, Any]
+
+    # Written out, which tells that the other fields follow from the structure.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and bool(self.structure == other.structure)
+
+    def __hash__(self) -> int:
+        return hash(self.structure)
 
 
 class _StandIn(nn.Module):
@@ -237,17 +263,54 @@ class _StandIn(nn.Module):
         twin: Any = object.__new__(own)
         vars(twin).update(vars(self.held.module))
         for name in self.held.modules:
-            vars(twin)[name] = getattr(self, name)
+            vars(twin)[name] = _shown(getattr(self, name), vars(self.held.module)[name])
         for name, raw in self._raw.items():
             vars(twin)[name] = nnx.Param(raw)
         try:
             return twin(*args, **kwargs)
-        except (AttributeError, TypeError) as error:
+        except Exception as error:
             error.add_note(
                 f"{own.__name__} of flax.nnx ran with modules of flax.linen in its attributes, so "
                 f"that it can call them, and no more. {_ELSE}"
             )
             raise
+
+
+def _shown(linen: Any, module: Any) -> Any:
+    """A linen module as the code of an nnx model sees it; of a list, each of them."""
+    if isinstance(linen, (list, tuple)):
+        return [_shown(*each) for each in zip(linen, module, strict=True)]
+    return _Part(linen, module) if isinstance(linen, nn.Module) else linen
+
+
+class _Part:
+    """A linen module that has the class and the settings of the nnx module it is called for.
+
+    So code that asks for them takes the same way as with the nnx module.
+    """
+
+    def __init__(self, linen: nn.Module, module: Any) -> None:
+        self._linen = linen
+        self._module = module
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._linen(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        from flax import nnx
+
+        value = getattr(self._module, name)
+        if isinstance(value, (nnx.Variable, jax.Array, np.ndarray)):
+            raise TypeError(
+                f"`model` must not read `{name}` of its {type(self._module).__name__}. {_ELSE}"
+            )
+        if is_of_nnx(value) or inspect.ismethod(value) or isinstance(value, nnx.List):
+            return _shown(getattr(self._linen, name), value)
+        return value
 
 
 class _StandInCell(_StandIn, nn.RNNCellBase):

@@ -280,8 +280,9 @@ def _count(layer: nn.Module, params: Any, x: Any) -> np.ndarray:
     """Effective and dense operations, events, inputs, and whether the inputs are spikes."""
     if isinstance(x, jax.core.Tracer):
         raise ValueError(
-            "`model` must run its connections outside of jit and scan to be counted; put cells "
-            "into snn.Unroll rather than nn.RNN, and call this outside of jax.jit."
+            "`model` must run its connections outside of jit and scan to be counted: put cells "
+            "into snn.Unroll rather than nn.RNN, a Dense in front of a Recurrent rather than into "
+            "it, and call this outside of jax.jit."
         )
     x = jnp.asarray(x)
     bare = layer.clone(use_bias=False, dtype=jnp.float32)

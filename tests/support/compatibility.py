@@ -36,7 +36,6 @@ class Thing:
     dtype: Any = jnp.float32
     lengths: tuple[int, ...] | None = None
     rngs: tuple[str, ...] = ()
-    in_torch: bool = True
 
     @functools.cached_property
     def model(self):
@@ -137,21 +136,18 @@ THINGS = {
         lambda: snn.Residual([nn.Dense(N), snn.SLIB(N)]),
         lambda: nnx.Residual([linear(N), nnx.SLIB(N)]),
     ),
-    "`Recurrent`": Thing(lambda: snn.Recurrent(snn.SLIB(N)), recurrent, in_torch=False),
+    "`Recurrent`": Thing(lambda: snn.Recurrent(snn.SLIB(N)), recurrent),
     "`Delay`, in whole steps": Thing(
         lambda: snn.Sequential([snn.Delay(N, 5, **WHOLE), snn.SLIB(N)]),
         lambda: nnx.Sequential([nnx.Delay(N, 5, **WHOLE), nnx.SLIB(N)]),
-        in_torch=False,
     ),
     "`Delay`, learnt": Thing(
         lambda: snn.Sequential([snn.Delay(N, 5, delay=2.4), snn.SLIB(N)]),
         lambda: nnx.Sequential([nnx.Delay(N, 5, delay=2.4), nnx.SLIB(N)]),
-        in_torch=False,
     ),
     "`DelayedDense`": Thing(
         lambda: snn.Sequential([snn.DelayedDense(3, 5), snn.SLIB(3)]),
         lambda: nnx.Sequential([nnx.DelayedDense(N, 3, 5, rngs=fnnx.Rngs(0)), nnx.SLIB(3)]),
-        in_torch=False,
     ),
     "convolutions, channels last": Thing(
         lambda: snn.Sequential(
@@ -225,8 +221,6 @@ def through_record(thing):
 
 
 def through_torch(thing):
-    if not thing.in_torch:
-        raise ValueError("traceTorch has neither delays nor a matrix between neurons.")
     flat = {"3": (3, 4, 4)} if len(thing.shape) == 3 else None
     written = interop.to_torch(thing.variables, thing.model, thing.xs, flatten=flat)
     variables = interop.from_torch(written, thing.model, thing.xs, flatten=flat)

@@ -316,6 +316,24 @@ def test_shard_map(engine):
             jax.jit(strict)(variables, XS, LENGTHS)
 
 
+def test_a_feedback_that_alone_varies_over_devices():
+    cell = snn.Recurrent(snn.LIB(N, threshold=0.3))
+    params = cell.init(jax.random.key(0), None, XS[:, 0])["params"]
+    kernels = params["feedback"]["kernel"][None] * jnp.arange(8.0)[:, None, None]
+
+    def loss(kernel, xs):
+        own = {"cell": params["cell"], "feedback": {"kernel": kernel[0]}}
+        return jnp.square(snn.Unroll(cell).apply({"params": {"cell": own}}, xs)).sum()[None]
+
+    specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
+    split = jax.shard_map(loss, mesh=mesh_of("auto", (8,), ("data",)), **specs)
+    got, want = (
+        jax.jit(jax.value_and_grad(lambda *args, f=f: f(*args).sum(), (0, 1)))(kernels, XS)
+        for f in (split, jax.vmap(lambda kernel, xs: loss(kernel[None], xs), (0, None)))
+    )
+    reference.assert_trees_close(got, want, 2e-5)
+
+
 def test_fused_says_that_it_takes_no_split_arrays():
     cell, variables = reference.scrambled("LIB", N)
     mesh = mesh_of("explicit")

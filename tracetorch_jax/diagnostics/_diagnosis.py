@@ -21,7 +21,7 @@ from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.diagnostics import _advice
-from tracetorch_jax.diagnostics._recording import Recording, each_unrolled, record
+from tracetorch_jax.diagnostics._recording import Recording, SteppedLayers, each_unrolled, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.functional.steps import is_stochastic, sides
@@ -218,8 +218,8 @@ def diagnose(
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")
-    sources, params = _Sources(), variables.get("params", {})
-    with nn.intercept_methods(sources.watch):
+    sources, stepped, params = _Sources(), SteppedLayers(), variables.get("params", {})
+    with nn.intercept_methods(sources.watch), nn.intercept_methods(stepped.watch):
         outputs, recordings = record(model, variables, xs, *args, **kwargs)
     measure = _probe if loss is None else loss
     _check_loss(measure(outputs))
@@ -292,6 +292,11 @@ def diagnose(
             found = _advice.of_gradient(gradients[path], last, norms[:i], after)
             remarks[path] = _advice.both(remarks[path], found)
         after = path if remarks[path][0] else after
+    if stepped.paths:
+        problems.append(
+            f"Nothing is known of some layers. The model runs {stepped.named()}. Put what is in "
+            "front of a layer in front of its Recurrent, and run cells with Unroll."
+        )
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
     delays = tuple(_delay_report(*each, params) for each in sources.delays.items())
     return Diagnosis(advised, float(value), tuple(problems), delays)

@@ -87,15 +87,16 @@ class Recording(NamedTuple):
         )
         time = 0 if xs.ndim == 1 + self.layer.num_feature_axes else 1
         first = self.carry or {
-            name: jnp.zeros_like(jax.lax.index_in_dim(s, 0, time, keepdims=False))
+            name: jnp.zeros(s.shape[:time] + s.shape[time + 1 :], wide)
             for name, s in states.items()
         }
         previous = {
-            name: jnp.concatenate(
-                [
-                    jnp.expand_dims(jnp.asarray(first[name], wide), time),
-                    jax.lax.slice_in_dim(state, 0, -1, axis=time),
-                ],
+            name: jax.lax.slice_in_dim(
+                jnp.concatenate(
+                    [jnp.expand_dims(jnp.asarray(first[name], wide), time), state], axis=time
+                ),
+                0,
+                -1,
                 axis=time,
             )
             for name, state in states.items()
@@ -110,8 +111,9 @@ def record(
 ) -> tuple[Any, dict[str, Recording]]:
     """Run a model once and keep what each of its trace layers received, held and gave.
 
-    Nothing is kept otherwise: this call is a program of its own, which stores all of it. Of a layer
-    that runs several times, its last run is kept.
+    A layer that something else runs step by step, such as `flax.linen.RNN` or a `Recurrent` of
+    several layers, is not seen. Nothing is kept otherwise: this call is a program of its own, which
+    stores all of it. Of a layer that runs several times, its last run is kept.
 
     Args:
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
@@ -155,12 +157,12 @@ def record(
         cell.sow("trace_states", _SEEN, (xs, ys, cell.parameters(), carry))
         return ys
 
-    with nn.intercept_methods(each_unrolled(watch)):
+    stepped = SteppedLayers()
+    with nn.intercept_methods(each_unrolled(watch)), nn.intercept_methods(stepped.watch):
         out, updated = model.apply(variables, *args, mutable=mutable, **kwargs)
     if not layers:
-        raise ValueError(
-            "`model` must run trace layers through tracetorch_jax.snn.Unroll; none was run."
-        )
+        got = f"it runs {stepped.named()}" if stepped.paths else "none was run"
+        raise ValueError(f"`model` must run trace layers through tracetorch_jax.snn.Unroll; {got}.")
     recordings = {}
     for path in layers:
         own: Any = updated.get("trace_states", {})
@@ -182,6 +184,30 @@ def record(
             carry,
         )
     return out, recordings
+
+
+class SteppedLayers:
+    """The trace layers that something runs step by step, so that nothing sees their whole run.
+
+    Attributes:
+        paths: of these layers, in the order in which they ran.
+    """
+
+    def __init__(self) -> None:
+        self.paths: dict[str, str] = {}
+
+    def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Interceptor of Flax methods."""
+        layer = context.module
+        if isinstance(layer, TraceCell) and context.method_name == "__call__":
+            if not layer.is_initializing():  # then only a shape is asked for
+                self.paths[path_name(layer.path)] = type(layer).__name__
+        return next_fun(*args, **kwargs)
+
+    def named(self) -> str:
+        """The layers in words."""
+        layers = ", ".join(f"{path} ({kind})" for path, kind in self.paths.items())
+        return f"{layers} step by step, as nn.RNN and a Recurrent of several layers do"
 
 
 def each_unrolled(

@@ -88,13 +88,34 @@ class _Pure:
 def _pure(name: str, module: nn.Module, x: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
     if module.is_initializing():
         module(x)
-    inner, own = module.unbind()
-    function, variables = _Pure(inner), dict(own)
+    inner, _ = module.unbind()
+    function, variables = _Pure(inner), _variables(module, inner.bind({}))
     try:
         jax.eval_shape(function, variables, x)
     except (flax.errors.InvalidRngError, flax.errors.ModifyScopeVariableError) as error:
         raise impure(name, module) from error
     return function, variables
+
+
+def _variables(module: nn.Module, twin: nn.Module) -> dict[str, Any]:
+    """The variables of a module for its unbound copy, which `twin` is, bound to none.
+
+    Modules that were given to it may keep theirs elsewhere, with the caller that made them.
+    """
+    flat: dict[tuple[str, ...], Any] = {}
+    pairs = [(module, twin)]
+    for part, copy in pairs:  # which grows meanwhile
+        pairs += zip(_given(part), _given(copy), strict=True)
+        own = flax.traverse_util.flatten_dict(dict(part.variables))
+        flat |= {(kind, *copy.path, *names): leaf for (kind, *names), leaf in own.items()}
+    return dict(flax.traverse_util.unflatten_dict(flat))
+
+
+def _given(module: nn.Module) -> list[nn.Module]:
+    """The modules in the fields of a module."""
+    fields = [getattr(module, f.name) for f in dataclasses.fields(module) if f.name != "parent"]
+    leaves = jax.tree.leaves(fields, is_leaf=lambda leaf: isinstance(leaf, nn.Module))
+    return [leaf for leaf in leaves if isinstance(leaf, nn.Module)]
 
 
 def _scan(

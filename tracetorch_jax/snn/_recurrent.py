@@ -28,7 +28,8 @@ class Recurrent(AbstractRecurrent, nn.RNNCellBase):
     networks", Nature Machine Intelligence 3, 2021.
 
     Args:
-        cell: a trace layer, or any other cell, which is then run step by step.
+        cell: a trace layer; or any other cell, which is then run step by step, so that `record` and
+            `diagnose` do not see the layers within it.
         feedback: module from the shape of one step's output to that of its input, such as ``Dense``
             or ``Conv``. It must neither draw random numbers nor change variables. By default
             ``Dense(num_neurons, use_bias=False)`` with the dtypes of `cell`, whose kernel starts

@@ -30,7 +30,12 @@ from tracetorch_jax.functional.engines.masks import (
     zero_padding,
 )
 from tracetorch_jax.functional.engines.parallel import scan_parallel
-from tracetorch_jax.functional.engines.placement import place_elementwise, place_state
+from tracetorch_jax.functional.engines.placement import (
+    Placement,
+    place_elementwise,
+    place_state,
+    placement_of,
+)
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 Engine = Literal["auto", "scan", "fused", "parallel"]
@@ -227,6 +232,10 @@ def _run(
         state = place_state(step, params, state, xs) if length_of(xs) else state
     elif scan is scan_feedback:
         state, xs = place_elementwise(params["cell"], state, xs, valid)
+        # What feeds back may vary over devices of a `jax.shard_map` where nothing else does.
+        fed_back = [placement_of(leaf).varying for leaf in jax.tree.leaves(params["feedback"])]
+        varying = Placement(varying=frozenset().union(*fed_back))
+        state, xs = jax.tree.map(varying.put, (state, xs))
     else:
         state, xs = place_elementwise(params, state, xs, valid)
     state, ys = scan(step, unroll, every, params, state, (xs, valid))

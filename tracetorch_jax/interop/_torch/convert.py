@@ -18,6 +18,7 @@ from tracetorch_jax.interop._torch.layouts import Arrays, layout_of
 from tracetorch_jax.interop._torch.matching import Flatten, check_names, flattened, match
 from tracetorch_jax.interop._torch.state_dict import StateDict, arrays_of, grouped, without
 from tracetorch_jax.interop._torch.survey import Found, Path, Survey, survey
+from tracetorch_jax.snn import Delay, DelayedDense
 
 
 @fills_nnx
@@ -140,6 +141,12 @@ def to_torch(
         raise ValueError(
             f"`model` must be one that torch has, but {' and '.join(found.gated)} has a matrix for "
             f"each gate, where torch has one for all."
+        )
+    delayed = [f.label for f in found.modules if isinstance(f.module, (Delay, DelayedDense))]
+    if delayed:
+        raise ValueError(
+            f"`model` must be one that torch has, but {' and '.join(delayed)} has delays, which "
+            "neither torch nor traceTorch has."
         )
     leaves = _own_leaves(variables, found)
     old: Arrays = {}
