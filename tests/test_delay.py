@@ -460,7 +460,10 @@ def test_the_function_names_what_is_bad(message):
         functional.delay(**{**fine, **PURE[message]})
 
 
-@pytest.mark.parametrize("cell", [snn.Delay(4, 3), snn.DelayedDense(4, 3)])
+@pytest.mark.parametrize(
+    "cell",
+    [snn.Delay(4, 3), snn.Delay(4, 3, delay=2.0, delay_learnable=False), snn.DelayedDense(4, 3)],
+)
 def test_no_state_dict_of_torch_holds_delays(cell):
     model = snn.Unroll(snn.Sequential([nn.Dense(4), cell]))
     variables = model.init(jax.random.key(0), jnp.ones((1, 4, 4)))

@@ -262,7 +262,6 @@ def with_edges(graph, *edges):
 LIF = {"tau": full(4e-3), "r": full(4.0), "v_leak": full(0.0), "v_threshold": full(1.0)}
 READ = {
     "unknown type": (lambda: chain(Odd(), shape=(3,)), "node 'n0' is of type Odd"),
-    "delay": (lambda: chain(nir.Delay(full(1e-3))), r"Node 'n0' \(Delay\) has no counterpart"),
     "edge to nowhere": (
         lambda: graph_of({"a": li()}, "input a", "a output", "a b"),
         r"has an edge \('a', 'b'\), but no node 'b'; its nodes are \['a', 'input', 'output'\]",
@@ -610,8 +609,6 @@ def test_running_checks_its_input():
         ValueError, match="`reset` must be one of 'v_reset', 'subtract'; got 'zero'"
     ):
         interop.run_nir(graph, np.zeros((2, 5, 3)), dt=1e-3, reset="zero")
-    with pytest.raises(ValueError, match="Node 'n0' is a Delay, which is not simulated here"):
-        interop.run_nir(chain(nir.Delay(full(1e-3))), np.zeros((2, 5, 3)), dt=1e-3)
     with pytest.raises(ValueError, match=r"Node 'n1' does not fit its input \(3,\)"):
         interop.run_nir(chain(li(3), li(4)), np.zeros((2, 5, 3)), dt=1e-3)
 

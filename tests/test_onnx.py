@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+from flax import nnx as fnnx
 
-from tracetorch_jax import export, snn
+from tracetorch_jax import export, nnx, snn
+from tracetorch_jax.snn.flex import Decay, LeakyIntegrator, Threshold, Weight
 
 pytest.importorskip("jax2onnx", reason="jax2onnx has an environment of its own: make test-onnx")
 onnx = pytest.importorskip("onnx")
@@ -116,7 +118,37 @@ MODELS = {
     "gated": (snn.Sequential([nn.GRUCell(4), snn.LIT(4)]), "b, 5", (5,)),
     "alone": (snn.DSRLITS(4), "b, 4", (4,)),
     "fixed": (snn.RLIB(4, rec_weight=0.5), (BATCH, 4), (4,)),
-}
+    "recurrent": (
+        snn.Sequential([nn.Dense(4), snn.Recurrent(snn.ASLIB(4)), snn.LI(4)]), "b, 5", (5,)
+    ),
+    "recurrent images": (
+        snn.Recurrent(snn.LIB(2), nn.Conv(2, (3, 3))), "b, 4, 5, 2", (4, 5, 2)
+    ),
+    "recurrent stack": (
+        snn.Recurrent(snn.Sequential([nn.Dense(6), snn.LIB(6)]), nn.Dense(4)), "b, 4", (4,)
+    ),
+    "adaptation current": (
+        LeakyIntegrator(
+            4, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), rho=Decay(0.9),
+            adapt_coupling=Weight(0.5), adapt_jump=Weight(0.5),
+        ),
+        "b, 4",
+        (4,),
+    ),
+    "reset": (snn.SRLITS(4, reset="zero"), "b, 4", (4,)),
+    "delays": (snn.Sequential([nn.Dense(4), snn.Delay(4, 5), snn.LIB(4)]), "b, 5", (5,)),
+    "whole delays": (
+        snn.Sequential(
+            [snn.Delay(5, 5, delay=(0.0, 1.0, 2.0, 3.0, 5.0), delay_learnable=False), snn.LIB(5)]
+        ),
+        "b, 5",
+        (5,),
+    ),
+    "one delay": (snn.Delay(5, 5, delay=2.0, delay_rank=0, delay_learnable=False), "b, 5", (5,)),
+    "delays of images": (snn.Delay(2, 3, dim=-3), "b, 2, 4, 4", (2, 4, 4)),
+    "delayed dense": (snn.Sequential([snn.DelayedDense(4, 6), snn.LIB(4)]), "b, 5", (5,)),
+    "window": (snn.Sequential([snn.DelayedDense(4, 6, sigma=1.0), snn.LIB(4)]), "b, 5", (5,)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -150,6 +182,25 @@ def test_as_it_was_trained(tmp_path):
         export.onnx(model, variables, "b, 5", path)
     with pytest.raises(TypeError, match="`model` must be a cell, or the Unroll of one"):
         export.onnx(nn.Dense(3), variables, "b, 5", path, overwrite=True)
+
+
+def test_a_model_of_nnx(tmp_path):
+    """Written as the linen model with the same values is."""
+    rngs = fnnx.Rngs(0)
+    model = nnx.Sequential(
+        [
+            fnnx.Linear(5, 4, rngs=rngs),
+            nnx.Delay(4, 3),
+            nnx.Recurrent(nnx.ASLIB(4), rngs=rngs),
+            nnx.DelayedDense(4, 3, 5, rngs=rngs),
+            nnx.LI(3),
+        ]
+    )
+    delayed = [nn.Dense(4), snn.Delay(4, 3), snn.Recurrent(snn.ASLIB(4)), snn.DelayedDense(3, 5)]
+    cell = snn.Sequential([*delayed, snn.LI(3)])
+    path = export.onnx(model, "b, 5", tmp_path / "it.onnx")
+    xs = 2 * jax.random.normal(KEY, (STEPS, BATCH, 5))
+    assert_same(path, cell, nnx.to_linen(model), xs)
 
 
 def test_the_example_runs():

@@ -75,11 +75,16 @@ def linear(width):
     return fnnx.Linear(N, width, rngs=fnnx.Rngs(0))
 
 
+def recurrent():
+    return nnx.Recurrent(nnx.SLIB(N), rngs=fnnx.Rngs(0))
+
+
 def flatten(x):
     return x.reshape(*x.shape[:-3], -1)
 
 
 HALVES = {"pos_beta": 0.9, "neg_beta": 0.8}
+WHOLE = {"delay": (0.0, 1.0, 3.0, 5.0), "delay_learnable": False}
 RANDOM = {"spike": spikes.bernoulli(spikes.sigmoid(4.0))}
 THINGS = {
     "`LI`, `SLI`": Thing(lambda: snn.SLI(N), lambda: nnx.SLI(N)),
@@ -89,7 +94,23 @@ THINGS = {
     "dual layers that fire": Thing(
         lambda: snn.DSRLITS(N, **HALVES), lambda: nnx.DSRLITS(N, **HALVES)
     ),
-    "layers with `A`": Thing(lambda: snn.ASLIB(N), lambda: nnx.ASLIB(N)),
+    "layers with `A`": Thing(lambda: snn.ASRLIT(N), lambda: nnx.ASRLIT(N)),
+    "adaptation, in `flex`": Thing(
+        lambda: LeakyIntegrator(
+            N,
+            pos_beta=Decay(0.9),
+            pos_threshold=Threshold(1.0),
+            rho=Decay(0.9),
+            adapt_weight=Weight(1.0),
+        ),
+        lambda: nnx.flex.LeakyIntegrator(
+            N,
+            pos_beta=Decay(0.9),
+            pos_threshold=Threshold(1.0),
+            rho=Decay(0.9),
+            adapt_weight=Weight(1.0),
+        ),
+    ),
     "`flex.LeakyIntegrator` beyond the named layers, with a bias": Thing(
         lambda: LeakyIntegrator(
             N, pos_beta=Decay(0.9), pos_threshold=Threshold(1.0), bias=Weight(0.1)
@@ -115,17 +136,18 @@ THINGS = {
         lambda: snn.Residual([nn.Dense(N), snn.SLIB(N)]),
         lambda: nnx.Residual([linear(N), nnx.SLIB(N)]),
     ),
-    "`Recurrent`": Thing(
-        lambda: snn.Recurrent(snn.SLIB(N)),
-        lambda: nnx.Recurrent(nnx.SLIB(N), rngs=fnnx.Rngs(0)),
+    "`Recurrent`": Thing(lambda: snn.Recurrent(snn.SLIB(N)), recurrent),
+    "`Delay`, in whole steps": Thing(
+        lambda: snn.Sequential([snn.Delay(N, 5, **WHOLE), snn.SLIB(N)]),
+        lambda: nnx.Sequential([nnx.Delay(N, 5, **WHOLE), nnx.SLIB(N)]),
     ),
-    "`Delay` before a layer": Thing(
-        lambda: snn.Sequential([snn.Delay(N, 3, delay=1.5), snn.SLIB(N)]),
-        lambda: nnx.Sequential([nnx.Delay(N, 3, delay=1.5), nnx.SLIB(N)]),
+    "`Delay`, learnt": Thing(
+        lambda: snn.Sequential([snn.Delay(N, 5, delay=2.4), snn.SLIB(N)]),
+        lambda: nnx.Sequential([nnx.Delay(N, 5, delay=2.4), nnx.SLIB(N)]),
     ),
-    "`DelayedDense` before a layer": Thing(
-        lambda: snn.Sequential([snn.DelayedDense(3, 3), snn.SLIB(3)]),
-        lambda: nnx.Sequential([nnx.DelayedDense(N, 3, 3, rngs=fnnx.Rngs(0)), nnx.SLIB(3)]),
+    "`DelayedDense`": Thing(
+        lambda: snn.Sequential([snn.DelayedDense(3, 5), snn.SLIB(3)]),
+        lambda: nnx.Sequential([nnx.DelayedDense(N, 3, 5, rngs=fnnx.Rngs(0)), nnx.SLIB(3)]),
     ),
     "convolutions, channels last": Thing(
         lambda: snn.Sequential(

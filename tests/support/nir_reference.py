@@ -129,6 +129,17 @@ def pool(average):
     return step
 
 
+def delay(node, state, x, dt):
+    """One element at a time, from a list of all inputs so far."""
+    state.setdefault("inputs", []).append(x)
+    out = np.zeros_like(x)
+    for index in np.ndindex(x.shape[1:]):
+        k = round(float(np.broadcast_to(node.delay, x.shape[1:])[index]) / dt)
+        if k < len(state["inputs"]):
+            out[(slice(None), *index)] = state["inputs"][-1 - k][(slice(None), *index)]
+    return out
+
+
 STEPS = {
     "Affine": lambda node, state, x, dt: x @ node.weight.T + node.bias,
     "AvgPool2d": pool(average=True),
@@ -136,6 +147,7 @@ STEPS = {
     "Conv2d": conv2d,
     "CubaLI": cuba_li,
     "CubaLIF": fires(cuba_li),
+    "Delay": delay,
     "Flatten": lambda node, state, x, dt: x.reshape(len(x), -1),
     "I": integrator,
     "IF": fires(integrator),

@@ -317,14 +317,15 @@ def _past(line: jax.Array, size: int, valid: Valid | None) -> jax.Array:
 
 def _shift(line: jax.Array, start: jax.Array, length: Any, place: Placement) -> jax.Array:
     """So many steps of each channel, from its own start on."""
-    window = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length)
     if not start.ndim:
-        return window(line, start)
+        return jax.lax.dynamic_slice_in_dim(line, start, length)
     axis = line.ndim - start.ndim
-    start = start.reshape(-1)
     if place.known:
-        start = Placement(place.mesh, place.spec[axis - 1 : axis], place.varying).put(start)
-    return jax.vmap(window, in_axes=(axis, 0), out_axes=axis)(line, start)
+        at = Placement(place.mesh, place.spec[axis - 1 : axis], place.varying)
+        start = at.put(start.reshape(-1)).reshape(start.shape)
+    steps = jnp.arange(length, dtype=start.dtype).reshape(length, *(1,) * (line.ndim - 1))
+    index = steps + start.reshape((1,) * axis + start.shape)
+    return jnp.take_along_axis(line, index, axis=0, mode="clip")
 
 
 def _interpolate(

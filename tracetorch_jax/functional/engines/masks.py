@@ -162,7 +162,7 @@ def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 def length_of(xs: Any) -> int:
     """T, the leading axis that all arrays share."""
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
+    shapes = [np.shape(x) for x in jax.tree.leaves(xs)]
     if not shapes or not all(shapes):
         raise ValueError(f"`xs` must hold arrays with a leading time axis; got shapes {shapes}.")
     lengths = {shape[0] for shape in shapes}

@@ -9,12 +9,13 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from tracetorch_jax._core.parameters import check_flag
 from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_choice, check_integer, check_linen
 from tracetorch_jax.interop._nir.graph import build, import_nir
 from tracetorch_jax.interop._nir.layers import Style
 from tracetorch_jax.interop._nir.writer import write
-from tracetorch_jax.snn import TraceCell
+from tracetorch_jax.snn import Delay, TraceCell
 
 
 @takes_nnx
@@ -25,6 +26,7 @@ def to_nir(
     input_shape: tuple[int, ...],
     dt: float = 1e-3,
     style: Style = "exact",
+    round_delays: bool = False,
 ) -> Any:
     """Write a network as a NIR graph.
 
@@ -32,17 +34,18 @@ def to_nir(
     nodes: a simulator that takes forward Euler steps of `dt`, and in which a signal that returns to
     a node arrives one step later, gives the same spikes. With ``reset="zero"`` a layer with one
     threshold is an `LIF`, `CubaLIF` or `IF`, as exactly; a ternary one has no counterpart. Dual
-    layers are written as their single counterparts if their two halves are equal.
+    layers are written as their single counterparts if their two halves are equal. A `Delay` is a
+    `Delay` if each of its delays is a whole number of steps; a `DelayedDense` has no counterpart.
     ``docs/how-to/nir.md`` shows the graphs.
 
     What else the graph needs to come back by `from_nir` bit for bit (arguments of constructors,
     raw parameters, `dt`) is in the metadata of its nodes, as text and arrays.
 
     Args:
-        model: a trace layer, `flex.LeakyIntegrator`, `Sequential`, `Residual` or `Recurrent`, or
-            `Unroll` of one. A stack may hold these, `flax.linen.Dense` and `flax.linen.Conv`, and
-            `Scale`, `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool` and `SumPool` of this
-            module. The `feedback` of a `Recurrent` is one of the latter, or a
+        model: a trace layer, `flex.LeakyIntegrator`, `Delay`, `Sequential`, `Residual` or
+            `Recurrent`, or `Unroll` of one. A stack may hold these, `flax.linen.Dense` and
+            `flax.linen.Conv`, and `Scale`, `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool`
+            and `SumPool` of this module. The `feedback` of a `Recurrent` is one of the latter, or a
             `flax.linen.Sequential` of them. Or the same of nnx, whose ``Linear`` is Dense.
         variables: its variables; left out for a model of nnx, which holds them.
         input_shape: shape of one step's tensor, without batch and time.
@@ -52,6 +55,8 @@ def to_nir(
             that take the threshold off, and of ternary ones, differ: `nir_mismatch` measures by how
             much. It makes no difference to a binary layer with ``reset="zero"``, nor to what fires
             with ``reset="none"``.
+        round_delays: whether delays between two steps are rounded to the nearest one, halves to
+            the even one. `nir_mismatch` measures how much that changes.
 
     Returns:
         A ``nir.NIRGraph``; ``nir.write(path, graph)`` makes a file of it. Its arrays are of the
@@ -62,9 +67,10 @@ def to_nir(
         TypeError: a module that NIR has no counterpart for, by its place in the stack; an argument
             of the wrong kind.
         ValueError: a dual layer whose halves differ, a ternary layer that resets to zero, a spike
-            function that does not step from 0 to 1, a decay of 1 for some neurons only, and
-            whatever else has no exact counterpart; variables that do not fit the model; a `dt` that
-            is not positive.
+            function that does not step from 0 to 1, a decay of 1 for some neurons only, a delay
+            between two steps unless `round_delays`, a `Delay` with a `sigma`, and whatever else has
+            no exact counterpart; variables that do not fit the model; a `dt` that is not
+            positive.
 
     Reference: Pedersen et al., "Neuromorphic intermediate representation: a unified instruction set
     for interoperable brain-inspired computing", Nature Communications 15, 2024.
@@ -79,6 +85,7 @@ def to_nir(
     import_nir()
     check_linen("model", model)
     check_choice("style", style, ("exact", "lif"))
+    round_delays = check_flag("round_delays", round_delays)
     dt, input_shape = check_dt(dt), _check_shape(input_shape)
     if not isinstance(variables, Mapping):
         raise TypeError(
@@ -88,7 +95,7 @@ def to_nir(
     if others:
         raise ValueError(f"`variables` must hold `params` alone to be written; got {others} too.")
     params = nn.unbox(variables.get("params", {}))
-    return build(write(model, params, input_shape, dt, style, constrained)[0])
+    return build(write(model, params, input_shape, dt, style, constrained, round_delays)[0])
 
 
 def check_dt(dt: Any) -> float:
@@ -110,7 +117,7 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(check_integer("input_shape", n, rule="integers of at least 1") for n in sizes)
 
 
-def constrained(layer: TraceCell, own: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def constrained(layer: TraceCell | Delay, own: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Constrained values of a layer's parameters, as it computes with them."""
     variables = {"params": dict(own)} if own else {}
     values: Any = layer.clone(parent=None, name=None).apply(variables, method="parameters")

@@ -105,6 +105,12 @@ class _Reader(NodeReader):
         self.cycles = components(self.graph)
         rule = f"The cycle {sorted(cycle)} of `graph` must lead back to {way.entry!r} from where it"
         if not self.graph.targets[way.head]:
+            if nodes[way.head].kind == "Delay":
+                raise ValueError(
+                    f"Node {way.head!r} (Delay) stands on the way back to {way.entry!r}; a "
+                    f"Recurrent gets its output back one step later. A delay within its cell, "
+                    f"before the output, can be read."
+                )
             raise ValueError(f"{rule} is left; {way.head!r} feeds nothing else.")
         inner: Layers = []
         while heads != (way.head,):

@@ -112,7 +112,13 @@ def _read_own(graph: Graph, dt: float | None) -> tuple[nn.Module, dict[str, Any]
         values = iter(reader.values)
         shape = tuple(document["input_shape"])
         expected, *_ = write(
-            model, params, shape, own_dt, document["style"], lambda layer, own: next(values)
+            model,
+            params,
+            shape,
+            own_dt,
+            document["style"],
+            lambda layer, own: next(values),
+            document["round_delays"],
         )
     except _DAMAGE as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
@@ -126,7 +132,8 @@ def _document(graph: Graph) -> dict[str, Any]:
         document = json.loads(str(graph.metadata[KEY]))
         form = document["format"]
         if form == FORMAT:
-            return {key: document[key] for key in ("model", "input_shape", "style")}
+            known = {key: document[key] for key in ("model", "input_shape", "style")}
+            return {**known, "round_delays": document.get("round_delays", False)}
     except _DAMAGE as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
     raise ValueError(
@@ -143,7 +150,7 @@ def _damaged(problem: str) -> ValueError:
 
 
 class _Reader:
-    """Modules and parameters from descriptions; `values` collects those of the trace layers."""
+    """Modules and parameters from descriptions; `values` collects those of the layers."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

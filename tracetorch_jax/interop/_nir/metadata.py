@@ -16,7 +16,6 @@ from tracetorch_jax._core.parameters import FrozenArray
 from tracetorch_jax.functional.spec import OPTIONS
 from tracetorch_jax.functional.steps import is_stochastic
 from tracetorch_jax.interop._nir import modules
-from tracetorch_jax.snn import TraceCell
 
 _OPTIONS = (snn.flex.Decay, snn.flex.Threshold, snn.flex.Weight)
 _SPIKES = {
@@ -27,7 +26,13 @@ _SPIKES = {
     and kind is not spikes.SpikeFunction
 }
 _OBJECTS: dict[str, Any] = {kind.__name__: kind for kind in _OPTIONS} | _SPIKES
-LAYERS: dict[str, Any] = {**snn.ALL_LAYERS, "LeakyIntegrator": snn.flex.LeakyIntegrator}
+LAYERS: dict[str, Any] = {
+    **snn.ALL_LAYERS,
+    "Delay": snn.Delay,
+    "LeakyIntegrator": snn.flex.LeakyIntegrator,
+}
+"""Those whose parameters are in the metadata, raw."""
+
 STACKS: dict[str, Any] = {
     "Residual": snn.Residual,
     "Sequential": snn.Sequential,
@@ -81,7 +86,7 @@ def describe(module: Any, where: str) -> str:
             arguments[field.name] = None if value is None else jnp.dtype(value).name
         else:
             arguments[field.name] = _encode(
-                value, f"`{field.name}` of {where}", isinstance(module, TraceCell)
+                value, f"`{field.name}` of {where}", type(module).__name__ in LAYERS
             )
     return json.dumps(arguments)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax import snn
+from tracetorch_jax._core.parameters import check_flag
 from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax.interop._nir.exporting import check_dt, constrained
@@ -43,6 +44,7 @@ def nir_mismatch(
     dt: float = 1e-3,
     style: Style = "lif",
     reset: Reset = "v_reset",
+    round_delays: bool = False,
 ) -> Mismatch:
     """Measure what is lost when a network runs as the graph that `to_nir` writes.
 
@@ -55,6 +57,7 @@ def nir_mismatch(
         style: see `to_nir`.
         reset: see `run_nir`: ``"v_reset"`` as NIR defines its nodes, ``"subtract"`` for back ends
             that take off the threshold, as layers here do unless told otherwise.
+        round_delays: see `to_nir`.
 
     Returns:
         A `Mismatch` of the outputs.
@@ -84,7 +87,15 @@ def nir_mismatch(
     if xs.ndim < 3:
         raise ValueError(f"`xs` must have axes [B, T, ...]; got shape {xs.shape}.")
     params = nn.unbox(variables.get("params", {}))
-    graph, first, last = write(model, params, xs.shape[2:], dt, style, constrained)
+    graph, first, last = write(
+        model,
+        params,
+        xs.shape[2:],
+        dt,
+        style,
+        constrained,
+        check_flag("round_delays", round_delays),
+    )
     ours: Any = model.apply(variables, xs, return_carry=False)
     if model.time_major:
         xs, ours = jnp.swapaxes(xs, 0, 1), jnp.swapaxes(ours, 0, 1)

@@ -17,6 +17,7 @@ from tracetorch_jax._shared.dtypes import misfit
 from tracetorch_jax.functional.spec import name_of, parameter_row
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.cycles import Cycle, decay_of, reset_of
+from tracetorch_jax.interop._nir.delays import steps_of
 from tracetorch_jax.interop._nir.graph import PARAMETERS, Graph, Node, has_float64
 from tracetorch_jax.interop._nir.run import Reset, padding_of, pair
 
@@ -108,6 +109,20 @@ class NodeReader:
     def _threshold(self, name: str, node: Node) -> Layers:
         threshold = self.values(name, node)["threshold"]
         return [self.layer(name, {"beta": np.zeros(()), "threshold": threshold})]
+
+    def _delay(self, name: str, node: Node) -> Layers:
+        self.values(name, node)
+        steps = steps_of(name, node, self.dt)
+        along, dim = _along_one_axis(name, {"delay": steps}, self.shape)
+        delay = snn.Delay(
+            self.shape[dim],
+            max(1, int(steps.max())),
+            delay=along["delay"],
+            delay_learnable=False,
+            dim=dim,
+            param_dtype=self.dtype,
+        )
+        return [(delay, {})]
 
     def _integrator(self, name: str, node: Node) -> Layers:
         """I, LI, CubaLI, IF, LIF and CubaLIF."""
@@ -262,6 +277,7 @@ _METHODS = {
     "AvgPool2d": "pool",
     "Conv1d": "conv",
     "Conv2d": "conv",
+    "Delay": "delay",
     "CubaLI": "integrator",
     "CubaLIF": "integrator",
     "Flatten": "flatten",

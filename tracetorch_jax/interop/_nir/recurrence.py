@@ -48,8 +48,14 @@ def way_back(graph: Graph, cycle: frozenset[str], entry: str) -> WayBack | None:
         ValueError: several such ways.
     """
     ways = [_trace(graph, source, entry) for source in graph.sources[entry] if source in cycle]
-    if graph.nodes[entry].kind not in _STATELESS:  # others may be the way of a layer's own reset
-        ways = [w for w in ways if any(graph.nodes[name].kind in _MIXING for name in w.names)]
+    if graph.nodes[entry].kind not in (*_STATELESS, "Delay"):
+        # Others may be the way of a layer's own reset, on which there is neither of these.
+        ways = [
+            w
+            for w in ways
+            if graph.nodes[w.head].kind == "Delay"
+            or any(graph.nodes[name].kind in _MIXING for name in w.names)
+        ]
     if len(ways) > 1:
         raise ValueError(
             f"The cycle {sorted(cycle)} of `graph` must have one way back to {entry!r}; got "

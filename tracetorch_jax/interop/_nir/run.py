@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tracetorch_jax._shared.checks import check_choice
+from tracetorch_jax.interop._nir.delays import steps_of
 from tracetorch_jax.interop._nir.exporting import check_dt
 from tracetorch_jax.interop._nir.graph import Graph, Node
 from tracetorch_jax.interop._nir.order import delayed_edges, order
@@ -20,7 +21,7 @@ Method = Literal["euler", "exponential"]
 Values = dict[str, Any]
 State = dict[str, np.ndarray]
 
-_TIMED = ("CubaLI", "CubaLIF", "I", "IF", "LI", "LIF")
+_TIMED = ("CubaLI", "CubaLIF", "Delay", "I", "IF", "LI", "LIF")
 
 
 def run_nir(
@@ -34,9 +35,9 @@ def run_nir(
     """Simulate a NIR graph in steps, on NumPy.
 
     Each node takes the sum of what its sources give in the same step. On a cycle, what returns to
-    a node that is also fed from outside of the cycle arrives one step later. Every state starts
-    from 0, but for the membrane of a node that fires and is set to ``v_reset``: it starts from
-    there.
+    a node that is also fed from outside of the cycle arrives one step later; a `Delay` on it comes
+    on top. Every state starts from 0, but for the membrane of a node that fires and is set to
+    ``v_reset``: it starts from there.
 
     Args:
         graph: a ``nir.NIRGraph``, or the path of a file.
@@ -54,8 +55,8 @@ def run_nir(
         FileNotFoundError: there is no such file.
         ImportError: `nir` is missing.
         IsADirectoryError: there is a folder.
-        ValueError: a graph that `from_nir` would not read either, a `Delay`, or input that does
-            not fit it; no `dt`.
+        ValueError: a graph that `from_nir` would not read either, or input that does not fit it;
+            no `dt`.
 
     Example:
         >>> layer = snn.LIB(1, beta=0.5)
@@ -176,7 +177,8 @@ def _step(name: str, node: Node, dt: float, reset: Reset) -> Callable[[State, An
     if kind in ("Input", "Output"):
         return lambda state, x: x
     if kind == "Delay":
-        raise ValueError(f"Node {name!r} is a Delay, which is not simulated here.")
+        steps = steps_of(name, node, dt)
+        return lambda state, x: _delay(steps, state, x)
     if kind in ("Affine", "Linear"):
         bias = p.get("bias", np.zeros((), np.float32))
         return lambda state, x: x @ p["weight"].T.astype(x.dtype) + bias.astype(x.dtype)
@@ -224,6 +226,14 @@ def _integrate(
     else:
         state["v"] = np.where(spikes > 0, p["v_reset"].astype(x.dtype), v)
     return spikes
+
+
+def _delay(steps: np.ndarray, state: State, x: np.ndarray) -> np.ndarray:
+    """What each element was so many steps ago."""
+    past = state.get("past", np.zeros((steps.max(initial=0), *x.shape), x.dtype))
+    latest = np.concatenate([x[None], past])  # the newest first
+    state["past"] = latest[:-1]
+    return np.take_along_axis(latest, np.broadcast_to(steps, x.shape)[None], 0)[0]
 
 
 def _flattened(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from tracetorch_jax import snn
 from tracetorch_jax.interop._nir import metadata as written
 from tracetorch_jax.interop._nir import modules
 from tracetorch_jax.interop._nir.conv import conv_node, pool_node
+from tracetorch_jax.interop._nir.delays import delay_node
 from tracetorch_jax.interop._nir.graph import Graph, Node, storable
 from tracetorch_jax.interop._nir.layers import Style, layer_nodes
 from tracetorch_jax.interop._nir.params import check_params, child_params
@@ -23,7 +25,7 @@ from tracetorch_jax.snn import TraceCell
 
 FORMAT = 1
 KEY = "tracetorch_jax"
-Constrained = Callable[[TraceCell, Mapping[str, Any]], dict[str, np.ndarray]]
+Constrained = Callable[[Any, Mapping[str, Any]], dict[str, np.ndarray]]
 
 
 def write(
@@ -33,12 +35,13 @@ def write(
     dt: float,
     style: Style,
     values: Constrained,
+    round_delays: bool = False,
 ) -> tuple[Graph, Signal, Signal]:
     """The graph of a model, and how its input and output lie in ours.
 
     `values` gives the constrained parameters of a layer.
     """
-    writer = _Writer(dt, style, values)
+    writer = _Writer(dt, style, values, round_delays)
     cell, tree = model, None
     if isinstance(model, snn.Unroll):
         if model.reverse:
@@ -61,12 +64,14 @@ def write(
             "arguments": written.describe(tree, "`model`"),
             "cell": described,
         }
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "style": style,
         "input_shape": input_shape,
         "model": described,
     }
+    if round_delays:
+        document["round_delays"] = True
     metadata = {KEY: json.dumps(document), "dt": dt}
     return Graph(writer.nodes, writer.edges, metadata, first.index.shape), first, last
 
@@ -94,8 +99,8 @@ def _parts(module: Any) -> Iterator[Any]:
 
 
 class _Writer:
-    def __init__(self, dt: float, style: Style, values: Constrained) -> None:
-        self.dt, self.style, self.values = dt, style, values
+    def __init__(self, dt: float, style: Style, values: Constrained, round_delays: bool) -> None:
+        self.dt, self.style, self.values, self.round_delays = dt, style, values, round_delays
         self.nodes: dict[str, Node] = {}
         self.edges: list[tuple[str, str]] = []
         self.seen: dict[int, str] = {}
@@ -108,6 +113,11 @@ class _Writer:
         """Write one module; return its output and its description."""
         kind = type(module).__name__
         where = f"{kind} at `{path}`" if path else f"{kind} (`model`)"
+        if isinstance(module, snn.DelayedDense):
+            raise TypeError(
+                f"{where} has a delay for each synapse, and the Delay of NIR has one for each "
+                f"channel. A Delay in front of a Dense can be written."
+            )
         if written.KINDS.get(kind) is not type(module) or kind == "Unroll":
             raise TypeError(
                 f"{where} has no counterpart in NIR that is known here; a network can be written "
@@ -132,6 +142,8 @@ class _Writer:
         name = self.unique(path or "layer")
         if isinstance(module, TraceCell):
             out, name = self.layer(module, params, name, signal, where)
+        elif isinstance(module, snn.Delay):
+            out = self.delay(module, params, name, signal, where)
         elif isinstance(module, nn.Dense):
             out = self.dense(module, params, name, signal, where)
         elif isinstance(module, nn.Conv):
@@ -239,9 +251,7 @@ class _Writer:
     ) -> tuple[Signal, str]:
         written.check_spike(layer, where)
         layer._check_shape("input_shape", signal.shape)
-        wanted = {p.raw_name: p.shape for p in layer.describe() if p.learnable}
-        check_params(params, set(wanted), where, wanted)
-        values = self.values(layer, params)
+        values = self.checked_values(layer, params, where)
         piece = layer_nodes(
             layer.spec, values, self.dt, self.style, lambda v: signal.full(v, layer.dim), where
         )
@@ -255,12 +265,31 @@ class _Writer:
         self.edges += [(signal.source, names[entry]) for entry in piece.entries]
         self.edges += [(names[a], names[b]) for a, b in piece.edges]
         main = names["mem" if "mem" in names else next(iter(names))]
-        for parameter, value in values.items():
-            self.nodes[main].metadata[f"value_{parameter}"] = storable(value)
+        self.keep_values(main, values)
         for node_name in names.values():
             self.nodes[node_name].metadata["layer"] = name
         self.nodes[names[piece.exit]].metadata["exit"] = True
         return signal.moved(names[piece.exit]), main
+
+    def delay(self, layer: snn.Delay, params: Any, name: str, signal: Signal, where: str) -> Signal:
+        layer.check_shape("input_shape", signal.shape)
+        values = self.checked_values(layer, params, where)
+        full = functools.partial(signal.full, dim=layer.dim)
+        node = delay_node(layer, values["delay"], self.dt, self.round_delays, full, where)
+        out = self.add(name, node, signal)
+        self.keep_values(name, values)
+        return out
+
+    def checked_values(self, layer: Any, params: Any, where: str) -> dict[str, np.ndarray]:
+        """Constrained parameters of a layer, from raw ones that fit it."""
+        wanted = {p.raw_name: p.shape for p in layer.describe() if p.learnable}
+        check_params(params, set(wanted), where, wanted)
+        return self.values(layer, params)
+
+    def keep_values(self, name: str, values: Mapping[str, np.ndarray]) -> None:
+        """Write constrained parameters on a node: another machine may round them otherwise."""
+        for parameter, value in values.items():
+            self.nodes[name].metadata[f"value_{parameter}"] = storable(value)
 
     def dense(self, dense: Any, params: Any, name: str, signal: Signal, where: str) -> Signal:
         if len(signal.shape) != 1:
@@ -344,5 +373,6 @@ class _Writer:
         metadata["dtypes"] = json.dumps({key: value.dtype.name for key, value in arrays.items()})
         if isinstance(module, TraceCell):
             metadata["reset"] = module.spec.reset if module.spec.fires else "none"
+        if type(module).__name__ in written.LAYERS:
             metadata |= {key: storable(value) for key, value in arrays.items()}
         self.nodes[name].metadata = metadata

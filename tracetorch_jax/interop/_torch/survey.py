@@ -14,7 +14,7 @@ import numpy as np
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import leaves_by_path, path_name
-from tracetorch_jax.snn import Sequential, TraceCell, Unroll
+from tracetorch_jax.snn import Delay, Sequential, TraceCell, Unroll
 
 _HOLDERS = (list, tuple, Mapping)
 
@@ -111,7 +111,7 @@ def survey(model: nn.Module, inputs: tuple[Any, ...]) -> Survey:
     modules = [
         Found(path, seen[path], _name(path, seen), owned[path], position, calls.get(path))
         for position, path in enumerate(owned)
-        if owned[path] or isinstance(seen[path], TraceCell)
+        if owned[path] or isinstance(seen[path], (TraceCell, Delay))
     ]
     gated = [
         f"{type(module).__name__} {path_name(path)!r}"
