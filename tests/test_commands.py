@@ -124,6 +124,13 @@ def test_layers_by_name(call):
     status, _, complaint = call("layers", "SRLIBS")
     assert status == 2 and "there is no layer 'SRLIBS'; did you mean SRLI" in complaint
     assert "they are LI, DLI, " in call("layers", "xyz")[2]
+    for name in ("Recurrent", "delayeddense"):
+        status, _, complaint = call("layers", name)
+        cell = {"recurrent": "Recurrent", "delayeddense": "DelayedDense"}[name.lower()]
+        assert status == 2 and f"{cell} is no trace layer" in complaint
+        assert " ".join(getattr(snn, cell).__doc__.splitlines()[0].split()) in " ".join(
+            complaint.split()
+        )
 
 
 @pytest.mark.slow

@@ -176,6 +176,8 @@ def test_nnx_changes_the_window_without_compiling_again():
     assert nnx.state(model, tnnx.DelayWidth)["cell"]["sigma"][...] == 1.5
     with pytest.raises(ValueError, match="`model` must hold a Delay or a DelayedDense; got LI"):
         tnnx.set_sigma(tnnx.LI(3), 1.0)
+    with pytest.raises(TypeError, match="`model` must be of flax.nnx.*; got DelayedDense of flax."):
+        tnnx.set_sigma(snn.DelayedDense(4, 5), 1.0)
     with pytest.raises(ValueError, match="`sigma` must be finite and greater than 0; got -1.0"):
         tnnx.set_sigma(model, -1.0)
 
@@ -268,23 +270,35 @@ def test_synaptic_operations_are_counted():
 
 
 def test_diagnose_shows_delays_and_says_when_they_are_at_an_end():
-    for value, problem in ((4.97, "Set `max_delay=10`"), (0.02, "100% of the delays are at 0")):
+    for value, note in ((4.97, "set `max_delay=10`"), (0.02, "100% of the delays are at 0")):
         start = nn.initializers.constant(value)
         model = snn.Unroll(snn.Sequential([snn.DelayedDense(4, 5, delay_init=start), snn.LIB(4)]))
         diagnosis = tt.diagnose(model, model.init(jax.random.key(0), XS), XS)
         (report,) = diagnosis.delays
         assert (report.path, report.layer, report.max_delay) == ("cell/layers_0", "DelayedDense", 5)
         np.testing.assert_allclose(report.delays, [value] * 3, rtol=1e-4)
-        assert problem in report.problems[0] and problem in str(diagnosis)
-        assert not diagnosis.healthy
+        assert note in report.notes[0]
+        assert note in " ".join(str(diagnosis).split("Notes, ")[1].split())
+        assert diagnosis.healthy
     model = snn.Unroll(snn.Sequential([snn.Delay(N, 6, delay=(1.0, 2.0, 5.0)), snn.LIB(N)]))
     (report,) = tt.diagnose(model, model.init(jax.random.key(0), XS), XS).delays
     np.testing.assert_allclose(report.delays, [1, 2, 5], rtol=1e-5)
-    assert not report.problems
+    assert not report.notes
     loop = snn.Recurrent(snn.Delay(N, 6, delay=2.0, delay_learnable=False), nn.Dense(N))
     model = snn.Unroll(snn.Sequential([loop, snn.LIB(N)]))
     (report,) = tt.diagnose(model, model.init(jax.random.key(0), XS), XS).delays
     assert report.delays == (2, 2, 2)
+
+
+def test_the_advice_on_a_longer_max_delay_keeps_trained_delays():
+    params = made()[1]["params"]["cell"]
+    halved = functional.sigmoid_inverse(jax.nn.sigmoid(params["raw_delay"]) / 2)
+    layer, longer = snn.DelayedDense(M, MOST), snn.DelayedDense(M, 2 * MOST)
+    want = layer.apply({"params": params}, method="parameters")["delay"]
+    wrong = longer.apply({"params": params}, method="parameters")["delay"]
+    got = longer.apply({"params": params | {"raw_delay": halved}}, method="parameters")["delay"]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(wrong, 2 * want, rtol=1e-6)
 
 
 def test_a_picture_of_several_sets():
@@ -326,6 +340,7 @@ BAD = {
     "`delay_init` must be an initializer": {"delay_init": 1.0},
     "`param_dtype` must be a floating-point dtype": {"param_dtype": None},
     "DelayedDense has no argument `sigmas`": {"sigmas": 1.0},
+    "DelayedDense has no argument `delay`; .* Did you mean `delay_init`?": {"delay": 1.0},
 }
 
 
@@ -352,8 +367,9 @@ def test_bad_calls_are_named():
     cell = tnnx.DelayedDense(N, M, MOST, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="`x` must have in_features = 3 at axis -1"):
         cell(None, jnp.ones((B, 2)))
-    with pytest.raises(ValueError, match="`rngs` is needed for `kernel_init`"):
-        tnnx.DelayedDense(N, M, MOST, rngs=None)
+    for none in ({}, {"rngs": None}):
+        with pytest.raises(ValueError, match="`rngs` is needed for `kernel_init`"):
+            tnnx.DelayedDense(N, M, MOST, **none)
 
 
 PURE = {

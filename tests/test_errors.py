@@ -104,6 +104,9 @@ def test_constructors_refuse_unknown_and_positional_arguments(name, family):
             layer(N, **{argument: 0.5})
     with pytest.raises(TypeError, match="Did you mean `dim`"):
         layer(N, dims=-1)
+    if name in reference.FIRING:
+        with pytest.raises(TypeError, match="`ema` is an option of `flex.Decay`"):
+            layer(N, ema=True)
 
 
 @FAMILIES

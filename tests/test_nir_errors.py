@@ -1,5 +1,6 @@
 """What cannot be written as NIR or read from it is refused, by name, and nothing is half done."""
 
+import gzip
 import json
 import sys
 
@@ -486,6 +487,9 @@ def test_files_are_checked(tmp_path):
     path.write_text("no HDF5")
     with pytest.raises(ValueError, match="`graph` must be a NIR file; .*graph.nir is none"):
         interop.from_nir(str(path))
+    (tmp_path / "graph.nir.gz").write_bytes(gzip.compress(b"no HDF5"))
+    with pytest.raises(ValueError, match="graph.nir.gz is none: .* unpack it with gunzip"):
+        interop.from_nir(tmp_path / "graph.nir.gz")
     with h5py.File(path, "w") as file:
         file["something"] = 1
     with pytest.raises(ValueError, match="`graph` must be a NIR file; .*graph.nir is none"):

@@ -84,6 +84,23 @@ class TestLabels:
         for update, label in zip(jax.tree.leaves(updates), labels, strict=True):
             np.testing.assert_allclose(update, -kinds[label], rtol=1e-6)
 
+    def test_one_mapping_of_all_labels_fits_every_layer(self, standard):
+        current = {name: snn.flex.Weight(1.0) for name in ("adapt_coupling", "adapt_jump", "bias")}
+        adaptive = snn.flex.LeakyIntegrator(
+            4,
+            pos_beta=snn.flex.Decay(0.9),
+            pos_threshold=snn.flex.Threshold(1.0),
+            rho=snn.flex.Decay(0.9),
+            **current,
+        )
+        model = snn.Unroll(snn.Sequential([snn.DelayedDense(4, 3), adaptive, stack("SRLITS")]))
+        params = model.init(KEY, reference.inputs(2, 6, 3))["params"]
+        assert set(jax.tree.leaves(training.parameter_labels(params))) == set(
+            training.PARAMETER_LABELS
+        )
+        rates = dict.fromkeys(training.PARAMETER_LABELS, optax.sgd(0.5))
+        optax.multi_transform(rates, training.parameter_labels).init(params)
+
     def test_weight_decay_leaves_raw_parameters_alone(self, standard):
         params = snn.Unroll(stack("SRLITS")).init(KEY, jnp.ones((1, 2, 3)))["params"]
         optimiser = optax.adamw(0.1, weight_decay=0.5, mask=training.decay_mask)

@@ -26,6 +26,13 @@ def layer(name: str) -> str:
     """A layer's name, whatever its case."""
     if name.upper() in snn.ALL_LAYERS:
         return name.upper()
+    cells = {each.lower(): each for each in snn.__all__ if isinstance(getattr(snn, each), type)}
+    if cell := cells.get(name.lower()):
+        what = getattr(snn, cell).__doc__.splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f"{cell} is no trace layer, and has no equations here; it is in tracetorch_jax.snn: "
+            f"{what}"
+        )
     close = difflib.get_close_matches(name.upper(), snn.ALL_LAYERS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"they are {', '.join(snn.ALL_LAYERS)}"
     raise argparse.ArgumentTypeError(f"there is no layer {name!r}; {hint}")

@@ -341,9 +341,11 @@ def checked_init(
 def _hint(layer: str, unknown: str, known: list[str]) -> str:
     """What to write instead of an argument that a layer does not have, or why it has none."""
     root = unknown.removeprefix("pos_").removeprefix("neg_")
-    for name in (root, f"pos_{root}"):  # single for dual, or the reverse
+    for name in (root, f"pos_{root}", f"{root}_init"):  # single for dual, or the reverse
         if name in known:
             return f" Did you mean `{name}`?"
+    if root == "ema":
+        return " `ema` is an option of `flex.Decay`, a decay of `flex.LeakyIntegrator`."
     if root in _OF_FIRING and "spike" not in known:
         return f" `{root}` is of layers that fire, and {layer} does not."
     for feature in PREFIXES:

@@ -28,17 +28,19 @@ from tracetorch_jax.spikes import Spike
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """A scale, a recurrent weight or a bias.
+    """A scale, a recurrent weight, a bias, or a weight of adaptation.
 
     Args:
         value: a float, a 0-d or 1-d array or tuple whose own rank then counts, or an initializer
-            ``(key, shape, dtype) -> values``, see `tracetorch_jax.initializers`. Any sign.
+            ``(key, shape, dtype) -> values``, see `tracetorch_jax.initializers`. Any sign, but for
+            `adapt_weight`, which is greater than 0.
         rank: 0 for one value shared by the layer, 1 for one per neuron.
         learnable: whether it is trained; otherwise it stays a constant.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: a rank other than 0 or 1, or an array of more than one axis.
+        ValueError: a rank other than 0 or 1, or an array of more than one axis. Whether the value
+            is legal, the layer checks.
 
     Example:
         >>> flex.Weight(-0.5, rank=0)
@@ -153,7 +155,8 @@ Args:
     adapt_weight: by how much the trace of spikes raises the thresholds, greater than 0: an adaptive
         threshold.
     adapt_coupling: weight of the membrane in the trace, which is then subtracted from what the
-        membrane integrates: an adaptation current. Any sign.
+        membrane integrates: an adaptation current. Any sign. It needs no threshold: without one
+        the layer is a linear filter, which oscillates if the weight is great.
     adapt_jump: weight of the output in such a trace. Any sign.
     reset: what a spike does to the membrane potential: ``"subtract"`` takes the threshold off (soft
         reset), ``"zero"`` sets it to 0 (hard reset), ``"none"`` leaves it.

@@ -94,14 +94,15 @@ class DelayReport(NamedTuple):
         layer: its name.
         max_delay: the longest delay that it can learn, in steps.
         delays: least, median and greatest delay in steps.
-        problems: what hinders learning, and what to change.
+        notes: where many delays hardly learn, which may be where they should be, and what to change
+            otherwise.
     """
 
     path: str
     layer: str
     max_delay: int
     delays: tuple[float, float, float]
-    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +124,7 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """Whether there are no problems, of the network or of a layer. Notes are no problems."""
-        own = [report.problems for report in self.layers]
-        own += [report.problems for report in self.delays]
-        return not self.problems and not any(own)
+        return not self.problems and not any(report.problems for report in self.layers)
 
     def __str__(self) -> str:
         head = ("layer", "rate + / -", "dead", "satur.", "membrane 5/50/95 %", "half-life")
@@ -156,14 +155,10 @@ class Diagnosis:
             lines += ["", table(steps, ruled=True)]
         problems = [("network", said) for said in self.problems]
         problems += [(report.path, said) for report in self.layers for said in report.problems]
-        of_delays = [(report.path, said) for report in self.delays for said in report.problems]
         notes = [(report.path, said) for report in self.layers for said in report.notes]
-        none = "No problems of trace layers." if of_delays else "No problems."
-        lines += ["", "Problems, from the first to run:" if problems else none]
+        notes += [(report.path, said) for report in self.delays for said in report.notes]
+        lines += ["", "Problems, from the first to run:" if problems else "No problems."]
         lines += [_wrapped(*each) for each in problems]
-        if of_delays:
-            lines += ["", "Problems of delays:"]
-            lines += [_wrapped(*each) for each in of_delays]
         if notes:
             lines += ["", "Notes, on cost and on what may be meant so:"]
             lines += [_wrapped(*each) for each in notes]
@@ -372,22 +367,25 @@ def _delay_report(path: str, cell: Any, params: Any) -> DelayReport:
     own = cell.apply({"params": _below(params, path)}, method="parameters")
     delays = np.asarray(own["delay"], np.float64)
     most = cell.max_delay
-    problems = []
+    notes = []
     if getattr(cell, "delay_learnable", True):
         last, first = (delays > 0.98 * most).mean(), (delays < 0.02 * most).mean()
         if last >= _advice.SOME:
-            problems.append(
+            notes.append(
                 f"{last:.0%} of the delays are at the longest, {most} steps, where their gradient "
-                f"is nearly 0. Set `max_delay={2 * most}`."
+                f"is nearly 0. If longer ones may help, set `max_delay={2 * most}`. That doubles "
+                f"the delays of trained parameters; to keep them, take `raw_delay = "
+                f"functional.sigmoid_inverse(jax.nn.sigmoid(raw_delay) / 2)`."
             )
         if first >= _advice.SOME:
-            problems.append(
-                f"{first:.0%} of the delays are at 0, where their gradient is nearly 0. Lower the "
-                f"learning rate of the delays, or start them further from 0."
+            notes.append(
+                f"{first:.0%} of the delays are at 0, where their gradient is nearly 0. If longer "
+                f"ones may help, lower the learning rate of the delays, or start them further from "
+                f"0."
             )
     least, median, greatest = np.percentile(delays, (0, 50, 100))
     spread = float(least), float(median), float(greatest)
-    return DelayReport(path, type(cell).__name__, most, spread, tuple(problems))
+    return DelayReport(path, type(cell).__name__, most, spread, tuple(notes))
 
 
 def _delay_row(report: DelayReport) -> tuple[str, ...]:

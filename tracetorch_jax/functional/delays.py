@@ -96,7 +96,8 @@ def delay(
         past: ``[max_delay, ...]``, the inputs before the first step, the oldest first: zeros at the
             start. It says what max_delay is.
         xs: ``[T, ...]``, of the dtype of `past`.
-        sigma: width in steps, greater than 0, known or traced; or None.
+        sigma: width in steps, greater than 0, known or traced; or None. A traced 0 cannot raise,
+            and gives NaN.
         seq_lengths: as in `functional.unroll`: beyond a sequence's end outputs are 0, and the past
             is the one at its own end.
 
@@ -163,7 +164,8 @@ def delayed_dense(
         past: ``[max_delay, ..., N]``, see `delay`.
         xs: ``[T, ..., N]``, of the dtype of `past` and of `kernel`.
         bias: ``[M]``, or None.
-        sigma: width in steps, greater than 0, known or traced; or None.
+        sigma: width in steps, greater than 0, known or traced; or None. A traced 0 cannot raise,
+            and gives NaN.
         seq_lengths: see `delay`.
 
     Returns:

@@ -19,7 +19,7 @@ from tracetorch_jax._core.delays import (
 )
 from tracetorch_jax._core.inputs import check_axis
 from tracetorch_jax._core.parameters import Initializer, freeze_value
-from tracetorch_jax._shared.checks import check_integer
+from tracetorch_jax._shared.checks import check_front_end, check_integer
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax.functional.delays import Sigma, check_sigma
 from tracetorch_jax.nnx._cell import check_rngs, create, stream
@@ -177,7 +177,8 @@ class DelayedDense(_HasWidth, AbstractDelayedDense, nnx.RNNCellBase):
         use_bias: whether to add a bias.
         kernel_init: initializer of the weights.
         delay_init: initializer ``(key, shape, dtype) -> steps`` of the delays, within (0,
-            max_delay); by default spread evenly over the range, at random.
+            max_delay); by default spread evenly over the range, at random. Under `jax.jit`, where
+            nothing can raise, a delay outside becomes the nearest inside.
         bias_init: initializer of the bias.
         dtype: what is computed in and given out; by default the wider of the dtypes of input and
             parameters, and the output that of the input.
@@ -211,7 +212,7 @@ class DelayedDense(_HasWidth, AbstractDelayedDense, nnx.RNNCellBase):
         bias_init: Initializer = zeros,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
         self.in_features = check_integer("in_features", in_features)
         self.features = features
@@ -269,7 +270,7 @@ def set_sigma(model: nnx.Module, sigma: float | jax.Array | None) -> None:
             and `Delay` interpolates.
 
     Raises:
-        TypeError: `sigma` is no number.
+        TypeError: `sigma` is no number, or `model` is of linen, where `sigma` is an argument.
         ValueError: `sigma` is not greater than 0, or `model` holds no such cell.
 
     Example:
@@ -279,6 +280,7 @@ def set_sigma(model: nnx.Module, sigma: float | jax.Array | None) -> None:
         2.5
     """
     check_sigma(sigma)
+    check_front_end("model", model, nnx.Module)
     cells = [node for _, node in nnx.iter_graph(model) if isinstance(node, (Delay, DelayedDense))]
     if not cells:
         raise ValueError(

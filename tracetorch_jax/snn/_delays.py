@@ -33,7 +33,8 @@ class Delay(AbstractDelay, nn.RNNCellBase):
     the cost does not depend on `max_delay`.
 
     A learnable delay is stored under ``raw_delay`` in the collection ``params`` and is ``max_delay
-    * sigmoid(raw)``. One that is not learnable is used exactly: a whole number of steps, 0 and
+    * sigmoid(raw)``, so the same parameters mean other delays with another `max_delay`. One that is
+    not learnable is used exactly: a whole number of steps, 0 and
     `max_delay` among them, copies the input without arithmetic.
 
     Args:
@@ -45,7 +46,7 @@ class Delay(AbstractDelay, nn.RNNCellBase):
         delay_rank: 0 for one delay shared by all channels, 1 for one per channel.
         delay_learnable: whether `delay` is trained; otherwise it stays a constant.
         sigma: width of the Gaussian window in steps, greater than 0, which may be traced; None for
-            linear interpolation.
+            linear interpolation. A traced 0 cannot raise, and gives NaN.
         dim: axis of one step's tensor that holds the channels, counted from the end.
         dtype: what is computed in and given out, see the trace layers.
         param_dtype: what parameters are stored as.
@@ -144,11 +145,13 @@ class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
     Args:
         features: number of outputs, at least 1. The number of inputs is that of the last axis.
         max_delay: the longest delay in steps, at least 1.
-        sigma: width of the Gaussian in steps, greater than 0; None for rounded delays.
+        sigma: width of the Gaussian in steps, greater than 0, which may be traced; None for rounded
+            delays. A traced 0 cannot raise, and gives NaN.
         use_bias: whether to add a bias.
         kernel_init: initializer of the weights.
         delay_init: initializer ``(key, shape, dtype) -> steps`` of the delays, within (0,
-            max_delay); by default spread evenly over the range, at random.
+            max_delay); by default spread evenly over the range, at random. Under `jax.jit`, where
+            nothing can raise, a delay outside becomes the nearest inside.
         bias_init: initializer of the bias.
         dtype: what is computed in and given out; by default the wider of the dtypes of input and
             parameters, and the output that of the input.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
 from tracetorch_jax._shared.trees import key_name, path_name
 from tracetorch_jax.functional.spec import Kind, parameter_row
 
+PARAMETER_LABELS: tuple[str, ...] = (*get_args(Kind), "other")
+"""Everything that `parameter_labels` may say of a parameter."""
+
 
 def parameter_labels(params: Any) -> Any:
     """Say of each parameter what it is, for `optax.multi_transform`.
+
+    `PARAMETER_LABELS` holds all labels. A mapping made of it fits every network, whatever its
+    layers are.
 
     Args:
         params: a tree of parameters, as ``model.init(...)["params"]``.
@@ -29,8 +35,8 @@ def parameter_labels(params: Any) -> Any:
         >>> params = snn.LIB(8).init(jax.random.key(0), None, jnp.zeros((1, 8)))["params"]
         >>> training.parameter_labels(params)
         {'raw_beta': 'decay', 'raw_threshold': 'threshold'}
-        >>> kinds = ("decay", "threshold", "scale", "rec_weight", "bias")
-        >>> rates = {"other": optax.adam(1e-3), **{kind: optax.adam(1e-2) for kind in kinds}}
+        >>> rates = dict.fromkeys(training.PARAMETER_LABELS, optax.adam(1e-2))
+        >>> rates["other"] = optax.adam(1e-3)
         >>> state = optax.multi_transform(rates, training.parameter_labels).init(params)
     """
     return jax.tree.map_with_path(lambda path, _: _kind(path), params)

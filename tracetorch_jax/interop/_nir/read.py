@@ -77,6 +77,7 @@ def _read_file(source: str | os.PathLike[str]) -> Any:
 
     nir = import_nir()
     path = readable("graph", source)
+    data = b""
     try:
         data = path.read_bytes()
         check_heaps(data)
@@ -84,8 +85,9 @@ def _read_file(source: str | os.PathLike[str]) -> Any:
             check_file(file, data)
             problems = list(_problems(file["node"], ""))
     except Exception as error:  # of HDF5, and what h5py makes of its contents
+        gzipped = " It is compressed: unpack it with gunzip." if data[:2] == b"\x1f\x8b" else ""
         raise ValueError(
-            f"`graph` must be a NIR file; {path} is none: {in_brief(error)}."
+            f"`graph` must be a NIR file; {path} is none: {in_brief(error)}.{gzipped}"
         ) from error
     if problems:
         raise ValueError(f"`graph` must be a NIR 1.x file; in {path} {'; '.join(problems)}.")
