@@ -169,6 +169,7 @@ _CONSTANTS = {
     "functional.THRESHOLD": "Constraint of thresholds: above 0, the softplus of a raw parameter.",
     "functional.UNBOUNDED": "Constraint of scales, weights and biases: any finite number.",
     "export.PLATFORMS": "Platforms for which programs are written unless you name others.",
+    "training.PARAMETER_LABELS": "Everything that `parameter_labels` may say of a parameter.",
     "snn.ALL_LAYERS": "The classes of all named layers by their names.",
     "nnx.ALL_LAYERS": "The classes of all named layers by their names.",
 }
