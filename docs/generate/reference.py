@@ -171,6 +171,7 @@ _CONSTANTS = {
     "export.PLATFORMS": "Platforms for which programs are written unless you name others.",
     "snn.ALL_LAYERS": "The classes of all named layers by their names.",
     "nnx.ALL_LAYERS": "The classes of all named layers by their names.",
+    "training.PARAMETER_LABELS": "All that `parameter_labels` may say of a parameter.",
 }
 
 
