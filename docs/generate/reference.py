@@ -172,7 +172,6 @@ _CONSTANTS = {
     "training.PARAMETER_LABELS": "Everything that `parameter_labels` may say of a parameter.",
     "snn.ALL_LAYERS": "The classes of all named layers by their names.",
     "nnx.ALL_LAYERS": "The classes of all named layers by their names.",
-    "training.PARAMETER_LABELS": "All that `parameter_labels` may say of a parameter.",
 }
 
 
