@@ -11,7 +11,7 @@ import reference
 from flax import nnx
 
 import tracetorch_jax as tt
-from tracetorch_jax import export, functional, metrics, plot, snn, training
+from tracetorch_jax import checkpoint, export, functional, metrics, plot, snn, training
 from tracetorch_jax import nnx as tnnx
 
 B, T, N, M, MOST = 2, 9, 3, 4, 5
@@ -288,6 +288,16 @@ def test_diagnose_shows_delays_and_says_when_they_are_at_an_end():
     model = snn.Unroll(snn.Sequential([loop, snn.LIB(N)]))
     (report,) = tt.diagnose(model, model.init(jax.random.key(0), XS), XS).delays
     assert report.delays == (2, 2, 2)
+
+
+def test_a_checkpoint_without_the_width_fits_a_fresh_model(tmp_path):
+    saved = nnx.Not(tnnx.DelayWidth)
+    model = tnnx.Unroll(tnnx.DelayedDense(N, M, MOST, sigma=2.0, rngs=nnx.Rngs(0)))
+    checkpoint.save(tmp_path / "delays", nnx.state(model, saved))
+    fresh = tnnx.Unroll(tnnx.DelayedDense(N, M, MOST, rngs=nnx.Rngs(1)))
+    nnx.update(fresh, checkpoint.restore(tmp_path / "delays", like=nnx.state(fresh, saved)))
+    tnnx.set_sigma(model, None)
+    np.testing.assert_array_equal(fresh(XS), model(XS))
 
 
 def test_the_advice_on_a_longer_max_delay_keeps_trained_delays():
