@@ -23,7 +23,12 @@ from tracetorch_jax.functional.engines.masks import (
     without_padding,
     zero_padding,
 )
-from tracetorch_jax.functional.engines.placement import Placement, check_time, common_placement
+from tracetorch_jax.functional.engines.placement import (
+    Placement,
+    check_time,
+    common_placement,
+    full_like,
+)
 
 Sigma = float | jax.Array | None
 
@@ -372,6 +377,9 @@ def _sum_over_delays(
         now = term(jax.lax.dynamic_slice_in_dim(line, size - k, length), k)
         return total + now.astype(total.dtype), None
 
-    first = term(line[size:], 0)  # of half precision the sum would lose a digit for many delays
-    delays = jnp.arange(1, size + 1, dtype=jnp.int32)
-    return jax.lax.scan(add, countable(first), delays)[0].astype(first.dtype)
+    # All terms are in the loop: what is outside could be reduced over devices at the same time as
+    # what is within, in another order on each of them, and virtual devices wait for ever then.
+    # Of half precision the sum would lose a digit for many delays.
+    like = jax.lax.stop_gradient(term(line[size:], 0))
+    total = full_like(countable(like), 0)
+    return jax.lax.scan(add, total, jnp.arange(size + 1, dtype=jnp.int32))[0].astype(like.dtype)
