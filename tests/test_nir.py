@@ -24,6 +24,27 @@ DATA = pathlib.Path(__file__).parent / "data" / "nir"
 KEY = jax.random.key(0)
 
 
+def assert_comes_back(model, variables, xs, shape, folder, channels_last=False, atol=1e-5):
+    """A model is written and read, as it was and by its nodes alone, and gives the same outputs.
+
+    Returns:
+        The graph, the model that is read by the nodes alone, and the outputs.
+    """
+    graph = through_file(interop.to_nir(model, variables, input_shape=shape), folder)
+    want = np.asarray(jax.jit(model.apply)(variables, xs))
+    assert interop.nir_mismatch(model, variables, xs, style="exact").share == 0
+    assert_same(interop.from_nir(graph), (model, variables))
+    read, own = interop.from_nir(graph, metadata=False)
+    if channels_last:
+        xs, want = np.moveaxis(xs, -1, 2), np.moveaxis(want, -1, 2)
+    for got in (
+        nir_reference.run(graph, xs, 1e-3), interop.run_nir(graph, xs),
+        jax.jit(read.apply)(own, xs),
+    ):  # fmt: skip
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol)
+    return graph, read, want
+
+
 def through_file(graph, folder):
     """A graph written and read again, by `nir`."""
     path = folder / "graph.nir"

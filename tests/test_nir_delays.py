@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx as fnnx
 from nir_cases import chain, full
-from test_nir import assert_same, through_file
+from test_nir import assert_comes_back, assert_same, through_file
 
 from tracetorch_jax import interop, nnx, snn
 
@@ -68,21 +68,12 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_delays_are_nodes_and_come_back(name, tmp_path):
     model, variables, xs = start(*NETWORKS[name])
-    graph = interop.to_nir(model, variables, input_shape=NETWORKS[name][1])
-    graph = through_file(graph, tmp_path)
+    graph, read, want = assert_comes_back(
+        model, variables, xs, NETWORKS[name][1], tmp_path,
+        channels_last=name == "channels last", atol=0 if name == "alone" else 1e-5,
+    )  # fmt: skip
     kinds = [type(node).__name__ for node in graph.nodes.values()]
-    want = np.asarray(jax.jit(model.apply)(variables, xs))
     assert "Delay" in kinds and np.count_nonzero(want) > 20
-    assert interop.nir_mismatch(model, variables, xs, style="exact").share == 0
-    assert_same(interop.from_nir(graph), (model, variables))
-    read, own = interop.from_nir(graph, metadata=False)
-    if name == "channels last":
-        xs, want = np.moveaxis(xs, -1, 2), np.moveaxis(want, -1, 2)
-    for got in (
-        nir_reference.run(graph, xs, 1e-3), interop.run_nir(graph, xs),
-        jax.jit(read.apply)(own, xs),
-    ):  # fmt: skip
-        np.testing.assert_allclose(got, want, rtol=0, atol=0 if name == "alone" else 1e-5)
     classes = {type(layer).__name__ for layer in jax.tree.leaves(read.cell.layers)}
     assert classes & {"Delay", "Recurrent", "Residual"}
 

@@ -9,7 +9,7 @@ import nir_reference
 import numpy as np
 import pytest
 from nir_cases import full
-from test_nir import assert_same, through_file
+from test_nir import assert_comes_back, assert_same
 
 from tracetorch_jax import interop, snn
 
@@ -47,19 +47,8 @@ def start(cell, shape):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_recurrence_is_written_as_a_cycle_and_comes_back(name, tmp_path):
     model, variables, xs = start(*NETWORKS[name])
-    graph = interop.to_nir(model, variables, input_shape=NETWORKS[name][1])
-    graph = through_file(graph, tmp_path)
-    want = np.asarray(jax.jit(model.apply)(variables, xs))
-    assert interop.nir_mismatch(model, variables, xs, style="exact").share == 0
-    assert_same(interop.from_nir(graph), (model, variables))
-    read, own = interop.from_nir(graph, metadata=False)
-    if name == "channels last":
-        xs, want = np.moveaxis(xs, -1, 2), np.moveaxis(want, -1, 2)
-    for got in (
-        nir_reference.run(graph, xs, 1e-3), interop.run_nir(graph, xs),
-        jax.jit(read.apply)(own, xs),
-    ):  # fmt: skip
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    shape, last = NETWORKS[name][1], name == "channels last"
+    _, read, want = assert_comes_back(model, variables, xs, shape, tmp_path, channels_last=last)
     kinds = [type(layer).__name__ for layer in read.cell.layers]
     assert kinds.count("Recurrent") == 1 and np.count_nonzero(want) > 20
 

@@ -7,6 +7,7 @@ which one, `sequence`, is drawn.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -321,7 +322,7 @@ def delays(
     steps = {}
     for label, given in named.items():
         name = f"sets[{label!r}]" if label else "sets"
-        convert = lambda x: np.asarray(x, np.float64)  # noqa: E731
+        convert = functools.partial(np.asarray, dtype=np.float64)
         values = np.ravel(cast("Any", as_array(name, given, _GIVEN_DELAYS, convert=convert)))
         most = np.inf if max_delay is None else max_delay
         bad = values[~((values >= 0) & (values <= most) & np.isfinite(values))]

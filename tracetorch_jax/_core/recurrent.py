@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -151,18 +152,15 @@ class AbstractRecurrent(SequenceCell):
         if is_stochastic(cell.spike_function):
             inputs = xs, jax.random.split(cell.draw_key(), xs.shape[0])
         layer = functional.LayerStep(cell.spec, cell.spike_function, compute, out)
-        step: Any = functional.RecurrentStep(layer, feedback)
+        step = functional.RecurrentStep(layer, feedback)
         params = {"cell": cell._along_dim(compute), "feedback": weights}
-        drives = None
-        if cell.keeps_states:
-            step = Recorded(step)
-        last, ys = functional.unroll(step, params, first, inputs, **options)
-        if cell.keeps_states:
+        drives, recording = None, cell.keeps_states
+        run: Any = Recorded(step) if recording else step
+        last, ys = functional.unroll(run, params, first, inputs, **options)
+        if recording:
             ys, states = ys
             before = jnp.concatenate([first["prev_output"][None], states["prev_output"]])[:-1]
-            drives = jax.vmap(lambda y, x: add_feedback(x, feedback(weights, y), compute))(
-                before, xs
-            )
+            drives = jax.vmap(functools.partial(step._driven, weights))(before, xs)
             cell.keep_states(states["cell"])
         self.observe(first["prev_output"], ys)
         return last, cell.observe(first["cell"] if carry is not None else None, drives, ys)

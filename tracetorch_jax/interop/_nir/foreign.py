@@ -19,7 +19,7 @@ from tracetorch_jax.interop._nir.run import Reset
 
 _READABLE = (
     "graphs can be read that are a chain of nodes, of cycles that are layers or recurrence between "
-    "neurons, and of stacks that are passed by"
+    "neurons, and of stacks with a way around them"
 )
 
 
