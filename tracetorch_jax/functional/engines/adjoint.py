@@ -138,13 +138,38 @@ def backwards(
         Gradients of the parameters, the first state and the inputs; and of the output before the
         first step, by the link.
     """
+    d_state, totals, d_xs, linked = backwards_by_element(
+        step, unroll, every, params, kept, inputs, cotangents, link, d_link
+    )
+    d_params = [reduce_to(p, total) for p, total in zip(inexact(params), totals, strict=True)]
+    return d_params, d_state, d_xs, linked
+
+
+def backwards_by_element(
+    step: Step,
+    unroll: int,
+    every: int,
+    params: Tree,
+    kept: Tree,
+    inputs: Tree,
+    cotangents: Any,
+    link: Callable[[Any, Leaves], Leaves] | None = None,
+    d_link: Leaves | None = None,
+) -> tuple[Leaves, Leaves, Leaves, Leaves]:
+    """`backwards`, with the gradients of parameters of the state's shape, not yet summed.
+
+    Returns:
+        Gradients of the first state, of the parameters element by element, and of the inputs; and
+        of the output before the first step, by the link.
+    """
     d_state, d_ys = map(inexact, cotangents)
     length = length_of(inputs)
     first = get_step(kept, 0)
     linked = d_link or []
     if isinstance(length, int) and not length:  # a step that never runs cannot be traced
-        d_params, d_xs = ([full_like(a, 0) for a in inexact(tree)] for tree in (params, inputs))
-        return d_params, d_state, d_xs, linked
+        d_xs = [full_like(x, 0) for x in inexact(inputs)]
+        totals = [full_like(jax.tree.leaves(first)[0], 0, p.dtype) for p in inexact(params)]
+        return d_state, totals, d_xs, linked
     # A parameter's gradient is a sum over steps and over all elements that share the parameter. The
     # loop sums over steps alone, so totals have the state's shape, and `reduce_to` does the rest
     # once. A sum of ones in bfloat16 never exceeds 256, hence float32.
@@ -197,8 +222,7 @@ def backwards(
         carry = jax.lax.fori_loop(0, chunks, back_over_chunk, carry)
 
     (d_state, totals), d_xs, linked = carry
-    d_params = [reduce_to(p, total) for total, p in zip(totals, inexact(params), strict=True)]
-    return d_params, d_state, d_xs, linked
+    return d_state, totals, d_xs, linked
 
 
 def _take(linked: Leaves, d_y: Leaves, alive: Any) -> tuple[Leaves, Leaves]:

@@ -188,13 +188,26 @@ def _choose(
                 f"got the symbol {length_of(xs)}."
             )
         return scan_parallel
-    if engine == "fused":
-        from tracetorch_jax.functional.engines import fused  # Pallas takes a while to import
-
-        if reason := fused.why_not(step, params, state, xs):
+    if elementwise and policy.prefers_kernel(engine):
+        why_not, scan_kernel = _kernel()
+        reason = why_not(step, params, state, xs)
+        if reason is None and length_of(xs):
+            return scan_kernel
+        if reason and engine == "fused":
             raise ValueError(f"`engine` 'fused' needs {reason}.")
-        return fused.scan_fused if length_of(xs) else scan_elementwise
     return scan_elementwise if elementwise else _scan_any
+
+
+def _kernel() -> tuple[Callable[..., str | None], Callable[..., Any]]:
+    """What runs a step over time as one kernel on this device, and what says where it cannot."""
+    # Both take a while to import.
+    if policy.kernel_device() == "cpu":
+        from tracetorch_jax.functional.engines import native
+
+        return native.why_not, native.scan_native
+    from tracetorch_jax.functional.engines import fused
+
+    return fused.why_not, fused.scan_fused
 
 
 # Each step has a `jax.jit` of its own, which is let go with all that it compiled when `lru_cache`

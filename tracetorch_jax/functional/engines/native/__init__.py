@@ -1,0 +1,157 @@
+"""The scan of an elementwise step as one compiled kernel on a CPU.
+
+XLA runs a loop over time on one core, with some kernels for every step. Here the jaxpr of a step,
+and that of its vjp, are translated to LLVM IR (`lanes`) within the loops over time, rows and
+neurons (`kernels`); `handler` is what XLA calls, `header` where the fields of its interface lie,
+`build` the compiler, and `primitive` what JAX sees. It needs the package llvmlite and no compiler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tracetorch_jax.functional.engines.adjoint import (
+    Step,
+    check_new_state,
+    inexact,
+    place,
+    reduce_to,
+)
+from tracetorch_jax.functional.engines.masks import length_of
+from tracetorch_jax.functional.engines.native import build
+from tracetorch_jax.functional.engines.native.primitive import Call, scan
+from tracetorch_jax.functional.engines.native.program import Program, Signature, program
+from tracetorch_jax.functional.engines.placement import Placement, placement_of
+
+Tree = Any
+Leaves = list[jax.Array]
+
+DTYPES = ("float32", "float64", "bfloat16")
+INPUTS = (*DTYPES, "bool", "int32")
+
+
+def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
+    """What keeps these arguments from being run as one kernel, if anything does."""
+    if reason := build.why_not():
+        return reason
+    shape = jax.tree.leaves(state)[0].shape
+    if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
+        return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
+    for name, tree in {"params": params, "state": state}.items():
+        for leaf in jax.tree.leaves(tree):
+            if str(leaf.dtype) not in DTYPES:
+                return f"`{name}` of {', '.join(DTYPES)} on a CPU, not {leaf.dtype}"
+    for x in jax.tree.leaves(xs):
+        if x.shape[1:] != shape or str(x.dtype) not in INPUTS:
+            return (
+                f"inputs of the state's shape {shape} at every step, of {', '.join(INPUTS)} on a "
+                f"CPU, not {x.shape[1:]} of {x.dtype} (spikes drawn at random have their keys there)"
+            )
+    for leaf in jax.tree.leaves((params, state, xs)):
+        if placement_of(leaf).split:
+            return (
+                f"arrays that are not split over devices, not {jax.typeof(leaf)}: put "
+                "jax.shard_map around what runs the sequence"
+            )
+    if 0 in shape:
+        return f"steps of at least one neuron, not of shape {shape}"
+    traced = program(Signature.of(step, params, state, xs))
+    if isinstance(traced, str):
+        # What is wrong with the step itself is said as every engine says it.
+        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)
+        x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape, x.dtype), xs)
+        check_new_state(jax.eval_shape(step, params, state, x)[0], state)
+        return traced
+    return None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def scan_native(
+    step: Step, unroll: int, every: int, params: Tree, state: Tree, inputs: Tree
+) -> tuple[Tree, Tree]:
+    """Scan an elementwise step; arguments as in `adjoint.scan_elementwise`."""
+    last, ys, _ = _forward(step, every, params, state, inputs, keep=False)
+    return last, ys
+
+
+def _scan_fwd(
+    step: Step, unroll: int, every: int, params: Tree, state: Tree, inputs: Tree
+) -> tuple[tuple[Tree, Tree], Any]:
+    last, ys, kept = _forward(step, every, params, state, inputs, keep=True)
+    return (last, ys), (params, state, inputs, kept)
+
+
+def _scan_bwd(
+    step: Step, unroll: int, every: int, residuals: Any, cotangents: Any
+) -> tuple[Tree, Tree, Any]:
+    params, state, inputs, kept = residuals
+    call = _call(step, every, params, state, inputs, backward=True)
+    d_state, totals, d_xs = _bind(
+        call,
+        _whole(params, state),
+        kept,
+        inputs[0],
+        _lengths(inputs),
+        *cotangents,
+        sizes=(len(kept), len(jax.tree.leaves(params))),
+    )
+    d_params = [
+        reduce_to(p, total) for p, total in zip(jax.tree.leaves(params), totals, strict=True)
+    ]
+    return (
+        jax.tree.unflatten(jax.tree.structure(params), d_params),
+        jax.tree.unflatten(jax.tree.structure(state), d_state),
+        place(d_xs, inputs),
+    )
+
+
+scan_native.defvjp(_scan_fwd, _scan_bwd)
+
+
+def _forward(
+    step: Step, every: int, params: Tree, state: Tree, inputs: Any, keep: bool
+) -> tuple[Tree, Tree, Leaves]:
+    call = _call(step, every, params, state, inputs, keep=keep)
+    outs = call.program.outs
+    last, ys, kept = _bind(
+        call,
+        _whole(params, state),
+        state,
+        inputs[0],
+        _lengths(inputs),
+        sizes=(len(jax.tree.leaves(state)), outs.num_leaves),
+    )
+    last = jax.tree.unflatten(jax.tree.structure(state), last)
+    return last, jax.tree.unflatten(outs, ys), kept
+
+
+def _call(step: Step, every: int, params: Tree, state: Tree, inputs: Any, **options: bool) -> Call:
+    xs, alive = inputs
+    signature = Signature.of(step, params, state, xs)
+    return Call(signature, every, None if alive is None else alive.ndim - 1, **options)
+
+
+def _bind(call: Call, *trees: Tree, sizes: tuple[int, int]) -> tuple[Leaves, Leaves, Leaves]:
+    args = jax.tree.leaves(trees)
+    outs = scan(call, *(a[None] for a in args))
+    # In `jax.shard_map` results vary over the axes that arguments vary over.
+    varying = frozenset[str]().union(*(placement_of(a).varying for a in args))
+    outs = [Placement(varying=varying).put(out[0]) for out in outs]
+    first, second = sizes[0], sum(sizes)
+    return outs[:first], outs[first:second], outs[second:]
+
+
+def _whole(params: Tree, state: Tree) -> Tree:
+    """Parameters with all axes of a state, of size 1 where they had none."""
+    ndim = jax.tree.leaves(state)[0].ndim
+    return jax.tree.map(lambda p: p.reshape((1,) * (ndim - p.ndim) + p.shape), params)
+
+
+def _lengths(inputs: Any) -> jax.Array | None:
+    """How many steps each sequence goes on for, or None if all go on to the end."""
+    return None if inputs[1] is None else inputs[1].sum(0, dtype=jnp.int32)

@@ -1,0 +1,338 @@
+"""The kernels as primitives of JAX.
+
+What their calls are in a compiled program depends on where it runs: on a CPU, a call of the kernel,
+cut among the devices as the arrays are; on other devices, and in a program that is exported, the
+scan of `adjoint`. The same scan defines derivatives of the kernels.
+
+All arrays have a first axis, over which `jax.vmap` maps, and parameters have all axes of a state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import get_abstract_mesh
+
+from tracetorch_jax.functional.engines import adjoint
+from tracetorch_jax.functional.engines.native.handler import ATTRIBUTES
+from tracetorch_jax.functional.engines.native.program import Program, Signature, program
+
+Arrays = Sequence[jax.Array]
+
+BLOCK = 512  # neurons that a task owns of a row; as many rows as make that up go together
+GROUPS = 8  # of rows
+SMALL = 50_000  # updates of a state, below which one thread is faster than two
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What is known of a call when it is traced.
+
+    Attributes:
+        signature: of the step.
+        every: K, the steps of a chunk.
+        lengths: how many axes the lengths of sequences have, or None if all go on to the end.
+        backward: the direction.
+        keep: forwards, whether the state before each chunk is an output.
+    """
+
+    signature: Signature
+    every: int
+    lengths: int | None
+    backward: bool = False
+    keep: bool = False
+
+    @property
+    def program(self) -> Program:
+        traced = program(self.signature)
+        assert isinstance(traced, Program)
+        return traced
+
+    @property
+    def arrays(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Kind and dtype of each argument and of each result, kinds as in `kernels.Arrays`."""
+        types = self.program.types
+        lengths = [("l", "int32")] * (self.lengths is not None)
+        params, state, outs = _all("p", types.params), _all("s", types.state), _all("x", types.outs)
+        xs, kept = _all("x", types.xs), _all("k", types.state)
+        if self.backward:
+            sums, d_xs = _all("s", types.sums), _all("x", types.d_xs)
+            return [*params, *kept, *xs, *lengths, *state, *outs], [*state, *sums, *d_xs]
+        return [*params, *state, *xs, *lengths], [*state, *outs, *kept * self.keep]
+
+    def split(self, args: Arrays) -> list[list[jax.Array]]:
+        """The arguments by what they are."""
+        types = self.program.types
+        S, rest = len(types.state), iter(args)
+        sizes = [len(types.params), S, len(types.xs), self.lengths is not None]
+        sizes += [S, len(types.outs)] if self.backward else []
+        return [[next(rest) for _ in range(size)] for size in sizes]
+
+    def shapes(self, args: Sequence[Any]) -> list[tuple[int, ...]]:
+        """Shapes of the results."""
+        batch, steps, *shape = args[len(self.program.types.params + self.program.types.state)].shape
+        chunks = -(-steps // self.every)
+        axes = {"s": (), "x": (steps,), "k": (chunks,)}
+        return [(batch, *axes[kind], *shape) for kind, _ in self.arrays[1]]
+
+
+def _all(kind: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+    return [(kind, dtype) for dtype in dtypes]
+
+
+# Its parameters are the call, and the jaxpr that a CPU runs, in which JAX sees that a lowering has
+# to know the devices.
+scan_p = Primitive("tracetorch_scan")
+scan_p.multiple_results = True
+
+
+def scan(call: Call, *args: jax.Array) -> list[jax.Array]:
+    """Run a kernel; arguments and results as `Call.arrays` lists them."""
+    kinds = tuple((a.shape, a.dtype) for a in args)
+    return scan_p.bind(*args, call=call, on_cpu=_on_cpu(call, kinds, get_abstract_mesh()))
+
+
+@functools.lru_cache(maxsize=256)
+def _on_cpu(call: Call, kinds: Any, mesh: Any) -> Any:
+    args = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
+    return jax.make_jaxpr(functools.partial(_partitioned, call))(*args)
+
+
+@scan_p.def_impl
+def _implement(*args: jax.Array, call: Call, on_cpu: Any) -> Any:
+    return jax.jit(functools.partial(scan, call))(*args)
+
+
+@scan_p.def_abstract_eval
+def _abstract(*args: Any, call: Call, on_cpu: Any) -> list[Any]:
+    dtypes = [dtype for _, dtype in call.arrays[1]]
+    return [
+        jax.core.ShapedArray(shape, jnp.dtype(dtype))
+        for shape, dtype in zip(call.shapes(args), dtypes, strict=True)
+    ]
+
+
+# The kernel.
+
+
+def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
+    """Call the kernel, with all axes but time joined into rows and neurons."""
+    kinds = [kind for kind, _ in call.arrays[0]]
+    by_kind = {kind: a.shape for kind, a in zip(kinds, args, strict=True)}
+    batch, steps, *shape = by_kind["x"]
+    params = [a.shape[1:] for kind, a in zip(kinds, args, strict=True) if kind == "p"]
+    leading, own = _layout(tuple(shape), params, call.lengths)
+    R, N = math.prod(shape[:leading]), math.prod(shape[leading:])
+
+    def pack(kind: str, a: jax.Array) -> jax.Array:
+        if kind == "p":
+            rows = shape[:leading] if own else (1,) * leading
+            return jnp.broadcast_to(a, (batch, *rows, *shape[leading:])).reshape(batch, -1, N)
+        if kind == "l":
+            a = a.reshape(*a.shape, *(1,) * (leading + 1 - a.ndim))
+            return jnp.broadcast_to(a, (batch, *shape[:leading])).reshape(batch, R)
+        return a.reshape(*a.shape[: a.ndim - len(shape)], R, N)
+
+    if call.backward:
+        name = call.program.backward(call.lengths is not None)
+    else:
+        name = call.program.forward(call.lengths is not None, call.keep)
+    wanted = [
+        jax.ShapeDtypeStruct(result, dtype)
+        for result, (_, dtype) in zip(call.shapes(args), call.arrays[1], strict=True)
+    ]
+    outs = jax.ffi.ffi_call(
+        name,
+        [
+            jax.ShapeDtypeStruct((*w.shape[: len(w.shape) - len(shape)], R, N), w.dtype)
+            for w in wanted
+        ],
+    )(
+        *map(pack, kinds, args),
+        **_attributes(R, N, call.every, own, steps * R * N * len(call.program.types.state)),
+    )
+    return [out.reshape(w.shape) for out, w in zip(outs, wanted, strict=True)]
+
+
+def _layout(
+    shape: tuple[int, ...], params: Sequence[tuple[int, ...]], lengths: int | None
+) -> tuple[int, bool]:
+    """How many axes make the rows, and whether each row has parameters of its own."""
+    varying = [axis for axis in range(len(shape)) if any(p[axis] != 1 for p in params)]
+    shared = min(varying, default=len(shape) - 1)
+    least = lengths or 0
+    if shared >= least and (math.prod(shape[shared:]) % 16 == 0 or shared == least):
+        return shared, False
+    # Short rows would leave most lanes empty, so they are joined.
+    return least, shared < least or least > 0
+
+
+def _attributes(R: int, N: int, every: int, own: bool, updates: int) -> dict[str, np.int64]:
+    block = min(BLOCK, -(-N // GROUPS)) if R == 1 else BLOCK
+    values = {
+        "block": -(-block // 16) * 16,
+        "chunk": every,
+        # Rows of one group go together, so that what is read of a step is one run of memory.
+        "groups": min(R, GROUPS, max(2, R // 4)),
+        "parameter_rows": int(own),
+        "rows": max(1, BLOCK // N),
+        "threads": 1 if updates < SMALL else _cores(),
+    }
+    return {name: np.int64(values[name]) for name in ATTRIBUTES}
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+# The same by scan.
+
+
+def _scan(call: Call, *args: jax.Array) -> list[jax.Array]:
+    one = functools.partial(_scan_back if call.backward else _scan_forth, call)
+    if args[0].shape[0] == 1:
+        return [out[None] for out in one(*(a[0] for a in args))]
+    return jax.vmap(one)(*args)
+
+
+def _scan_forth(call: Call, *args: jax.Array) -> list[jax.Array]:
+    p, s, x, lengths = call.split(args)
+    params, state, xs = call.signature.unflatten(p, s, x)
+    inputs, step = (xs, _alive(lengths, x[0].shape[0])), call.signature.step
+    advance = adjoint.forwards(step, params, state)
+    if call.keep:
+        last, ys, kept = adjoint.keep_states(advance, 1, call.every, state, inputs)
+        kept = [a[: -(-x[0].shape[0] // call.every)] for a in jax.tree.leaves(kept)]
+    else:
+        (last, ys), kept = jax.lax.scan(advance, state, inputs), []
+    return [*jax.tree.leaves(last), *jax.tree.leaves(ys), *kept]
+
+
+def _scan_back(call: Call, *args: jax.Array) -> list[jax.Array]:
+    p, kept, x, lengths, d_last, d_ys = call.split(args)
+    kept = [jnp.concatenate([a, a[-1:]]) for a in kept]  # the place that nobody reads
+    params, state, xs = call.signature.unflatten(p, kept, x)
+    d_state, totals, d_xs, _ = adjoint.backwards_by_element(
+        call.signature.step,
+        1,
+        call.every,
+        params,
+        state,
+        (xs, _alive(lengths, x[0].shape[0])),
+        (d_last, d_ys),
+    )
+    return [*d_state, *totals, *d_xs]
+
+
+def _alive(lengths: Arrays, steps: int) -> jax.Array | None:
+    if not lengths:
+        return None
+    return jnp.arange(steps).reshape(-1, *(1,) * lengths[0].ndim) < lengths[0]
+
+
+# Rules.
+
+
+def _partitioned(call: Call, *args: jax.Array) -> Any:
+    """The kernel on every device for its own part of the arrays."""
+    # Without this, XLA would gather all arrays of a program that it splits, on every device.
+    ndim = args[0].ndim - 1
+    return _partitioning(call, ndim, tuple(a.shape[1:] for a in args[: len(call.program.types.params)]))(
+        *args
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) -> Any:
+    run = custom_partitioning(functools.partial(_run, call))
+    axes = [f"a{axis}" for axis in range(ndim)]
+    names = {
+        "s": ["v", *axes],
+        "x": ["v", "t", *axes],
+        "k": ["v", "c", *axes],
+        "l": ["v", *axes[: call.lengths or 0]],
+    }
+    factors = []
+    for number, (kind, _) in enumerate(call.arrays[0]):
+        if kind == "p":
+            sizes = params[number]
+            own = [a if n != 1 else f"u{number}{a}" for a, n in zip(axes, sizes, strict=True)]
+            factors.append(["v", *own])
+        else:
+            factors.append(names[kind])
+    results = [names[kind] for kind, _ in call.arrays[1]]
+    rule = " -> ".join(
+        ", ".join(" ".join(factor) for factor in side) for side in (factors, results)
+    )
+    # Whole on every device: what a loop runs over. In the order in which the rule names them.
+    order = dict.fromkeys(name for side in (factors, results) for f in side for name in f)
+    whole = tuple(name for name in order if name in ("t", "c"))
+
+    def partition(mesh: Any, args: Any, results: Any) -> Any:
+        def shardings(tree: Any) -> Any:
+            return jax.tree.map(lambda a: a.sharding, tree)
+
+        return mesh, functools.partial(_run, call), shardings(results), shardings(args)
+
+    run.def_partition(
+        partition=partition, sharding_rule=rule, need_replication_factors=whole
+    )
+    return run
+
+
+def _lower(ctx: Any, *args: Any, call: Call, on_cpu: Any) -> Any:
+    return mlir.lower_fun(functools.partial(_scan, call), multiple_results=True)(ctx, *args)
+
+
+def _lower_cpu(ctx: Any, *args: Any, call: Call, on_cpu: Any) -> Any:
+    # The kernel is known to this process alone, so a program that leaves it takes the scan.
+    if ctx.module_context.lowering_parameters.for_export:
+        return _lower(ctx, *args, call=call, on_cpu=on_cpu)
+    return mlir.lower_fun(jaxpr_as_fun(on_cpu), multiple_results=True)(ctx, *args)
+
+
+mlir.register_lowering(scan_p, _lower)
+mlir.register_lowering(scan_p, _lower_cpu, platform="cpu")
+
+
+def _batch(args: Any, dims: Any, *, call: Call, on_cpu: Any) -> tuple[Any, Any]:
+    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+
+    def front(a: jax.Array, dim: int | None) -> jax.Array:
+        a = jnp.broadcast_to(a, (size, *a.shape)) if dim is None else jnp.moveaxis(a, dim, 0)
+        return a.reshape(-1, *a.shape[2:])
+
+    outs = scan(call, *map(front, args, dims))
+    return [out.reshape(size, -1, *out.shape[1:]) for out in outs], [0] * len(outs)
+
+
+batching.primitive_batchers[scan_p] = _batch
+
+
+def _differentiate(primals: Any, tangents: Any, *, call: Call, on_cpu: Any) -> Any:
+    real = [adjoint.is_inexact(a) for a in primals]
+
+    def apply(*moving: jax.Array) -> list[jax.Array]:
+        rest = iter(moving)
+        return _scan(call, *(next(rest) if r else a for a, r in zip(primals, real, strict=True)))
+
+    moving = [a for a, r in zip(primals, real, strict=True) if r]
+    along = [ad.instantiate_zeros(t) for t, r in zip(tangents, real, strict=True) if r]
+    return jax.jvp(apply, moving, along)
+
+
+ad.primitive_jvps[scan_p] = _differentiate
