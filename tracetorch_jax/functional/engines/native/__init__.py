@@ -137,11 +137,10 @@ def _call(step: Step, every: int, params: Tree, state: Tree, inputs: Any, **opti
 
 
 def _bind(call: Call, *trees: Tree, sizes: tuple[int, int]) -> tuple[Leaves, Leaves, Leaves]:
+    # In `jax.shard_map` results vary over the axes that any argument varies over.
     args = jax.tree.leaves(trees)
-    outs = scan(call, *(a[None] for a in args))
-    # In `jax.shard_map` results vary over the axes that arguments vary over.
-    varying = frozenset[str]().union(*(placement_of(a).varying for a in args))
-    outs = [Placement(varying=varying).put(out[0]) for out in outs]
+    placed = Placement(varying=frozenset[str]().union(*(placement_of(a).varying for a in args)))
+    outs = [placed.put(out[0]) for out in scan(call, *(placed.put(a)[None] for a in args))]
     first, second = sizes[0], sum(sizes)
     return outs[:first], outs[first:second], outs[second:]
 

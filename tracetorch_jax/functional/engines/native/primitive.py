@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import get_abstract_mesh
+from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from tracetorch_jax.functional.engines import adjoint
 from tracetorch_jax.functional.engines.native.handler import ATTRIBUTES
@@ -282,16 +282,28 @@ def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) ->
     order = dict.fromkeys(name for side in (factors, results) for f in side for name in f)
     whole = tuple(name for name in order if name in ("t", "c"))
 
-    def partition(mesh: Any, args: Any, results: Any) -> Any:
-        def shardings(tree: Any) -> Any:
-            return jax.tree.map(lambda a: a.sharding, tree)
+    def partition(mesh: Any, given: Any, wanted: Any) -> Any:
+        def shardings(arrays: Any, named: list[list[str]]) -> list[Any]:
+            return [_keep_whole(mesh, a.sharding, n, whole) for a, n in zip(arrays, named, strict=True)]
 
-        return mesh, functools.partial(_run, call), shardings(results), shardings(args)
+        run = functools.partial(_run, call)
+        return mesh, run, shardings(wanted, results), tuple(shardings(given, factors))
 
     run.def_partition(
         partition=partition, sharding_rule=rule, need_replication_factors=whole
     )
     return run
+
+
+def _keep_whole(
+    mesh: Any, sharding: Any, names: list[str], whole: tuple[str, ...]
+) -> Any:
+    """A sharding of an array with these axes that does not split some of them."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding  # that of what is not split
+    spec = tuple(sharding.spec) + (None,) * len(names)
+    kept = [None if n in whole else entry for n, entry in zip(names, spec, strict=False)]
+    return NamedSharding(mesh, PartitionSpec(*kept))
 
 
 def _lower(ctx: Any, *args: Any, call: Call, on_cpu: Any) -> Any:
