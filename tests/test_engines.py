@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh
 from jax.test_util import check_grads
 
 from tracetorch_jax import functional, snn
-from tracetorch_jax.functional.engines import fused
+from tracetorch_jax.functional.engines import fused, unroll
 from tracetorch_jax.functional.engines.parallel import linear_recurrence
 
 
@@ -65,6 +65,14 @@ def test_fused_and_scan_emit_the_same_spikes(layer):
 
 
 @pytest.fixture(scope="class")
+def pallas():
+    """`engine="fused"` by Pallas, which interprets its kernel on a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unroll, "_kernel", lambda: (fused.why_not, fused.scan_fused))
+        yield
+
+
+@pytest.fixture(scope="class")
 def blocks():
     """Cut for the interpreter as for a TPU."""
     target = dataclasses.replace(fused._INTERPRETER, rows=2, time_bytes=5000, ahead=6)
@@ -76,7 +84,7 @@ def blocks():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("pallas", "blocks")
 class TestTimeInBlocks:
     """The cut that a TPU needs, in the interpreter: blocks of rows and of time, groups."""
 
@@ -111,6 +119,7 @@ class TestTimeInBlocks:
 # What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+@pytest.mark.usefixtures("pallas")
 class TestFused:
     def test_it_is_one_kernel_in_each_direction(self):
         cell, variables = reference.scrambled("SLITS")

@@ -529,7 +529,7 @@ class TestUnroll:
         layer, variables = reference.scrambled(name)
 
         def run(v, xs):
-            return snn.Unroll(layer).apply(v, xs).sum()
+            return snn.Unroll(layer, engine="scan").apply(v, xs).sum()
 
         jaxpr = jax.make_jaxpr(jax.grad(run))(reference.under(variables), jnp.ones((2, 4, 3)))
         loops = []

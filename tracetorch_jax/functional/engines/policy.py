@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 
-def steps_per_state(engine: str) -> int:
+def steps_per_state() -> int:
     """K, where a gradient of an elementwise step keeps the state before each K-th step."""
     # On CPU keeping fewer states is also faster: what is computed again stays in the cache.
     # Elsewhere keeping all is faster.
@@ -19,25 +19,24 @@ def runs_in_stages() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def runs_kernel(engine: str) -> bool:
+    """Whether an elementwise step is run as one kernel, where that is possible."""
+    if engine != "auto" or kernel_device() != "cpu":
+        # What is faster on GPU and TPU has not been measured.
+        return engine == "fused"
+    from tracetorch_jax.functional.engines.native import build
+
+    return build.why_not() is None
+
+
 def widens_at_once(engine: str) -> bool:
     """Whether a sequence of narrow numbers is cast before the loop rather than step by step."""
     # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16 array
     # whenever a step of a loop writes into it.
-    return _loops_on_cpu(engine)
-
-
-def prefers_kernel(engine: str) -> bool:
-    """Whether an elementwise step is run as one kernel, where that is possible."""
-    # What runs faster on GPU and TPU has not been measured.
-    return engine == "fused" or (engine == "auto" and kernel_device() == "cpu")
+    return jax.default_backend() == "cpu" and not runs_kernel(engine)
 
 
 def kernel_device() -> str:
     """The device that the fused kernel is written for: ``"gpu"``, ``"tpu"`` or ``"cpu"``."""
     backend = jax.default_backend()
     return backend if backend in ("gpu", "tpu") else "cpu"
-
-
-def _loops_on_cpu(engine: str) -> bool:
-    """Whether XLA on CPU compiles a loop over the steps; the fused kernel is no loop of XLA."""
-    return jax.default_backend() == "cpu" and engine != "fused"

@@ -157,7 +157,7 @@ def unroll(
         # The loops of `scan_elementwise` take any number of steps.
         unroll, checkpoint_every = 1, checkpoint_every if elementwise else None
     if elementwise and checkpoint_every is None:
-        checkpoint_every = policy.steps_per_state(engine)
+        checkpoint_every = policy.steps_per_state()
     try:
         clean = isinstance(seq_lengths, Valid)
         return _program(scan, step, unroll, checkpoint_every, clean)(params, state, xs, valid)
@@ -188,7 +188,7 @@ def _choose(
                 f"got the symbol {length_of(xs)}."
             )
         return scan_parallel
-    if elementwise and policy.prefers_kernel(engine):
+    if elementwise and policy.runs_kernel(engine):
         why_not, scan_kernel = _kernel()
         reason = why_not(step, params, state, xs)
         if reason is None and length_of(xs):

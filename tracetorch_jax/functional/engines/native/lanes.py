@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
@@ -193,7 +194,10 @@ class Lanes:
 
     def _run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[str]) -> list[str]:
         held = []
-        for const in map(np.asarray, consts):
+        for const in consts:
+            if isinstance(const, jax.core.Tracer):
+                raise Untranslatable("a traced value that it closes over")
+            const = np.asarray(const)
             if const.shape:
                 raise Untranslatable(f"a constant of shape {const.shape} that it closes over")
             held.append(self.const(const, const.dtype))
