@@ -184,7 +184,8 @@ def test_within_two_ulp(name, dtype, fma):
     info, x, want = np.finfo(dtype), sample(dtype), exact(name, dtype)
     got = compiled(name, dtype, fma=fma)(x)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-    over, under = abs(want) >= 2.0 * 2.0 ** (info.maxexp - 1), abs(want) < info.tiny
+    over = abs(want) >= np.ldexp(want.dtype.type(1), info.maxexp)
+    under = abs(want) < info.tiny
     np.testing.assert_array_equal(got[over], np.sign(want[over]) * np.inf)
     assert (abs(got[under]) <= info.tiny * (1 + 2 * info.eps)).all()
     rest = ~(over | under | np.isnan(want) | (abs(want) > info.max))
@@ -197,55 +198,33 @@ def test_within_two_ulp(name, dtype, fma):
 INF, NAN = np.inf, np.nan
 # Arguments and results: pairs, since 0.0 and -0.0 would be one key.
 SPECIAL = {
-    "exp": [(0.0, 1), (-0.0, 1), (INF, INF), (-INF, 0), (1e30, INF), (-1e30, 0)],
+    "exp": [
+        (0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (1e+30, INF), (-1e+30, 0.0),
+    ],
     "exp2": [
-        (0.0, 1),
-        (-0.0, 1),
-        (INF, INF),
-        (-INF, 0),
-        (10.0, 1024),
-        (-3.0, 0.125),
-        (1e30, INF),
-        (-1e30, 0),
+        (0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (10.0, 1024.0), (-3.0, 0.125),
+        (1e+30, INF), (-1e+30, 0.0),
     ],
     "expm1": [
-        (0.0, 0.0),
-        (-0.0, -0.0),
-        (INF, INF),
-        (-INF, -1),
-        (1e30, INF),
-        (-1e30, -1),
+        (0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -1.0), (1e+30, INF), (-1e+30, -1.0),
         (1e-30, 1e-30),
     ],
     "log": [
-        (0.0, -INF),
-        (-0.0, -INF),
-        (1.0, 0),
-        (INF, INF),
-        (-INF, NAN),
-        (-1.0, NAN),
+        (0.0, -INF), (-0.0, -INF), (1.0, 0.0), (INF, INF), (-INF, NAN), (-1.0, NAN),
         (-1e-30, NAN),
     ],
     "log1p": [
-        (0.0, 0.0),
-        (-0.0, -0.0),
-        (-1.0, -INF),
-        (INF, INF),
-        (-INF, NAN),
-        (-1.5, NAN),
+        (0.0, 0.0), (-0.0, -0.0), (-1.0, -INF), (INF, INF), (-INF, NAN), (-1.5, NAN),
         (1e-30, 1e-30),
     ],
-    "logistic": [(0.0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (1e30, 1), (-1e30, 0)],
+    "logistic": [
+        (0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (1e+30, 1.0), (-1e+30, 0.0),
+    ],
     "tanh": [
-        (0.0, 0.0),
-        (-0.0, -0.0),
-        (INF, 1),
-        (-INF, -1),
-        (1e30, 1),
-        (-1e30, -1),
+        (0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (1e+30, 1.0), (-1e+30, -1.0),
         (-1e-30, -1e-30),
     ],
-}
+}  # fmt: skip
 
 
 @both
