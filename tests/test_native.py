@@ -13,7 +13,7 @@ import pytest
 import reference
 
 from tracetorch_jax import functional, snn
-from tracetorch_jax.functional.engines import native, unroll
+from tracetorch_jax.functional.engines import unroll
 from tracetorch_jax.functional.engines.native import build, header, primitive
 
 pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=f"it needs {build.why_not()}")
@@ -38,9 +38,7 @@ def elementwise(function):
 
 def over_time(step, xs, params=None, engine="fused", **options):
     state = jnp.zeros(jax.tree.leaves(xs)[0].shape[1:], jnp.float32)
-    return functional.unroll(
-        step, params, state, xs, elementwise=True, engine=engine, **options
-    )[1]
+    return functional.unroll(step, params, state, xs, elementwise=True, engine=engine, **options)[1]
 
 
 class TestEqualsScan:
@@ -87,7 +85,8 @@ class TestEqualsScan:
             )  # fmt: skip
             return (state**2).sum() + (ys**3).sum()
 
-        decay, xs = jnp.linspace(0.1, 0.9, np.prod(axes)).reshape(axes), reference.inputs(6, 4, 3, 5)
+        decay = jnp.linspace(0.1, 0.9, np.prod(axes)).reshape(axes)
+        xs = reference.inputs(6, 4, 3, 5)
         scan, kernel = (
             jax.value_and_grad(run, (0, 1))(decay, xs, engine) for engine in ("scan", "fused")
         )
@@ -101,7 +100,7 @@ class TestEqualsScan:
             gradient(cell.clone(dtype=dtype), engine=engine)(reference.under(variables), xs)
             for engine in ("scan", "fused")
         )
-        tolerance = {"bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-12}[dtype]
+        tolerance = {"bfloat16": 4e-2, "float32": 1e-5, "float64": 1e-12}[dtype]
         reference.assert_trees_close(kernel, scan, tolerance)
 
     def test_narrow_inputs_are_read_as_they_are(self):
@@ -147,7 +146,8 @@ class TestOperations:
         limit = {"bfloat16": 1e-2, "float32": 4e-7, "float64": 1e-15}[dtype]
         for number, (a, b) in enumerate(zip(got, want, strict=True)):
             np.testing.assert_allclose(a, b, limit, err_msg=str(number))
-            np.testing.assert_array_equal(np.signbit(a[b == 0]), np.signbit(b[b == 0]))
+            if UNARY[number] is not jax.nn.relu:  # of 0 and -0 either may be the greater one
+                np.testing.assert_array_equal(np.signbit(a[b == 0]), np.signbit(b[b == 0]))
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
     def test_of_two_numbers(self, dtype, x64):
@@ -168,7 +168,8 @@ class TestOperations:
         xs = jnp.asarray(np.arange(24).reshape(2, 12) % 3, dtype)
 
         def step(params, state, x):
-            return state, jnp.where(x > 0, 1.0, 0.0) + (x + x - x).astype(jnp.float32) * 2
+            whole = x.astype(jnp.int32)
+            return state, jnp.where(x, 1.0, 0.5) + (whole - 2 * whole).astype(jnp.float32)
 
         got, want = (over_time(step, xs, engine=engine) for engine in ("fused", "scan"))
         np.testing.assert_array_equal(got, want)
@@ -224,9 +225,9 @@ class TestTransformations:
             (None, 2): (variables, jnp.moveaxis(xs, 0, 2)),
         }.items():  # fmt: skip
             scan, kernel = (
-                jax.vmap(
-                    jax.value_and_grad(functools.partial(self.loss, engine), (0, 1)), axes
-                )(*args)
+                jax.vmap(jax.value_and_grad(functools.partial(self.loss, engine), (0, 1)), axes)(
+                    *args
+                )
                 for engine in ("scan", "fused")
             )
             reference.assert_trees_close(kernel, scan, 1e-5)
@@ -283,7 +284,7 @@ class TestWhatItTakes:
         ("step", "xs", "words"),
         [
             (elementwise(jnp.sin), jnp.ones((3, 4)), "operations that can be compiled, not sin"),
-            (elementwise(lambda x: x * jnp.arange(4.0)), jnp.ones((3, 4)), r"mul to shape \(4,\)"),
+            (elementwise(lambda x: x * jnp.arange(4.0)), jnp.ones((3, 4)), r"iota to shape \(4,\)"),
             (elementwise(lambda x: x), jnp.ones((3, 4), "float16"), "not .* of float16"),
             (elementwise(lambda x: x), jnp.ones((3, 4), "uint8"), "not .* of uint8"),
             (elementwise(lambda x: x > 0), jnp.ones((3, 4)), "real-valued outputs, not bool"),
@@ -295,13 +296,19 @@ class TestWhatItTakes:
         with pytest.raises(ValueError, match=f"`engine` 'fused' needs .*{words}"):
             over_time(step, xs)
 
-    def test_without_llvmlite(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "llvmlite", None)
-        monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    @pytest.mark.parametrize("version", [None, "0.44.0"])
+    def test_without_llvmlite(self, version, monkeypatch):
+        import llvmlite
+
+        if version is None:
+            monkeypatch.setitem(sys.modules, "llvmlite", None)
+        else:
+            monkeypatch.setattr(llvmlite, "__version__", version)
         build.why_not.cache_clear()
         try:
             assert KERNEL not in self.program(elementwise(jnp.tanh), jnp.ones((3, 4)))
-            with pytest.raises(ValueError, match="'fused' needs the package llvmlite .*pip install"):
+            words = f"'fused' needs the package llvmlite>=0.46 on a CPU.*{version or 'pip install'}"
+            with pytest.raises(ValueError, match=words):
                 over_time(elementwise(jnp.tanh), jnp.ones((3, 4)))
         finally:
             build.why_not.cache_clear()
@@ -325,7 +332,9 @@ class TestWhatItTakes:
     def test_fields_that_moved_are_found(self):
         with open(f"{jax.ffi.include_dir()}/xla/ffi/api/c_api.h") as file:
             text = file.read()
-        moved = text.replace("  void* data;\n  int64_t rank;", "  int32_t a;\n  void* data;\n  int64_t rank;")
+        moved = text.replace(
+            "  void* data;\n  int64_t rank;", "  int32_t a;\n  void* data;\n  int64_t rank;"
+        )
         before, after = header.header(), header.parse(moved)
         assert after.at("Buffer", "data") == before.at("Buffer", "data")  # in the gap before it
         moved = moved.replace("int32_t a;", "int64_t a;")

@@ -8,7 +8,6 @@ neurons (`kernels`); `handler` is what XLA calls, `header` where the fields of i
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -18,14 +17,13 @@ import jax.numpy as jnp
 from tracetorch_jax.functional.engines.adjoint import (
     Step,
     check_new_state,
-    inexact,
     place,
     reduce_to,
 )
 from tracetorch_jax.functional.engines.masks import length_of
 from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.native.primitive import Call, scan
-from tracetorch_jax.functional.engines.native.program import Program, Signature, program
+from tracetorch_jax.functional.engines.native.program import Signature, program
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 
 Tree = Any
@@ -50,7 +48,8 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
         if x.shape[1:] != shape or str(x.dtype) not in INPUTS:
             return (
                 f"inputs of the state's shape {shape} at every step, of {', '.join(INPUTS)} on a "
-                f"CPU, not {x.shape[1:]} of {x.dtype} (spikes drawn at random have their keys there)"
+                f"CPU, not {x.shape[1:]} of {x.dtype} (spikes drawn at random have their keys "
+                "there)"
             )
     for leaf in jax.tree.leaves((params, state, xs)):
         if placement_of(leaf).split:

@@ -19,6 +19,9 @@ from tracetorch_jax.functional.engines.native.handler import module
 from tracetorch_jax.functional.engines.native.header import UnknownHeader, header
 from tracetorch_jax.functional.engines.native.kernels import Code
 
+OLDEST = (0, 46)
+NEEDED = f"llvmlite>={OLDEST[0]}.{OLDEST[1]}"
+
 _lock = threading.Lock()
 _engines: list[Any] = []  # what XLA may still call must never be freed
 _targets: dict[str, str] = {}
@@ -31,9 +34,12 @@ def why_not() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"Linux on x86-64, not {sys.platform} on {platform.machine()}"
     try:
+        import llvmlite
         import llvmlite.binding as llvm
     except ImportError:
-        return "the package llvmlite on a CPU (pip install llvmlite)"
+        return f"the package {NEEDED} on a CPU (pip install '{NEEDED}')"
+    if tuple(map(int, llvmlite.__version__.split(".")[:2])) < OLDEST:
+        return f"the package {NEEDED} on a CPU, not {llvmlite.__version__}"
     try:
         header()
         _machine()
@@ -103,7 +109,10 @@ def _load(code: bytes) -> int:
 
 def _capsule(address: int) -> Any:
     new = ctypes.pythonapi.PyCapsule_New
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    new.restype, new.argtypes = (
+        ctypes.py_object,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
+    )
     return new(address, None, None)
 
 
@@ -124,8 +133,8 @@ def _object(text: str) -> bytes:
 def _path(text: str) -> pathlib.Path | None:
     import llvmlite.binding as llvm
 
-    folder = jax.config.jax_compilation_cache_dir
-    if not folder or "://" in folder or not jax.config.jax_enable_compilation_cache:
+    folder = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if not folder or "://" in folder or not getattr(jax.config, "jax_enable_compilation_cache", 1):
         return None
     machine = _machine()
     key = [text, machine.triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]

@@ -247,9 +247,7 @@ def module(code: Code) -> str:
         ),
         schedule_size=fields.size("ThreadPool_Schedule_Args"),
         destroy="\n".join(
-            _struct(
-                "destroy", "Error_Destroy_Args", extension_start="ptr null", error="ptr %error"
-            )
+            _struct("destroy", "Error_Destroy_Args", extension_start="ptr null", error="ptr %error")
         ),
         destroy_size=fields.size("Error_Destroy_Args"),
     )
@@ -322,7 +320,7 @@ def _declarations(code: Code) -> list[str]:
 
 
 def _arguments(text: str) -> list[str]:
-    """``<2 x float> %a, <2 x float> <float 1, float 2>`` in parts, with types alone of constants."""
+    """The types in ``<2 x float> %a, <2 x float> <float 1, float 2>``."""
     parts, depth, start = [], 0, 0
     text = text.rstrip(")")
     for at, letter in enumerate(text):

@@ -73,14 +73,12 @@ def header() -> Header:
 def parse(text: str) -> Header:
     """A header from its text; see `header`."""
     text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
-    versions = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
-    major, minor = (int(version[1]) if version else -1 for version in versions)
+    version = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    major, minor = (int(version.get(part, -1)) for part in ("MAJOR", "MINOR"))
     if major != 0:
         raise UnknownHeader(f"version {major} of XLA's foreign function interface instead of 0")
     enums = set(re.findall(r"typedef enum \{[^}]*\} (\w+);", text))
-    bodies = {
-        name: body for name, body in re.findall(r"struct (XLA_FFI_\w+) \{([^{}]*)\}", text)
-    }
+    bodies = {name: body for name, body in re.findall(r"struct (XLA_FFI_\w+) \{([^{}]*)\}", text)}
     names = dict[str, str]((new, old) for old, new in re.findall(r"typedef (\w+) (\w+);", text))
     sizes, offsets = dict.fromkeys(enums, 4) | _SIZES, dict[str, dict[str, int]]()
     aligns = dict[str, int]()

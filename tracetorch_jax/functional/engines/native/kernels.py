@@ -58,8 +58,8 @@ class Arrays:
     """What a task reads and writes, in order, one entry for each array.
 
     Attributes:
-        kinds: by their axes: ``p`` [1 or R, N], ``s`` [R, N], ``x`` [T, R, N], ``k`` [chunks, R, N],
-            ``l`` [R].
+        kinds: by their axes: ``p`` [1 or R, N], ``s`` [R, N], ``x`` [T, R, N], ``k`` [chunks, R,
+            N], ``l`` [R].
         dtypes: of the elements.
         inputs: how many of them are read; the others are written.
     """
@@ -161,7 +161,12 @@ class _Task:
         return body.greater(body.smaller(end, length), begin)
 
     def zeros(
-        self, lanes: Lanes, arrays: Sequence[str], dtypes: Sequence[str], steps: Any, place: str
+        self,
+        lanes: Lanes,
+        arrays: Sequence[str],
+        dtypes: Sequence[str],
+        steps: tuple[str, str],
+        place: str,
     ) -> None:
         """Write 0 at some steps of arrays ``[T, R, N]``."""
 
@@ -170,7 +175,7 @@ class _Task:
             for array, dtype in zip(arrays, dtypes, strict=True):
                 lanes.store(lanes.const(0, dtype), array, at, dtype)
 
-        self.body.loop(*steps, 1, zero)
+        self.body.loop(steps[0], steps[1], 1, zero)
 
     def parameters(
         self, lanes: Lanes, arrays: list[str], dtypes: Sequence[str], row: str, n: str
@@ -280,8 +285,9 @@ def backward(step: Any, pull: Any, types: Types, *, width: int, lengths: bool) -
             state = _load(lanes, kept, body.add(body.mul(c, task.row), j), S)
 
             def place(t: str, number: int) -> str:
-                offset = body.mul(body.sub(t, begin), len(S) * slot)
-                return body.op(f"getelementptr i8, ptr {work}, i64 {body.add(offset, number * slot)}")
+                start = body.mul(body.sub(t, begin), len(S) * slot)
+                at = body.add(start, number * slot)
+                return body.op(f"getelementptr i8, ptr {work}, i64 {at}")
 
             def save(t: str, state: Sequence[str]) -> None:
                 for number, (value, dtype) in enumerate(zip(state, S, strict=True)):
@@ -339,7 +345,6 @@ def _store(
 ) -> None:
     for value, array, dtype in zip(values, arrays, dtypes, strict=True):
         lanes.store(value, array, index, dtype)
-
 
 
 def _rounded(lanes: Lanes, values: Sequence[str], dtypes: Sequence[str]) -> list[str]:

@@ -36,6 +36,7 @@ _COMPARE = {
 _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil"}
 _POLYNOMIALS: dict[str, Callable[..., str]] = {
     "exp": polynomials.exp,
+    "exp2": polynomials.exp2,
     "expm1": polynomials.expm1,
     "log": polynomials.log,
     "log1p": polynomials.log1p,
@@ -207,7 +208,10 @@ class Lanes:
         halves: dict[Any, Callable[[], str]] = {}
 
         def read(a: Any) -> str:
-            return self.const(a.val, a.aval.dtype) if isinstance(a, Literal) else scope[a]
+            if not isinstance(a, Literal):
+                return scope[a]
+            kind: Any = a.aval
+            return self.const(a.val, kind.dtype)
 
         for eqn in _needed(jaxpr):
             if any(v.aval.shape for v in eqn.outvars):
@@ -255,8 +259,8 @@ class Lanes:
         if name in _LOGIC and not real:
             return [self.op(f"{name} {kind} {a[0]}, {a[1]}")]
         if name == "not" and not real:
-            return [self.op(f"xor {kind} {a[0]}, {self.const(-1 if dtype != bool else 1, dtype)}")]
-        if name == "select_n" and len(a) == 3 and dtype == bool:
+            return [self.op(f"xor {kind} {a[0]}, {self.const(-1, dtype)}")]
+        if name == "select_n" and len(a) == 3 and kind == mask:
             kind = self.type(eqn.outvars[0].aval.dtype)
             return [self.op(f"select {mask} {a[0]}, {kind} {a[2]}, {kind} {a[1]}")]
         if name == "convert_element_type":

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -109,12 +109,12 @@ def _on_cpu(call: Call, kinds: Any, mesh: Any) -> Any:
     return jax.make_jaxpr(functools.partial(_partitioned, call))(*args)
 
 
-@scan_p.def_impl
+@scan_p.def_impl  # type: ignore[untyped-decorator]
 def _implement(*args: jax.Array, call: Call, on_cpu: Any) -> Any:
     return jax.jit(functools.partial(scan, call))(*args)
 
 
-@scan_p.def_abstract_eval
+@scan_p.def_abstract_eval  # type: ignore[untyped-decorator]
 def _abstract(*args: Any, call: Call, on_cpu: Any) -> list[Any]:
     dtypes = [dtype for _, dtype in call.arrays[1]]
     return [
@@ -250,10 +250,8 @@ def _alive(lengths: Arrays, steps: int) -> jax.Array | None:
 def _partitioned(call: Call, *args: jax.Array) -> Any:
     """The kernel on every device for its own part of the arrays."""
     # Without this, XLA would gather all arrays of a program that it splits, on every device.
-    ndim = args[0].ndim - 1
-    return _partitioning(call, ndim, tuple(a.shape[1:] for a in args[: len(call.program.types.params)]))(
-        *args
-    )
+    params, _, (x, *_), *_ = call.split(args)
+    return _partitioning(call, x.ndim - 2, tuple(a.shape[1:] for a in params))(*args)
 
 
 @functools.lru_cache(maxsize=256)
@@ -284,20 +282,18 @@ def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) ->
 
     def partition(mesh: Any, given: Any, wanted: Any) -> Any:
         def shardings(arrays: Any, named: list[list[str]]) -> list[Any]:
-            return [_keep_whole(mesh, a.sharding, n, whole) for a, n in zip(arrays, named, strict=True)]
+            return [
+                _keep_whole(mesh, a.sharding, n, whole) for a, n in zip(arrays, named, strict=True)
+            ]
 
         run = functools.partial(_run, call)
         return mesh, run, shardings(wanted, results), tuple(shardings(given, factors))
 
-    run.def_partition(
-        partition=partition, sharding_rule=rule, need_replication_factors=whole
-    )
+    run.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=whole)
     return run
 
 
-def _keep_whole(
-    mesh: Any, sharding: Any, names: list[str], whole: tuple[str, ...]
-) -> Any:
+def _keep_whole(mesh: Any, sharding: Any, names: list[str], whole: tuple[str, ...]) -> Any:
     """A sharding of an array with these axes that does not split some of them."""
     if not isinstance(sharding, NamedSharding):
         return sharding  # that of what is not split

@@ -44,7 +44,9 @@ class Signature:
 
     def unflatten(self, *leaves: Any) -> list[Any]:
         """Parameters, state and inputs from their leaves."""
-        return [jax.tree.unflatten(s, list(a)) for s, a in zip(self.structures, leaves, strict=True)]
+        return [
+            jax.tree.unflatten(s, list(a)) for s, a in zip(self.structures, leaves, strict=True)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
