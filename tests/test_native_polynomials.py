@@ -135,7 +135,7 @@ def around(values, dtype, each=40):
     return (bits + np.arange(-each, each + 1, dtype=whole)).view(dtype).ravel()
 
 
-# Where one rule takes over from another.
+# Around these numbers the rule changes by which a function is computed.
 JOINTS = [
     *(s * (k + 0.5) * np.log(2) for k in range(20) for s in (-1, 1, 0.5, -0.5)),
     *(2.0**k * np.sqrt(2) + c for k in range(-20, 20) for c in (0, -1)),
@@ -149,7 +149,7 @@ JOINTS = [
 
 @functools.cache
 def sample(dtype):
-    """Normal numbers of all sizes, and those where the functions bend."""
+    """Normal numbers of all sizes, more of them where results are, and those around `JOINTS`."""
     info, draw = np.finfo(dtype), np.random.default_rng(0)
     if dtype == "float32":
         spread = (np.arange(1 << 20, dtype=np.uint32) * 4096 + 1234).view(dtype)

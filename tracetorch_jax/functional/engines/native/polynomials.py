@@ -1,12 +1,12 @@
-"""exp, log, tanh and their kin as LLVM IR on vectors: all lanes take the same few instructions.
+"""exp, log, tanh and related functions as LLVM IR on vectors, without a branch or a call.
 
 Each function takes `lanes`, which writes instructions, the dtype ("float64", or else float32 is
 meant) and the name of a vector, and returns the name of the result. Results are within 2 ulp of the
-exact value, with fused multiply-add and without. Where it is smaller than the smallest normal
-number, a result may be 0 and an input may be taken for 0: XLA's threads flush such numbers.
+exact value, with fused multiply-add and without. Denormal results may be 0, and denormal arguments
+may be taken for 0: XLA's threads flush such numbers.
 
 The methods are those of Cody and Waite, "Software Manual for the Elementary Functions" (1980), and
-of FDLIBM (Sun Microsystems, 1993), which branches where this selects. The coefficients are those of
+of FDLIBM (Sun Microsystems, 1993), with selects for its branches. The coefficients are those of
 ``mpmath.chebyfit`` in 60 digits, called as the comments in `_Format` say.
 """
 
@@ -199,7 +199,7 @@ def _exponent(shifted: _Vector) -> _Vector:
 
 
 def _reduce(x: _Vector) -> tuple[_Vector, _Vector, _Vector]:
-    """Of x = n ln(2) + r, abs(r) <= ln(2) / 2: n, in the exponent's place, and r for `_rest`."""
+    """Write x as n ln(2) + r: n, in the exponent's place, and the two parts of r, for `_rest`."""
     shifted = x.times(1 / math.log(2), x.format.shift)
     n = shifted - x.format.shift
     high, low = x.format.ln2
@@ -268,7 +268,7 @@ def logistic(lanes: Lanes, dtype: str, x: str) -> str:
     """1 / (1 + e^-x)."""
     v = _argument(lanes, dtype, x)
     e = _exp(v.size() * -1.0)
-    # e / (1 + e) = e (1 - e / (1 + e)), of which the product hides the roundings.
+    # For e / (1 + e), e - e (e / (1 + e)): what is subtracted, and its error, is the smaller part.
     first = v.choose("olt", 0.0, e, 1.0)
     return first.times(e / (e + 1) * -1.0, first).name
 
