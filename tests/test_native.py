@@ -92,15 +92,19 @@ class TestEqualsScan:
         )
         reference.assert_trees_close(kernel, scan, 1e-5)
 
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-    def test_every_dtype(self, dtype, x64):
-        cell, variables = reference.scrambled("DSLITS", 21)
+    # Without spikes where states are narrow, since a membrane at its threshold may be rounded to
+    # either side of it.
+    @pytest.mark.parametrize(
+        ("layer", "dtype", "tolerance"),
+        [("DSLI", "bfloat16", 4e-2), ("DSLITS", "float32", 1e-5), ("DSLITS", "float64", 1e-12)],
+    )
+    def test_every_dtype(self, layer, dtype, tolerance, x64):
+        cell, variables = reference.scrambled(layer, 21)
         xs = reference.inputs(17, 3, 21, dtype=dtype) * 2
         scan, kernel = (
             gradient(cell.clone(dtype=dtype), engine=engine)(reference.under(variables), xs)
             for engine in ("scan", "fused")
         )
-        tolerance = {"bfloat16": 4e-2, "float32": 1e-5, "float64": 1e-12}[dtype]
         reference.assert_trees_close(kernel, scan, tolerance)
 
     def test_narrow_inputs_are_read_as_they_are(self):

@@ -8,6 +8,7 @@ neurons (`kernels`); `handler` is what XLA calls, `header` where the fields of i
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -50,12 +51,6 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
                 f"inputs of the state's shape {shape} at every step, of {', '.join(INPUTS)} on a "
                 f"CPU, not {x.shape[1:]} of {x.dtype} (spikes drawn at random have their keys "
                 "there)"
-            )
-    for leaf in jax.tree.leaves((params, state, xs)):
-        if placement_of(leaf).split:
-            return (
-                f"arrays that are not split over devices, not {jax.typeof(leaf)}: put "
-                "jax.shard_map around what runs the sequence"
             )
     if 0 in shape:
         return f"steps of at least one neuron, not of shape {shape}"
@@ -136,10 +131,23 @@ def _call(step: Step, every: int, params: Tree, state: Tree, inputs: Any, **opti
 
 
 def _bind(call: Call, *trees: Tree, sizes: tuple[int, int]) -> tuple[Leaves, Leaves, Leaves]:
-    # In `jax.shard_map` results vary over the axes that any argument varies over.
     args = jax.tree.leaves(trees)
+
+    def run(*args: jax.Array) -> Leaves:
+        return [out[0] for out in scan(call, *(a[None] for a in args))]
+
+    # On a mesh with explicit axes XLA cuts the kernel as on one with automatic axes, and what it
+    # gives lies where the input lies.
+    x = placement_of(call.split(args)[2][0])
+    if x.split:
+        leading = {"s": 0, "x": 1, "k": 1}
+        step = dataclasses.replace(x, spec=x.spec[1:])
+        run = jax.sharding.auto_axes(
+            run, out_sharding=[step.sharding(leading[kind]) for kind, _ in call.arrays[1]]
+        )
+    # In `jax.shard_map` results vary over the axes that any argument varies over.
     placed = Placement(varying=frozenset[str]().union(*(placement_of(a).varying for a in args)))
-    outs = [placed.put(out[0]) for out in scan(call, *(placed.put(a)[None] for a in args))]
+    outs = list(map(placed.put, run(*map(placed.put, args))))
     first, second = sizes[0], sum(sizes)
     return outs[:first], outs[first:second], outs[second:]
 
