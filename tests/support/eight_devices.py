@@ -18,12 +18,15 @@ from jax.sharding import PartitionSpec as P
 
 import tracetorch_jax
 from tracetorch_jax import checkpoint, functional, sharding, snn, spikes, training
+from tracetorch_jax.functional.engines import fused, unroll
+from tracetorch_jax.functional.engines.native import build
 
 B, T, N = 8, 5, 4
 XS = reference.inputs(B, T, N) * 2
 LENGTHS = jnp.array([5, 0, 3, 2, 5, 1, 4, 5])
 # Automatic axes take the same program, without its types: fewer layers tell the same.
 ON_BOTH = ("LI", "LIB", "SLIT", "DRLIB", "DSRLITS")
+HAS_KERNELS = build.why_not() is None
 KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
 BOTH = reference.first(KINDS)
 
@@ -62,12 +65,13 @@ def test_there_are_eight_devices_and_axes_are_explicit_by_default():
     assert mesh.axis_types == (AxisType.Explicit,) * 2
 
 
+@pytest.mark.parametrize("engine", ["scan", "auto"])
 @pytest.mark.parametrize("layer", reference.FEW)
-def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer):
+def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer, engine):
     """Batch over data, neurons over model; and one reduction for each parameter."""
     cell, variables = reference.scrambled(layer, N)
     variables = reference.under(variables)
-    run = gradient(snn.Unroll(cell, return_carry=True), LENGTHS)
+    run = gradient(snn.Unroll(cell, return_carry=True, engine=engine), LENGTHS)
     want = run(variables, XS)
     for kind in KINDS if layer in ON_BOTH else ["explicit"]:
         mesh = mesh_of(kind)
@@ -77,6 +81,7 @@ def test_layers_equal_one_device_and_have_no_collective_in_the_loop(layer):
             got = compiled(*args)
         inside, outside = collectives(compiled)
         assert not inside
+        assert ("tracetorch_jax_" in compiled.as_text()) == (engine == "auto" and HAS_KERNELS)
         assert {name for name, _ in outside} == {"all-reduce"}
         reduced = sum(len(shapes) for _, shapes in outside)
         assert reduced == len(jax.tree.leaves(variables))
@@ -240,6 +245,7 @@ def test_convolutions_stay_split(kind):
 
 
 WAYS = {
+    "scan": (snn.SLITS(N), {"engine": "scan"}),
     "every state kept": (snn.SRLIT(N), {"checkpoint_every": 1}),
     "sqrt": (snn.DLIB(N), {"checkpoint_every": "sqrt"}),
     "parallel": (snn.SLIB(N), {"engine": "parallel"}),
@@ -250,7 +256,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", reference.first(WAYS, 4))
+@pytest.mark.parametrize("way", reference.first(WAYS, 5))
 def test_every_way_of_running_on_explicit_axes(way):
     """With a carry that is split otherwise, and parameters that are whole."""
     cell, options = WAYS[way]
@@ -290,7 +296,7 @@ def test_types_suffice_where_no_mesh_is_set():
     reference.assert_trees_close(got, run(*args), 2e-5)
 
 
-@pytest.mark.parametrize("engine", reference.first(["scan", "parallel", "fused"], 2))
+@pytest.mark.parametrize("engine", reference.first(["scan", "auto", "parallel"], 2))
 def test_shard_map(engine):
     """Every device runs its own part; gradients are summed over devices where JAX's types say."""
     cell, variables = reference.scrambled("LI" if engine == "parallel" else "RLIB", N)
@@ -302,7 +308,7 @@ def test_shard_map(engine):
 
     mesh = mesh_of("auto", (8,), ("data",))
     specs = {"in_specs": (P(), P("data"), P("data")), "out_specs": P("data")}
-    split = jax.shard_map(loss, mesh=mesh, check_vma=engine != "fused", **specs)
+    split = jax.shard_map(loss, mesh=mesh, **specs)
     want, got = (
         jax.jit(jax.value_and_grad(lambda v, xs, f=f: f(v, xs, LENGTHS).sum(), (0, 1)))(
             variables, XS
@@ -310,10 +316,6 @@ def test_shard_map(engine):
         for f in (loss, split)
     )
     reference.assert_trees_close(got, want, 2e-5)
-    if engine == "fused":
-        strict = jax.shard_map(loss, mesh=mesh, **specs)
-        with pytest.raises(ValueError, match="`engine` 'fused' needs check_vma=False"):
-            jax.jit(strict)(variables, XS, LENGTHS)
 
 
 def test_a_feedback_that_alone_varies_over_devices():
@@ -334,9 +336,10 @@ def test_a_feedback_that_alone_varies_over_devices():
     reference.assert_trees_close(got, want, 2e-5)
 
 
-def test_fused_says_that_it_takes_no_split_arrays():
+def test_pallas_says_that_it_takes_no_split_arrays(monkeypatch):
     cell, variables = reference.scrambled("LIB", N)
     mesh = mesh_of("explicit")
+    monkeypatch.setattr(unroll, "_kernel", lambda: (fused.why_not, fused.scan_fused))
     with pytest.raises(ValueError, match=r"not split over devices, not float32\[5,8@data,4\]"):
         snn.Unroll(cell, engine="fused").apply(
             reference.under(variables), sharding.shard(XS, mesh, P("data"))

@@ -92,13 +92,13 @@ def unroll(
             and parameters and states know nothing of them.
 
             - ``"scan"``: `jax.lax.scan`.
-            - ``"fused"``: one Pallas kernel in each direction, for elementwise steps with inputs of
-              the state's shape, on GPU and TPU. On CPU Pallas interprets it, which is slow and
-              meant for tests.
+            - ``"fused"``: one kernel in each direction, for elementwise steps with inputs of the
+              state's shape: by Pallas on GPU and TPU; on CPU compiled by llvmlite, where that is
+              installed, for steps of the usual arithmetic, exp, log and tanh.
             - ``"parallel"``: what depends on the input alone, for all steps at once: the LI
               family, and the synaptic trace of any S layer, whose other traces are scanned.
-            - ``"auto"``: the fastest that is known, which is ``"scan"`` on every device so far;
-              the others have not been measured on an accelerator yet.
+            - ``"auto"``: the fastest that is known: on CPU ``"fused"`` where it can run the step,
+              else ``"scan"``. Nothing has been measured on an accelerator yet.
         unroll: steps per iteration of the compiled loop.
         checkpoint_every: K, to keep one state per K steps, or ``"sqrt"`` for about the square root
             of T. By default 8 for elementwise steps on CPU, where that is faster than keeping all,
