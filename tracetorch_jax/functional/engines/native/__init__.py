@@ -24,7 +24,7 @@ from tracetorch_jax.functional.engines.adjoint import (
 from tracetorch_jax.functional.engines.masks import length_of
 from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.native.primitive import Call, scan
-from tracetorch_jax.functional.engines.native.program import Signature, program
+from tracetorch_jax.functional.engines.native.program import Signature, trace
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 
 Tree = Any
@@ -54,7 +54,7 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
             )
     if 0 in shape:
         return f"steps of at least one neuron, not of shape {shape}"
-    traced = program(Signature.of(step, params, state, xs))
+    traced = trace(Signature.of(step, params, state, xs))
     if isinstance(traced, str):
         # What is wrong with the step itself is said as every engine says it.
         params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)

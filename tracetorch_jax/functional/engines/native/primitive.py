@@ -26,7 +26,7 @@ from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from tracetorch_jax.functional.engines import adjoint
 from tracetorch_jax.functional.engines.native.handler import ATTRIBUTES
-from tracetorch_jax.functional.engines.native.program import Program, Signature, program
+from tracetorch_jax.functional.engines.native.program import Program, Signature, trace
 
 Arrays = Sequence[jax.Array]
 
@@ -55,7 +55,7 @@ class Call:
 
     @property
     def program(self) -> Program:
-        traced = program(self.signature)
+        traced = trace(self.signature)
         assert isinstance(traced, Program)
         return traced
 

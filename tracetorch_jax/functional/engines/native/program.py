@@ -89,7 +89,7 @@ def _registered(program: Program, write: Callable[..., Any], width: int, **optio
 
 
 @functools.lru_cache(maxsize=128)
-def program(signature: Signature) -> Program | str:
+def trace(signature: Signature) -> Program | str:
     """Trace a step, or say what it would have to be to be compiled."""
     P, S, X = signature.unflatten(
         *([jax.ShapeDtypeStruct((), dtype) for dtype in dtypes] for dtypes in signature.dtypes)
