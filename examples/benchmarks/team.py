@@ -123,9 +123,7 @@ class Team:
         environment: variables to set for all.
     """
 
-    def __init__(
-        self, members: Iterable[tuple[str, str]], environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, members: Iterable[tuple[str, str]], environment: Mapping[str, str]) -> None:
         self.workers: dict[str, Worker] = {}
         self.about: dict[str, dict[str, Any]] = {}
         self.absent: dict[str, str] = {}
@@ -134,12 +132,12 @@ class Team:
 
     def add(self, members: Iterable[tuple[str, str]]) -> None:
         """Start more workers."""
-        new = []
+        new, failed = [], []
         for side, python in members:
             try:
                 new.append(Worker(side, python, self.environment))
             except WorkerError as error:
-                self._without(side, error)
+                failed.append((side, error))
         for worker in new:  # they import at the same time, and answer in turn
             name = worker.side
             try:
@@ -149,14 +147,13 @@ class Team:
                 if name in self.workers:
                     raise WorkerError(f"{name} is there already")
             except WorkerError as error:
-                self._without(worker.side, error)
+                failed.append((worker.side, error))
                 worker.stop()
             else:
                 self.workers[name], self.about[name] = worker, about
-
-    def _without(self, side: str, error: WorkerError) -> None:
-        again = " (in another environment)" if side in self.workers else ""
-        self.absent[side + again] = str(error)
+        for side, error in failed:
+            again = " (in another environment)" if side in self.workers else ""
+            self.absent[side + again] = str(error)
 
     def __enter__(self) -> Team:
         return self

@@ -8,7 +8,7 @@ for every side, in whichever environment the side's library is installed.
 | request | reply |
 |---|---|
 | ``hello`` | versions, layout and notes of the side |
-| ``build``, `case`, `seconds`, `settle` | warms up; time of a first call, memory, or ``nothing``: why not |
+| ``build``, `case`, `seconds`, `settle` | warms up; first call, memory, or ``nothing``: why not |
 | ``time``, `seconds`, `batch` | ``times``: seconds of each run; page ``faults`` per run |
 | ``check``, `path` | writes the results to an .npz file; what must ``equal`` those of `ours` |
 | ``drop`` | frees the case |

@@ -35,7 +35,7 @@ class Job(Protocol):
 
     @property
     def compile_s(self) -> float | None:
-        """Seconds that tracing and compiling took, if anything was compiled ahead of the first run."""
+        """Seconds that tracing and compiling took, if anything was compiled before a run."""
 
     @property
     def temp_bytes(self) -> int | None:
