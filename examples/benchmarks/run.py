@@ -17,6 +17,7 @@ import argparse
 import datetime
 import fnmatch
 import sys
+import time
 
 import options
 import sides
@@ -85,6 +86,7 @@ def main() -> None:
         "command": options.command("run.py", args, flags(args)),
     }
     facts |= describe() | ({} if args.smoke else describe_copying())
+    start = time.perf_counter()
     bystanders = Bystanders()
     rows: list[table.Row] = []
     wrong: list[str] = []
@@ -99,6 +101,7 @@ def main() -> None:
             table.compare(measured, references)
             rows += measured
             wrong += mistakes
+    facts["minutes taken"] = f"{(time.perf_counter() - start) / 60:.1f}"
     others = bystanders.cores()
     if others is not None:
         caution = ": CAUTION, too many for comparisons" if others > IDLE_CORES else ""
