@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def run(script, *args, status=0):
 
 
 def expect_times(result, cases, sides):
-    """Every case has a finite time on every side, and what XLA says about its compilation."""
+    """Every case has finite times on every side, and what XLA says about its memory."""
     assert [(row["case"], row["side"]) for row in result["rows"]] == [
         (case, side) for case in cases for side in sides
     ]
@@ -42,7 +43,7 @@ def expect_times(result, cases, sides):
             continue
         assert row["failure"] is None
         assert math.isfinite(row["median"]) and row["median"] > 0
-        assert row["compile_s"] > 0
+        assert math.isfinite(row["first_s"]) and row["first_s"] > row["compile_s"] > 0
         assert row["temp_mib"] >= 0
 
 
@@ -60,24 +61,28 @@ def test_every_case_runs_and_all_sides_agree(tmp_path):
     printed, _ = run("run.py", *QUICK, "--check", "--json", out)
     result = json.loads(out.read_text())
     layers = ["LIB/forward", "LIB/gradient", "SRLIT/gradient", "DSRLITS/gradient"]
-    cases = [f"{case}/12x4x8" for case in (*layers, "network/training")]
-    expect_times(result, cases, ["ours", "ours-sharded", "autodiff", "floor"])
+    networks = [f"network-{layer}/training" for layer in ("LIB", "DSRLITS")]
+    cases = [f"{case}/12x4x8" for case in (*layers, *networks)]
+    others = ["ours-sharded", "ours-scan", "ours-scan-sharded", "autodiff"]
+    expect_times(result, cases, ["ours", *others, "floor"])
     assert result["wrong"] == []
     for case in cases:
-        expect_equal(printed, case, ["ours-sharded", "autodiff"], "ours")
+        expect_equal(printed, case, others, "ours")
 
 
 @pytest.mark.nightly
-def test_growth_and_a_missing_peer(tmp_path):
-    """Memory and time against T; a peer that cannot be run is named with the reason."""
+def test_growth_another_environment_and_a_missing_peer(tmp_path):
+    """Memory and time against T; a side that cannot be run is named with the reason."""
     json_file, markdown = tmp_path / "result.json", tmp_path / "result.md"
     nowhere = tmp_path / "bin" / "python"
-    options = ("--json", json_file, "--markdown", markdown, "--peer", f"norse={nowhere}")
+    peers = (f"norse,ours={nowhere}", f"ours={sys.executable}")
+    options = ("--json", json_file, "--markdown", markdown, *(f"--peer={peer}" for peer in peers))
     printed, _ = run("run.py", *QUICK, "--growth", "--case", "LIB/*", *options)
     result = json.loads(json_file.read_text())
     cases = [f"LIB/gradient/{steps}x8x128" for steps in (6, 12)]
-    expect_times(result, cases, ["ours", "ours-sqrt", "autodiff", "floor"])
-    assert set(result["absent"]) == {"norse"}
+    again = f"ours-jax-{jax.__version__}"
+    expect_times(result, cases, ["ours", "ours-sqrt", "autodiff", "floor", again])
+    assert set(result["absent"]) == {"norse", "ours (in another environment)"}
     for text in (printed, markdown.read_text()):
         assert "norse: not available: " in text
         assert "not asked for (--peer): tracetorch, " in text
@@ -209,8 +214,49 @@ def test_list(modules, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run", "--list"])
     modules("run").main()
     names = capsys.readouterr().out.split()
-    assert len(names) == 20
-    assert "LIB/gradient/1000x32x128" in names
+    assert len(names) == 22
+    assert {"LIB/gradient/1000x32x128", "network-DSRLITS/training/100x64x256"} < set(names)
+
+
+def test_sides_are_compared_with_ours_on_their_jax(modules):
+    """The ratio is to ours on the same jax where that is measured; a caution stands elsewhere."""
+    table, report = modules("table"), modules("report")
+    on = {"ours": "2", "autodiff": "2", "norse": None, "sparx": "1", "spyx": "0", "ours-jax-1": "1"}
+    about = {
+        side: {"versions": {"jax": jax} if jax else {}, "layout": "", "details": {}, "notes": ""}
+        for side, jax in on.items()
+    }
+    references = table.references(about)
+    assert references.pop("sparx") == "ours-jax-1"
+    assert set(references.values()) == {"ours"}
+
+    medians = {"ours": 1.0, "norse": 8.0, "sparx": 6.0, "ours-jax-1": 2.0}
+    rows = [table.Row(case="", side=side, median=median) for side, median in medians.items()]
+    table.compare(rows, table.references(about))
+    assert [row.ours_faster for row in rows] == [1.0, 8.0, 3.0, 2.0]
+
+    made = report.Report(facts={}, about=about, absent={}, missing=[], rows=[], columns=[])
+    notes = made._notes()
+    assert "sparx: jax 1; compared with ours-jax-1" in notes
+    (caution,) = (note for note in notes if note.startswith("CAUTION"))
+    assert "they are compared with: spyx;" in caution
+
+
+def test_our_sides_may_run_in_several_environments(modules):
+    """A peer runs once, in the environment named last."""
+    chosen = modules("options").chosen_peers(
+        ["a,ours=x", "both=y", "ours=y"], ["a", "b"], {"both": ["a", "b"]}, ["ours"]
+    )
+    assert chosen == [("a", "y"), ("ours", "x"), ("b", "y"), ("ours", "y")]
+
+
+def test_the_page_says_where_each_side_differs(modules):
+    """The README's table has a row, or a part of one, for each side of `run.py` but the floor."""
+    sides = modules("sides")
+    page = (FOLDER / "README.md").read_text().split("### Where sides differ")[1]
+    first = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+    named = {name.strip() for cell in first for name in cell.split(",")}
+    assert {*sides.OWN, *sides.PEERS} - named == {"ours", "floor"}
 
 
 @pytest.mark.nightly

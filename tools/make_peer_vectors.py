@@ -1,14 +1,11 @@
 """Makes ``tests/data/peers/<library>.npz``: what the neurons of other libraries give.
 
-Run by hand, once in an environment with the peers in PyTorch, once in one with Spyx
-(examples/benchmarks/README.md makes both) and once in one each with `jaxpike` and with `sparxml`
-(Python 3.12, ``jax<0.12``); it writes a file for each library that is installed, or those that are
-named:
+Run by hand, once in each of the environments that examples/benchmarks/README.md makes; it writes a
+file for each library that is installed, or those that are named:
 
     PYTHONPATH=tests/support .venv-torch/bin/python tools/make_peer_vectors.py
-    PYTHONPATH=tests/support .venv-spyx/bin/python tools/make_peer_vectors.py
-    PYTHONPATH=tests/support .venv-jaxpike/bin/python tools/make_peer_vectors.py jaxpike
-    PYTHONPATH=tests/support .venv-sparx/bin/python tools/make_peer_vectors.py sparx
+    PYTHONPATH=tests/support .venv-jax/bin/python tools/make_peer_vectors.py
+    PYTHONPATH=tests/support .venv-sparx/bin/python tools/make_peer_vectors.py
 
 All numbers are multiples of a power of 2, so that membranes hit thresholds exactly, in float32,
 too. traceTorch rounds its parameters, so there one sequence starts at the threshold that it made.

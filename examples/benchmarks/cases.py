@@ -41,6 +41,9 @@ LAYERS = {
 STATES = {"LIB": 1, "SRLIT": 4, "DSRLITS": 7}
 """How many arrays ``[B, N]`` a layer carries from step to step."""
 
+NETWORK_LAYERS = ("LIB", "DSRLITS")
+"""The hidden layers of the networks."""
+
 VALUES = {
     "alpha": 0.5,
     "beta": 0.9,
@@ -62,27 +65,31 @@ class Case:
     """One thing that is timed.
 
     Attributes:
-        model: ``"network"``, or the name of a layer.
-        gradient: whether a layer's gradients are computed too; a network is always trained.
+        layer: its name; of a network, that of both hidden layers.
+        network: whether it is a network; that is always trained.
+        gradient: whether a layer's gradients are computed too.
         steps: T.
         batch: B.
         neurons: N.
         dtype: of a layer's input; sides that know float32 only leave other cases out.
     """
 
-    model: str
+    layer: str
     gradient: bool
     steps: int
     batch: int
     neurons: int
+    network: bool = False
     dtype: str = "float32"
 
     @property
     def name(self) -> str:
         """As selected by ``--case`` and printed in the table."""
-        work = "training" if self.model == "network" else "gradient" if self.gradient else "forward"
+        work = f"{self.layer}/{'gradient' if self.gradient else 'forward'}"
+        if self.network:
+            work = f"network-{self.layer}/training"
         other = "" if self.dtype == "float32" else f"/{self.dtype}"
-        return f"{self.model}/{work}/{self.steps}x{self.batch}x{self.neurons}{other}"
+        return f"{work}/{self.steps}x{self.batch}x{self.neurons}{other}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,11 +101,13 @@ class Case:
         return dataclasses.asdict(self)
 
 
-def _case(model: str, gradient: bool, shape: tuple[int, int, int], dtype: str = "float32") -> Case:
+def _case(layer: str, gradient: bool, shape: tuple[int, int, int], **more: Any) -> Case:
     steps, batch, neurons = shape
-    return Case(
-        model=model, gradient=gradient, steps=steps, batch=batch, neurons=neurons, dtype=dtype
-    )
+    return Case(layer=layer, gradient=gradient, steps=steps, batch=batch, neurons=neurons, **more)
+
+
+def _network(layer: str, shape: tuple[int, int, int]) -> Case:
+    return _case(layer, True, shape, network=True)
 
 
 def default_cases(smoke: bool = False) -> list[Case]:
@@ -113,8 +122,8 @@ def default_cases(smoke: bool = False) -> list[Case]:
         for gradient in (False, True)
         if gradient or layer == "LIB" or not smoke
     ]
-    networks = SMOKE_SHAPES if smoke else NETWORK_SHAPES
-    return cases + [_case("network", True, shape) for shape in networks]
+    shapes = SMOKE_SHAPES if smoke else NETWORK_SHAPES
+    return cases + [_network(layer, shape) for layer in NETWORK_LAYERS for shape in shapes]
 
 
 def gpu_cases(
@@ -125,7 +134,7 @@ def gpu_cases(
     To see that it runs, forward in the one and with gradients in the other.
     """
     return [
-        _case(layer, gradient, shape, dtype)
+        _case(layer, gradient, shape, dtype=dtype)
         for layer in layers
         for shape in shapes
         for dtype in DTYPES
@@ -140,7 +149,7 @@ def growth_cases(smoke: bool = False) -> list[Case]:
         _case("LIB", True, (steps, GROWTH_BATCH, GROWTH_NEURONS))
         for steps in (SMOKE_STEPS if smoke else GROWTH_STEPS)
     ]
-    return [*cases, _case("network", True, SMOKE_LONG_NETWORK if smoke else LONG_NETWORK)]
+    return [*cases, _network("LIB", SMOKE_LONG_NETWORK if smoke else LONG_NETWORK)]
 
 
 def layer_values(layer: str) -> dict[str, float]:

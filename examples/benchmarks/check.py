@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from cases import LAYERS, Case
+from cases import Case
 from team import Worker, WorkerError
 
 # Of float32 sums in different order: relative to a value, and to the root mean square of its array.
@@ -64,7 +64,7 @@ def _sanity(case: Case, results: dict[str, np.ndarray]) -> Iterable[str]:
     for name, array in results.items():
         if not np.isfinite(array).all():
             yield f"`{name}` is not finite"
-        if case.model in LAYERS:
+        if not case.network:
             allowed = [case.shape] if name in ("x", "y") else [(), (case.neurons,)]
             if array.shape not in allowed:
                 yield f"`{name}` has shape {array.shape}"
@@ -92,7 +92,7 @@ def _compare(
             wrong.append(f"there is no `{name}` to compare with")
             continue
         share = float(_apart(case, name, results[name], expected[name]).mean())
-        flipped = FLIPPED.get(name, FLIPPED_PARAMETERS) if case.model in LAYERS else 0.0
+        flipped = FLIPPED.get(name, FLIPPED_PARAMETERS) if not case.network else 0.0
         if share > flipped:
             distance = np.abs(results[name] - expected[name]).max()
             wrong.append(f"{share:.1e} of `{name}` differ, by up to {distance:.1e}")

@@ -74,7 +74,7 @@ def traffic(case: Case) -> int:
     """
     size = math.prod(case.shape)
     arrays = (4 if case.gradient else 2) * ITEM_BYTES[case.dtype]
-    states = 2 * STATES[case.model] * STATE_BYTES if case.gradient else 0
+    states = 2 * STATES[case.layer] * STATE_BYTES if case.gradient else 0
     return size * (arrays + states)
 
 
@@ -95,7 +95,7 @@ def compare(case: Case, measured: Iterable[table.Row], platform: str) -> list[Ro
             row.of_copy = row.rate / rates["copy"]
         if "autodiff" in medians and row.side != "copy":
             row.scan_faster = medians["autodiff"] / row.median
-        if row.side == "ours-fused" and (case.model, case.shape, case.dtype) == TARGET_CASE:
+        if row.side == "ours-fused" and (case.layer, case.shape, case.dtype) == TARGET_CASE:
             verdicts = [
                 judge(f"{TARGET_OF_COPY:.0%} of copy", row.of_copy, TARGET_OF_COPY),
                 judge(f"{TARGET_SCAN_FASTER} x lax.scan", row.scan_faster, TARGET_SCAN_FASTER),
@@ -188,9 +188,10 @@ def main() -> None:
     peers = options.chosen_peers(args.peer, sides.GPU_PEERS, GROUPS)
     rows: list[Row] = []
     wrong: list[str] = []
-    with team.Team({"copy": sys.executable}, team.GPU) as workers:
+    environment = team.GPU | ({} if args.smoke else team.UNCACHED)
+    with team.Team([("copy", sys.executable)], environment) as workers:
         platform, name = device(workers, args.smoke)
-        workers.add(dict.fromkeys(sides.GPU[1:], sys.executable) | peers)
+        workers.add([(side, sys.executable) for side in sides.GPU[1:]] + peers)
         for side, reason in workers.absent.items():
             print(f"{side}: not available: {reason}", file=sys.stderr)
         for number, case in enumerate(cases, 1):

@@ -49,20 +49,26 @@ def check_common(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 
 def chosen_peers(
-    options: Sequence[str], peers: Sequence[str], groups: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-    """Interpreter by side, from ``NAME=PYTHON`` or ``NAME`` for the one that runs this."""
-    pythons = {}
+    options: Sequence[str],
+    peers: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    own: Sequence[str] = (),
+) -> list[tuple[str, str]]:
+    """Sides and their interpreters, from ``NAME=PYTHON`` or ``NAME`` for the one that runs this.
+
+    A side of our `own` may be there several times, once for each interpreter.
+    """
+    chosen = {}
     for option in options:
         names, _, python = option.partition("=")
         for name in names.split(","):
             for side in groups.get(name, (name,)):
-                if side not in peers:
-                    raise SystemExit(
-                        f"--peer must name one of {', '.join((*groups, *peers))}; got {name}"
-                    )
-                pythons[side] = python or sys.executable
-    return pythons
+                if side not in (*peers, *own):
+                    known = ", ".join((*groups, *peers, *own))
+                    raise SystemExit(f"--peer must name one of {known}; got {name}")
+                python = python or sys.executable
+                chosen[(side, python) if side in own else side] = side, python
+    return [*chosen.values()]
 
 
 def command(script: str, args: argparse.Namespace, flags: Sequence[str]) -> str:

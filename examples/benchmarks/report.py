@@ -72,10 +72,13 @@ class Report:
 
     def _notes(self) -> list[str]:
         notes = []
+        references = table.references(self.about)
         for side, about in self.about.items():
             versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
             details = (f"{name} {value}" for name, value in about["details"].items())
             parts = [f"{side}: {versions}", about["layout"], *details, about["notes"]]
+            if references[side] != "ours":
+                parts.append(f"compared with {references[side]}")
             notes.append("; ".join(filter(None, parts)))
         notes += [f"{side}: not available: {reason}" for side, reason in self.absent.items()]
         if self.missing:
@@ -85,9 +88,18 @@ class Report:
     def _cautions(self) -> list[str]:
         """What makes the numbers less than comparable."""
         found = []
-        versions = {about["versions"].get("jax") for about in self.about.values()} - {None}
-        if len(versions) > 1:
-            found.append(f"CAUTION: different versions of jax: {', '.join(sorted(versions))}")
+        versions = {side: about["versions"].get("jax") for side, about in self.about.items()}
+        apart = [
+            side
+            for side, reference in table.references(self.about).items()
+            if versions[side] and versions[side] != versions.get(reference, versions[side])
+            if not side.startswith("ours-jax-")
+        ]
+        if apart:
+            found.append(
+                f"CAUTION: not on the jax of the side they are compared with: {', '.join(apart)}; "
+                "--peer ours=PYTHON measures ours on theirs"
+            )
         faulty = [row for row in self.rows if row.faults and row.faults > MANY_FAULTS]
         if faulty:
             listed = ", ".join(f"{row.side} at {row.case} ({row.faults:.0f})" for row in faulty)

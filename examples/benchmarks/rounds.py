@@ -43,7 +43,11 @@ def measure(case: Case, team: Team, plan: Plan) -> tuple[list[table.Row], list[s
     answers: dict[str, list[dict[str, Any]]] = {}
     failures: dict[str, str] = {}
     refusals: dict[str, str] = {}
-    build = {"case": case.message(), "seconds": min(plan.seconds, WARM_UP_SECONDS)}
+    build = {
+        "case": case.message(),
+        "seconds": min(plan.seconds, WARM_UP_SECONDS),
+        "settle": not plan.together,
+    }
     for worker in team.workers.values() if plan.together else ():
         worker.send("build", **build)
     for side, worker in team.workers.items():

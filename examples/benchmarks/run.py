@@ -1,7 +1,8 @@
 """Measure this library, the memory and matrix products it cannot do without, and its peers.
 
     python examples/benchmarks/run.py                                      our sides alone
-    python examples/benchmarks/run.py --peer torch=PYTHON --peer spyx=PYTHON
+    python examples/benchmarks/run.py --peer torch=PYTHON --peer jax=PYTHON
+    python examples/benchmarks/run.py --peer sparx,ours=PYTHON             ours on another jax too
     python examples/benchmarks/run.py --growth                             time and memory with T
     python examples/benchmarks/run.py --smoke --check                      do all compute the same?
 
@@ -16,6 +17,7 @@ import argparse
 import datetime
 import fnmatch
 import sys
+import time
 
 import options
 import sides
@@ -27,7 +29,7 @@ from report import Report
 from rounds import Plan, measure
 
 IDLE_CORES = 0.1
-GROUPS = {"torch": sides.TORCH, "spyx": ("spyx", "spyx-beta"), "all": sides.PEERS}
+GROUPS = {"torch": sides.TORCH, "jax": sides.JAX, "all": sides.PEERS}
 
 
 def flags(args: argparse.Namespace) -> list[str]:
@@ -40,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_common(parser, sides.PEERS, GROUPS, seconds=1.0)
+    options.add_common(parser, sides.PEERS, GROUPS, seconds=0.4)
     parser.add_argument(
         "--case",
         action="append",
@@ -70,7 +72,8 @@ def main() -> None:
         return
     if not cases:
         raise SystemExit("--case matches nothing; --list prints the names")
-    peers = options.chosen_peers(args.peer, sides.PEERS, GROUPS)
+    own = sides.GROWTH if args.growth else sides.OWN
+    peers = options.chosen_peers(args.peer, sides.PEERS, GROUPS, own)
 
     plan = Plan(
         rounds=args.rounds,
@@ -83,19 +86,22 @@ def main() -> None:
         "command": options.command("run.py", args, flags(args)),
     }
     facts |= describe() | ({} if args.smoke else describe_copying())
+    start = time.perf_counter()
     bystanders = Bystanders()
-    own = sides.GROWTH if args.growth else sides.OWN
     rows: list[table.Row] = []
     wrong: list[str] = []
-    with team.Team(dict.fromkeys(own, sys.executable) | peers, team.CPU) as workers:
+    members = [(side, sys.executable) for side in own] + peers
+    with team.Team(members, team.CPU | ({} if args.smoke else team.UNCACHED)) as workers:
+        references = table.references(workers.about)
         for side, reason in workers.absent.items():
             print(f"{side}: not available: {reason}", file=sys.stderr)
         for number, case in enumerate(cases, 1):
             print(f"[{number}/{len(cases)}] {case.name}", file=sys.stderr, flush=True)
             measured, mistakes = measure(case, workers, plan)
-            table.compare(measured)
+            table.compare(measured, references)
             rows += measured
             wrong += mistakes
+    facts["minutes taken"] = f"{(time.perf_counter() - start) / 60:.1f}"
     others = bystanders.cores()
     if others is not None:
         caution = ": CAUTION, too many for comparisons" if others > IDLE_CORES else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Column = tuple[str, Callable[[Any], str]]
@@ -18,7 +18,10 @@ class Row:
     Attributes:
         failure: what went wrong instead.
         floor_ratio: the median as a multiple of the floor's.
-        ours_faster: how many times faster the median of `ours` is.
+        ours_faster: how many times faster the median of `reference` is.
+        reference: which of ours that is.
+        first_s: from the call with a new shape to the result: tracing, compiling, and one run.
+        compile_s: tracing and compiling alone.
         round_medians: to see whether the machine got slower or faster meanwhile.
         faults: pages that the system had to hand out per run in the last round; many of them mean
             that memory management was measured rather than the side.
@@ -32,6 +35,8 @@ class Row:
     high: float | None = None
     floor_ratio: float | None = None
     ours_faster: float | None = None
+    reference: str | None = None
+    first_s: float | None = None
     compile_s: float | None = None
     temp_mib: float | None = None
     runs: int = 0
@@ -50,6 +55,7 @@ def make_row(case: str, side: str, built: dict[str, Any], rounds: Sequence[dict[
         median=median,
         low=low,
         high=high,
+        first_s=built["first_s"],
         compile_s=built["compile_s"],
         temp_mib=None if temp is None else temp / 2**20,
         runs=len(times),
@@ -66,7 +72,23 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, median, high
 
 
-def compare(rows: Iterable[Row]) -> None:
+def references(about: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The side of ours that each is compared with: on the same jax if that is measured.
+
+    Args:
+        about: what each side says about itself.
+    """
+    versions = {side: each["versions"].get("jax") for side, each in about.items()}
+    ours = {versions[side]: side for side in versions if side.startswith("ours-jax-")}
+    if "ours" in versions:
+        ours[versions["ours"]] = "ours"
+    return {
+        side: "ours" if side in ours.values() else ours.get(version, "ours")
+        for side, version in versions.items()
+    }
+
+
+def compare(rows: Iterable[Row], references: Mapping[str, str]) -> None:
     """Fill in the ratios between the rows of one case."""
     rows = list(rows)
     medians = {row.side: row.median for row in rows if row.median is not None}
@@ -75,8 +97,9 @@ def compare(rows: Iterable[Row]) -> None:
             continue
         if "floor" in medians:
             row.floor_ratio = row.median / medians["floor"]
-        if "ours" in medians:
-            row.ours_faster = row.median / medians["ours"]
+        row.reference = references[row.side]
+        if row.reference in medians:
+            row.ours_faster = row.median / medians[row.reference]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -91,7 +114,7 @@ MEASURED: tuple[Column, ...] = (
     ("quartiles", lambda row: f"{number(row.low)} .. {number(row.high)}" if row.median else "-"),
 )
 COMPILED: tuple[Column, ...] = (
-    ("compile s", lambda row: number(row.compile_s)),
+    ("first call s", lambda row: number(row.first_s)),
     ("temp MiB", lambda row: number(row.temp_mib, 1)),
 )
 COLUMNS: tuple[Column, ...] = (

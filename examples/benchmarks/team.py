@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
@@ -25,6 +25,8 @@ ENVIRONMENT = {
 CPU = ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
 # JAX otherwise takes most of a GPU's memory at once, and every side is a process of its own.
 GPU = ENVIRONMENT | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# A program that an earlier run has left on disk would make a first call look short.
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 class WorkerError(Exception):
@@ -113,32 +115,45 @@ class Worker:
 class Team:
     """All workers that could be started, and why the others could not.
 
+    A side that is there a second time, in another environment, goes by its name and its jax, as in
+    ``ours-jax-0.11.2``.
+
     Args:
-        pythons: interpreter by name of the side.
+        members: sides, each with its interpreter.
         environment: variables to set for all.
     """
 
-    def __init__(self, pythons: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    def __init__(self, members: Iterable[tuple[str, str]], environment: Mapping[str, str]) -> None:
         self.workers: dict[str, Worker] = {}
         self.about: dict[str, dict[str, Any]] = {}
         self.absent: dict[str, str] = {}
         self.environment = environment
-        self.add(pythons)
+        self.add(members)
 
-    def add(self, pythons: Mapping[str, str]) -> None:
+    def add(self, members: Iterable[tuple[str, str]]) -> None:
         """Start more workers."""
-        for side, python in pythons.items():
+        new, failed = [], []
+        for side, python in members:
             try:
-                self.workers[side] = Worker(side, python, self.environment)
+                new.append(Worker(side, python, self.environment))
             except WorkerError as error:
-                self.absent[side] = str(error)
-        new = [side for side in self.workers if side not in self.about]
-        for side in new:  # they import at the same time, and answer in turn
+                failed.append((side, error))
+        for worker in new:  # they import at the same time, and answer in turn
+            name = worker.side
             try:
-                self.about[side] = self.workers[side].ask("hello")
+                about = worker.ask("hello")
+                if name in self.workers:
+                    name += f"-jax-{about['versions']['jax']}"
+                if name in self.workers:
+                    raise WorkerError(f"{name} is there already")
             except WorkerError as error:
-                self.absent[side] = str(error)
-                self.workers.pop(side).stop()
+                failed.append((worker.side, error))
+                worker.stop()
+            else:
+                self.workers[name], self.about[name] = worker, about
+        for side, error in failed:
+            again = " (in another environment)" if side in self.workers else ""
+            self.absent[side + again] = str(error)
 
     def __enter__(self) -> Team:
         return self

@@ -9,14 +9,15 @@ from typing import Protocol
 import numpy as np
 from cases import Case
 
-OWN = ("ours", "ours-sharded", "autodiff", "floor")
+OWN = ("ours", "ours-sharded", "ours-scan", "ours-scan-sharded", "autodiff", "floor")
 GROWTH = ("ours", "ours-sqrt", "autodiff", "floor")
 GPU = ("copy", "autodiff", "ours-scan", "ours-parallel", "ours-fused")
 TORCH = (
     *("tracetorch", "tracetorch-smooth", "snntorch"),
     *("spikingjelly", "spikingjelly-fixed", "norse", "sinabs"),
 )
-PEERS = (*TORCH, "spyx", "spyx-beta")
+JAX = ("spyx", "spyx-threshold", "jaxpike")
+PEERS = (*TORCH, *JAX, "sparx")
 GPU_PEERS = tuple(
     f"spikingjelly-{variant}{backend}"
     for variant in ("", "fixed-")
@@ -34,7 +35,7 @@ class Job(Protocol):
 
     @property
     def compile_s(self) -> float | None:
-        """Seconds that tracing and compiling took, if anything was compiled."""
+        """Seconds that tracing and compiling took, if anything was compiled before a run."""
 
     @property
     def temp_bytes(self) -> int | None:

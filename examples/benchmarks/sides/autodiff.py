@@ -48,19 +48,19 @@ class Autodiff:
     notes = "plain jax.lax.scan of functional.step; a network layer by layer, like ours"
 
     def build(self, case: Case) -> Job | None:
-        if case.model == "network":
+        if case.network:
             return self._network(case)
-        spec = getattr(snn, case.model)(1).spec
-        params = raw_parameters(spec, layer_values(case.model), case.neurons)
+        spec = getattr(snn, case.layer)(1).spec
+        params = raw_parameters(spec, layer_values(case.layer), case.neurons)
         return LayerJob(lambda raw, x: scan(spec, raw, x), params, case)
 
     def _network(self, case: Case) -> Job:
-        fire, integrate = snn.LIB(1).spec, snn.LI(1).spec
+        fire, integrate = getattr(snn, case.layer)(1).spec, snn.LI(1).spec
         params = {}
         for index, (kernel, bias) in enumerate(network_weights(case)):
             params[f"layers_{2 * index}"] = {"kernel": jnp.asarray(kernel), "bias": bias}
         for name in ("layers_1", "layers_3"):
-            params[name] = raw_parameters(fire, layer_values("LIB"), case.neurons)
+            params[name] = raw_parameters(fire, layer_values(case.layer), case.neurons)
         params["layers_5"] = raw_parameters(integrate, READOUT, CLASSES)
 
         def logits(params: Any, xs: jax.Array) -> jax.Array:

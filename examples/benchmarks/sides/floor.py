@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import LAYERS, STATES, Case, layer_data, network_weights
+from cases import STATES, Case, layer_data, network_weights
 
 from sides import Job
 from sides.autodiff import dense_over_time
@@ -29,7 +29,7 @@ class MemoryJob:
 
     def __init__(self, case: Case) -> None:
         self.x, self.g = map(jnp.asarray, layer_data(case))
-        states = STATES[case.model] if case.gradient else 0
+        states = STATES[case.layer] if case.gradient else 0
         self.numbers = jnp.arange(1.0, states + 2)
 
         def forward(x: jax.Array, numbers: jax.Array) -> Any:
@@ -68,7 +68,7 @@ class Floor:
     )
 
     def build(self, case: Case) -> Job | None:
-        if case.model in LAYERS:
+        if not case.network:
             return MemoryJob(case)
         params = [
             {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}

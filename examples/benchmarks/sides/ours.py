@@ -37,20 +37,19 @@ class Ours:
 
     def build(self, case: Case) -> Job | None:
         try:
-            return self._network(case) if case.model == "network" else self._layer(case)
+            return self._network(case) if case.network else self._layer(case)
         except ValueError as error:
             if self.options.get("engine") == "parallel":  # most layers have something nonlinear
                 raise Unsupported(str(error)) from None
             raise
 
     def _layer(self, case: Case) -> Job:
-        cell = getattr(snn, case.model)(case.neurons, **layer_values(case.model))
-        apply, params = self._over_time(cell, (1, 1, case.neurons))
+        apply, params = self._over_time(neurons(case), (1, 1, case.neurons))
         return LayerJob(apply, params, case, Placement(case.batch, self.devices))
 
     def _network(self, case: Case) -> Job:
         n = case.neurons
-        stack = [nn.Dense(n), snn.LIB(n), nn.Dense(n), snn.LIB(n), nn.Dense(CLASSES)]
+        stack = [nn.Dense(n), neurons(case), nn.Dense(n), neurons(case), nn.Dense(CLASSES)]
         cell = snn.Sequential([*stack, snn.LI(CLASSES)])
         logits, params = self._over_time(cell, (1, 1, INPUTS))
         for index, (kernel, bias) in enumerate(network_weights(case)):
@@ -74,12 +73,18 @@ class Ours:
         return describe_devices()
 
 
+def neurons(case: Case) -> nn.RNNCellBase:
+    """The layer of a case."""
+    return getattr(snn, case.layer)(case.neurons, **layer_values(case.layer))
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "sqrt": {"checkpoint_every": "sqrt"},
     "sharded": {"devices": cores()},
     "fused": {"engine": "fused"},
     "scan": {"engine": "scan"},
+    "scan-sharded": {"engine": "scan", "devices": cores()},
     "parallel": {"engine": "parallel"},
 }
 

@@ -42,7 +42,7 @@ class Sinabs(TorchSide):
         return module(xs)
 
     def equals_ours(self, case: Case) -> frozenset[str]:
-        return frozenset({"loss"} if case.model == "network" else {"y"})
+        return frozenset({"loss"} if case.network else {"y"})
 
 
 def side(variant: str) -> Sinabs:

@@ -75,7 +75,7 @@ class SpikingJelly(TorchSide):
         return module(xs)
 
     def equals_ours(self, case: Case) -> frozenset[str]:
-        return frozenset({"loss"} if case.model == "network" else {"y", "x"})
+        return frozenset({"loss"} if case.network else {"y", "x"})
 
 
 def side(variant: str) -> SpikingJelly:

@@ -1,4 +1,4 @@
-"""Spyx, the other library in JAX: ``nnx`` modules unrolled by ``spyx.nn.run``."""
+"""Spyx: ``nnx`` modules unrolled by ``spyx.nn.run``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Spyx:
     def __init__(self, learn_threshold: bool) -> None:
         self.learn_threshold = learn_threshold
         learnt = (
-            "its threshold, a number by design, is replaced by an nnx.Param per neuron"
+            "changed: the threshold, a number by design, is an nnx.Param per neuron"
             if learn_threshold
             else "as it comes: the threshold is a constant"
         )
@@ -35,10 +35,10 @@ class Spyx:
         )
 
     def build(self, case: Case) -> Job | None:
-        if case.model == "network":
-            return self._network(case)
-        if case.model != "LIB":
+        if case.layer != "LIB":
             return None
+        if case.network:
+            return self._network(case)
         graph, params = nnx.split(self._neurons(case.neurons))
 
         def apply(params: Any, x: jax.Array) -> jax.Array:
@@ -82,4 +82,4 @@ class Spyx:
 
 
 def side(variant: str) -> Spyx:
-    return Spyx({"": True, "beta": False}[variant])
+    return Spyx({"": False, "threshold": True}[variant])

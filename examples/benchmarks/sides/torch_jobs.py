@@ -53,11 +53,9 @@ class TorchSide(abc.ABC):
         """Run what `neurons` or `readout` made over a sequence, from zero states."""
 
     def build(self, case: Case) -> LayerJob | TrainingJob | None:
-        if case.dtype != "float32":
+        if case.dtype != "float32" or case.layer not in self.layers:
             return None
-        if case.model == "network":
-            return TrainingJob(self, case)
-        return LayerJob(self, case) if case.model in self.layers else None
+        return TrainingJob(self, case) if case.network else LayerJob(self, case)
 
     def equals_ours(self, case: Case) -> frozenset[str]:
         return frozenset()
@@ -106,7 +104,7 @@ class LayerJob(EagerJob):
     def __init__(self, side: TorchSide, case: Case) -> None:
         self.side, self.gradient = side, case.gradient
         self.x, self.g = map(side.sequence, layer_data(case))
-        self.module = side.neurons(case.model, case.neurons).to(side.device)
+        self.module = side.neurons(case.layer, case.neurons).to(side.device)
         self.learnt = {
             name: value for name, value in self.module.named_parameters() if value.requires_grad
         }
@@ -142,7 +140,7 @@ class TrainingJob(EagerJob):
             with torch.no_grad():
                 dense.weight.copy_(torch.from_numpy(kernel.T))
                 dense.bias.copy_(torch.from_numpy(bias))
-            self.parts += [dense, side.neurons("LIB", case.neurons)]
+            self.parts += [dense, side.neurons(case.layer, case.neurons)]
         self.parts[-1] = side.readout(CLASSES)
         self.parts.to(side.device)
         self.first = [value.detach().clone() for value in self.parts.parameters()]

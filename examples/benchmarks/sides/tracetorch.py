@@ -56,9 +56,9 @@ class TraceTorch(TorchSide):
         if not self.options:
             return frozenset()
         # A dual layer of traceTorch passes gradients through both halves at exactly 0.
-        if case.model.startswith("D"):
-            return frozenset({"y"})
-        return frozenset({"loss"} if case.model == "network" else {"*"})
+        if case.layer.startswith("D"):
+            return frozenset({"y", "loss"})
+        return frozenset({"loss"} if case.network else {"*"})
 
 
 def side(variant: str) -> TraceTorch:
