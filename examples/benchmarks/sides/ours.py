@@ -81,7 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fused": {"engine": "fused"},
     "scan": {"engine": "scan"},
     "parallel": {"engine": "parallel"},
-}
+} | {f"scan-{steps}": {"engine": "scan", "unroll": steps} for steps in (4, 8, 16)}
 
 
 def side(variant: str) -> Ours:
