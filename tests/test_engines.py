@@ -180,21 +180,23 @@ class TestFused:
         lower(route, run, reference.under(variables), jnp.ones((20, 2, 3)))
 
     @pytest.mark.parametrize(
-        ("capability", "route"),
-        [("9.0", "mosaic_gpu"), ("12.0", "mosaic_gpu"), (None, "mosaic_gpu"),
-         ("7.5", "triton"), ("8.9", "triton"), ("gfx942", "triton")],
+        ("capability", "since", "removed", "part"),
+        [("9.0", (), [], "mosaic_gpu"), ("12.0", (), [], "mosaic_gpu"),
+         (None, (), [], "mosaic_gpu"),  # no card at all, as where a program is exported
+         ("9.0", (99,), [], "triton"), ("9.0", (), ["mosaic_gpu"], "triton"),
+         ("7.5", (), [], "triton"), ("8.9", (), [], "triton"), ("8.9", (), ["triton"], "mosaic_gpu"),
+         ("gfx942", (), [], "triton"), ("gfx942", (), ["triton"], "triton")],
     )  # fmt: skip
-    def test_which_part_of_pallas_a_card_takes(self, capability, route, monkeypatch):
-        """None for no card at all, as where a program is exported."""
+    def test_which_part_of_pallas_a_card_takes(self, capability, since, removed, part, monkeypatch):
         card = types.SimpleNamespace()
         if capability is not None:
             card.compute_capability = capability
         monkeypatch.setattr(jax, "devices", lambda: [card])
-        new = targets.MOSAIC_GPU.available
-        assert targets.gpu().part.endswith(route if new else "triton")
-        monkeypatch.setitem(sys.modules, targets.TRITON.part, None)  # once JAX has removed it
-        nvidia = capability != "gfx942"
-        assert targets.gpu().part.endswith("mosaic_gpu" if new and nvidia else "triton")
+        mosaic_gpu = dataclasses.replace(targets.MOSAIC_GPU, since=since)
+        monkeypatch.setattr(targets, "MOSAIC_GPU", mosaic_gpu)
+        for name in removed:
+            monkeypatch.setitem(sys.modules, f"jax.experimental.pallas.{name}", None)
+        assert targets.gpu().part == f"jax.experimental.pallas.{part}"
 
     @pytest.mark.parametrize("missing", [["triton"], ["mosaic_gpu"], ["tpu"], [*ROUTES]], ids=str)
     def test_each_device_needs_its_own_part_of_pallas_alone(self, missing, monkeypatch):
