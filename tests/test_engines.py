@@ -184,7 +184,8 @@ class TestFused:
         [("9.0", (), [], "mosaic_gpu"), ("12.0", (), [], "mosaic_gpu"),
          (None, (), [], "mosaic_gpu"),  # no card at all, as where a program is exported
          ("9.0", (99,), [], "triton"), ("9.0", (), ["mosaic_gpu"], "triton"),
-         ("7.5", (), [], "triton"), ("8.9", (), [], "triton"), ("8.9", (), ["triton"], "mosaic_gpu"),
+         ("7.5", (), [], "triton"), ("8.9", (), [], "triton"),
+         ("8.9", (), ["triton"], "mosaic_gpu"),
          ("gfx942", (), [], "triton"), ("gfx942", (), ["triton"], "triton")],
     )  # fmt: skip
     def test_which_part_of_pallas_a_card_takes(self, capability, since, removed, part, monkeypatch):
