@@ -131,14 +131,14 @@ def _on_this_device(launch: Callable[..., Any], *args: Any) -> Any:
         "tpu": targets.TPU,
     }
     launches = {
-        platform: functools.partial(_launch, launch, target)
+        platform: functools.partial(_launch_for, launch, target)
         for platform, target in kinds.items()
         if target.available
     }
     return jax.lax.platform_dependent(*args, **launches)
 
 
-def _launch(launch: Callable[..., Any], target: Target, *args: Any) -> Any:
+def _launch_for(launch: Callable[..., Any], target: Target, *args: Any) -> Any:
     try:
         return launch(target, *args)
     except targets.UnknownOperation:

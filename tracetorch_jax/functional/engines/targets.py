@@ -91,6 +91,7 @@ class Target:
     walk: Function = in_groups
 
     def pallas_call(self, resident: int, rereads: bool = False) -> Function:
+        """What to call in place of `pl.pallas_call`; arguments as those of `make`."""
         part = importlib.import_module(self.part) if self.part else None
         return self.make(resident, rereads, part)
 
