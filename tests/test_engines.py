@@ -1,9 +1,11 @@
 """Every engine against the reference vectors and against one another."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from jax.sharding import AbstractMesh
 from jax.test_util import check_grads
 
 from tracetorch_jax import functional, snn
-from tracetorch_jax.functional.engines import fused, unroll
+from tracetorch_jax.functional.engines import fused, targets, unroll
 from tracetorch_jax.functional.engines.parallel import linear_recurrence
 
 
@@ -75,10 +77,10 @@ def pallas():
 @pytest.fixture(scope="class")
 def blocks():
     """Cut for the interpreter as for a TPU."""
-    target = dataclasses.replace(fused._INTERPRETER, rows=2, time_bytes=5000, ahead=6)
+    target = dataclasses.replace(targets.INTERPRETER, rows=2, time_bytes=5000, ahead=6)
     jax.clear_caches()  # of what was traced for another target
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_INTERPRETER", target)
+        patch.setattr(targets, "INTERPRETER", target)
         yield
     jax.clear_caches()
 
@@ -116,64 +118,105 @@ class TestTimeInBlocks:
             reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
 
 
-# What Pallas says of its Triton backend from jax 0.12 on; there is no other for this kernel yet.
+ROUTES = {
+    "mosaic_gpu": ("cuda", "custom_call @mosaic_gpu"),
+    "triton": ("cuda", "custom_call @__gpu$xla.gpu.triton"),
+    "tpu": ("tpu", "custom_call @tpu_custom_call"),
+}
+NEEDS_MOSAIC_GPU = pytest.mark.skipif(
+    not targets.MOSAIC_GPU.available, reason="Mosaic GPU of this JAX cannot compile these kernels"
+)
+
+
+def through(*routes):
+    """Parametrise with these of `ROUTES`."""
+    marks = {"mosaic_gpu": NEEDS_MOSAIC_GPU}
+    return pytest.mark.parametrize(
+        "route", [pytest.param(route, marks=marks.get(route, ())) for route in routes]
+    )
+
+
+def lower(route, run, *args):
+    """The text of a program for a device that is not here."""
+    platform, _ = ROUTES[route]
+    with pytest.MonkeyPatch.context() as patch, abstract_device(platform):
+        if route == "triton" and targets.gpu() is not targets.TRITON:
+            jax.clear_caches()  # of what was traced for Mosaic GPU
+            patch.setattr(targets, "gpu", lambda: targets.TRITON)
+        text = run.trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    if targets.gpu() is not targets.TRITON:
+        jax.clear_caches()
+    return text
+
+
+# What Pallas says of its Triton backend from jax 0.12 on.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.usefixtures("pallas")
 class TestFused:
-    def test_it_is_one_kernel_in_each_direction(self):
+    @through(*ROUTES)
+    def test_it_is_one_kernel_in_each_direction(self, route):
         cell, variables = reference.scrambled("SLITS")
-        xs = jnp.ones((20, 2, 3))
         run = gradient(cell, engine="fused")
-        for platform in ("cuda", "tpu"):
-            with abstract_device(platform):
-                text = (
-                    run.trace(reference.under(variables), xs)
-                    .lower(lowering_platforms=(platform,))
-                    .as_text()
-                )
-            kernels = text.count("triton" if platform == "cuda" else "tpu_custom_call")
-            assert kernels == 2
-            assert "stablehlo.while" not in text
+        text = lower(route, run, reference.under(variables), jnp.ones((20, 2, 3)))
+        _, kernel = ROUTES[route]
+        assert text.count(kernel) == 2
+        assert "stablehlo.while" not in text
 
+    @through(*ROUTES)
     @pytest.mark.parametrize(
-        ("platform", "dtype", "every"),
-        [("cuda", "float32", None), ("tpu", "bfloat16", 16),
-         pytest.param("cuda", "bfloat16", 16, marks=pytest.mark.nightly),
-         pytest.param("tpu", "float32", None, marks=pytest.mark.nightly)],
-    )  # fmt: skip
-    def test_long_padded_sequences_lower(self, platform, dtype, every):
+        ("dtype", "every"),
+        [("bfloat16", 16), pytest.param("float32", None, marks=pytest.mark.nightly)],
+    )
+    def test_long_padded_sequences_lower(self, route, dtype, every):
         cell, variables = reference.scrambled("SLITS", 250)
         xs = jnp.ones((1001, 65, 250), dtype)
         run = gradient(cell, jnp.arange(65), engine="fused", checkpoint_every=every)
-        with abstract_device(platform):
-            run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
+        assert ROUTES[route][1] in lower(route, run, reference.under(variables), xs)
 
     def test_blocks_of_rows_that_a_tpu_takes(self):
         """Eight rows at a time, or all of them: here 20, cut since a chunk is long."""
         cell, variables = reference.scrambled("SLITS", 20 * 128)
         xs = jnp.ones((800, 1, 20 * 128))
         run = gradient(cell, engine="fused", checkpoint_every=200)
-        with abstract_device("tpu"):
-            run.trace(reference.under(variables), xs).lower(lowering_platforms=("tpu",))
+        lower("tpu", run, reference.under(variables), xs)
 
-    @pytest.mark.parametrize("platform", ["cuda", "tpu"])
+    @through(*ROUTES)
     @pytest.mark.parametrize("layer", reference.FEW)
-    def test_every_layer_lowers(self, platform, layer):
+    def test_every_layer_lowers(self, route, layer):
         cell, variables = reference.scrambled(layer)
-        xs = jnp.ones((20, 2, 3))
         run = gradient(cell, jnp.array([3, 20]), engine="fused")
-        with abstract_device(platform):
-            run.trace(reference.under(variables), xs).lower(lowering_platforms=(platform,))
+        lower(route, run, reference.under(variables), jnp.ones((20, 2, 3)))
 
-    @pytest.mark.parametrize("missing", ["triton", "tpu"])
+    @pytest.mark.parametrize(
+        ("capability", "since", "removed", "part"),
+        [("9.0", (), [], "mosaic_gpu"), ("12.0", (), [], "mosaic_gpu"),
+         (None, (), [], "mosaic_gpu"),  # no card at all, as where a program is exported
+         ("9.0", (99,), [], "triton"), ("9.0", (), ["mosaic_gpu"], "triton"),
+         ("7.5", (), [], "triton"), ("8.9", (), [], "triton"),
+         ("8.9", (), ["triton"], "mosaic_gpu"),
+         ("gfx942", (), [], "triton"), ("gfx942", (), ["triton"], "triton")],
+    )  # fmt: skip
+    def test_which_part_of_pallas_a_card_takes(self, capability, since, removed, part, monkeypatch):
+        card = types.SimpleNamespace()
+        if capability is not None:
+            card.compute_capability = capability
+        monkeypatch.setattr(jax, "devices", lambda: [card])
+        mosaic_gpu = dataclasses.replace(targets.MOSAIC_GPU, since=since)
+        monkeypatch.setattr(targets, "MOSAIC_GPU", mosaic_gpu)
+        for name in removed:
+            monkeypatch.setitem(sys.modules, f"jax.experimental.pallas.{name}", None)
+        assert targets.gpu().part == f"jax.experimental.pallas.{part}"
+
+    @pytest.mark.parametrize("missing", [["triton"], ["mosaic_gpu"], ["tpu"], [*ROUTES]], ids=str)
     def test_each_device_needs_its_own_part_of_pallas_alone(self, missing, monkeypatch):
         """JAX has announced that it will remove the Triton part."""
-        path = f"jax.experimental.pallas.{missing}"
-        monkeypatch.setitem(sys.modules, path, None)  # importing it raises
-        monkeypatch.setattr(functional.engines, "fused", fused)
-        monkeypatch.delitem(sys.modules, fused.__name__)
-        importlib.import_module(fused.__name__)
+        for part in missing:  # importing it raises
+            monkeypatch.setitem(sys.modules, f"jax.experimental.pallas.{part}", None)
+        for module in (targets, fused):
+            monkeypatch.setattr(functional.engines, module.__name__.rpartition(".")[2], module)
+            monkeypatch.delitem(sys.modules, module.__name__)
+            importlib.import_module(module.__name__)
         cell, variables = reference.scrambled("SLIB", 5)
         xs = reference.inputs(7, 2, 5)
         got, want = (
@@ -181,13 +224,85 @@ class TestFused:
             for engine in ("fused", "scan")
         )
         reference.assert_trees_close(got, want)
-        other = "tpu" if missing == "triton" else "cuda"
-        run = gradient(cell, engine="fused")
-        with abstract_device(other):
-            run.trace(reference.under(variables), xs).lower(lowering_platforms=(other,))
-        monkeypatch.setattr(jax, "default_backend", lambda: {"triton": "gpu"}.get(missing, "tpu"))
-        with pytest.raises(ValueError, match=rf"'fused' needs {path} on this device, which JAX"):
-            gradient(cell, engine="fused")(reference.under(variables), xs[:3])
+        for backend, parts in {"gpu": ["mosaic_gpu", "triton"], "tpu": ["tpu"]}.items():
+            run = gradient(cell, engine="fused")
+            here = [part for part in parts if part not in missing]
+            if not targets.MOSAIC_GPU.available:
+                here = [part for part in here if part != "mosaic_gpu"]
+            platform = ROUTES[parts[0]][0]
+            if here:
+                with abstract_device(platform):
+                    lowered = run.trace(reference.under(variables), xs).lower(
+                        lowering_platforms=(platform,)
+                    )
+                assert lowered.as_text().count(ROUTES[here[0]][1]) == 2
+                continue
+            words = rf"'fused' needs jax.experimental.pallas.{parts[-1]} on this device, which JAX"
+            with monkeypatch.context() as patch, pytest.raises(ValueError, match=words):
+                patch.setattr(jax, "default_backend", lambda backend=backend: backend)
+                run(reference.under(variables), xs[:3])
+
+    @NEEDS_MOSAIC_GPU
+    @pytest.mark.parametrize("removed", [False, True])
+    def test_steps_that_mosaic_gpu_does_not_know_take_triton(self, removed, monkeypatch):
+        def step(params, state, x):
+            state = params * state + jnp.floor(x)
+            return state, state
+
+        @jax.jit
+        @jax.grad
+        def run(params):
+            return functional.unroll(step, params, *args, elementwise=True, engine="fused")[1].sum()
+
+        args, start = (jnp.zeros((2, 3)), jnp.ones((4, 2, 3))), jnp.array(0.5)
+        if removed:
+            monkeypatch.setitem(sys.modules, targets.TRITON.part, None)
+        with abstract_device("cuda"):
+            traced = run.trace(start)
+            if removed:
+                with pytest.raises(NotImplementedError, match="floor"):
+                    traced.lower(lowering_platforms=("cuda",))
+            else:
+                text = traced.lower(lowering_platforms=("cuda",)).as_text()
+                assert text.count(ROUTES["triton"][1]) == 2
+        run(start)  # here it is interpreted
+
+    @pytest.mark.parametrize(
+        "interpreter", ["Pallas", pytest.param("Mosaic GPU", marks=NEEDS_MOSAIC_GPU)]
+    )
+    @pytest.mark.parametrize(
+        ("layer", "dtype", "every"),
+        [("SLIB", "float32", 5)]
+        + [
+            pytest.param(layer, dtype, every, marks=pytest.mark.nightly)
+            for layer in reference.QUICK
+            for dtype, every in (("float32", 1), ("bfloat16", 4))
+        ],
+    )
+    def test_the_kernel_of_mosaic_gpu_equals_scan(
+        self, interpreter, layer, dtype, every, monkeypatch
+    ):
+        """In the interpreter of Pallas all but how it is called, in its own all of it."""
+        target, interpret = targets.MOSAIC_GPU, contextlib.nullcontext
+        if interpreter == "Pallas":
+            make = targets.INTERPRETER.make
+            target = dataclasses.replace(target, make=make, part=None, since=())
+        else:
+            mosaic = importlib.import_module(target.part)
+            if not hasattr(mosaic, "force_gpu_interpret_mode"):
+                pytest.skip("JAX can interpret it from 0.12 on")
+            interpret = mosaic.force_gpu_interpret_mode
+        cell, variables = reference.scrambled(layer)
+        args = reference.under(variables), reference.inputs(12, 50, 3, dtype=dtype) * 2
+        lengths = jnp.minimum(jnp.arange(50), 12)
+        want = gradient(cell, lengths, checkpoint_every=every)(*args)
+        jax.clear_caches()  # of what was traced for the interpreter
+        monkeypatch.setattr(targets, "INTERPRETER", target)
+        with interpret():
+            run = gradient(cell, lengths, engine="fused", checkpoint_every=every)
+            got = jax.block_until_ready(run(*args))
+        jax.clear_caches()
+        reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
 
     def test_bfloat16_is_cast_within_the_kernel(self):
         """What is streamed is what was given, not a copy of twice its size."""

@@ -1,11 +1,11 @@
-"""Measure the engines on a GPU: one fused kernel, scans, and SpikingJelly's kernels.
+"""Measure the engines on a GPU: one fused kernel, scans, and other libraries.
 
     python examples/benchmarks/gpu.py                                      our sides alone
     python examples/benchmarks/gpu.py --peer spikingjelly=PYTHON --markdown table.md
     python examples/benchmarks/gpu.py --layer DSRLITS --shape 1000x128x1024
     python examples/benchmarks/gpu.py --smoke                              tiny, on any device
 
-PYTHON is the interpreter of an environment that holds SpikingJelly. As in `run.py`, every side runs
+PYTHON is the interpreter of an environment that holds the peer. As in `run.py`, every side runs
 in a process of its own, and the coordinator goes round over them. Before a case is timed, its
 results are compared with those of engine "scan". Ends with 1 if any are wrong, with 2 if there is
 no GPU.
@@ -32,7 +32,7 @@ from rounds import Plan, measure
 BATCH_SECONDS = 0.05
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 STATE_BYTES = 4  # always float32
-GROUPS = {"spikingjelly": sides.GPU_PEERS}
+GROUPS = {"spikingjelly": sides.SPIKINGJELLY}
 
 TARGET_CASE = ("LIB", GPU_SHAPES[0], "float32")
 TARGET_OF_COPY = 0.6
@@ -86,7 +86,7 @@ def compare(case: Case, measured: Iterable[table.Row], platform: str) -> list[Ro
         side: 1e3 * (2 * copy_bytes(platform) if side == "copy" else traffic(case)) / median
         for side, median in medians.items()
     }
-    peers = [median for side, median in medians.items() if side in sides.GPU_PEERS]
+    peers = [median for side, median in medians.items() if side in sides.SPIKINGJELLY]
     for row in rows:
         if row.median is None:
             continue

@@ -11,18 +11,22 @@ from cases import Case
 
 OWN = ("ours", "ours-sharded", "ours-scan", "ours-scan-sharded", "autodiff", "floor")
 GROWTH = ("ours", "ours-sqrt", "autodiff", "floor")
-GPU = ("copy", "autodiff", "ours-scan", "ours-parallel", "ours-fused")
+GPU = (
+    *("copy", "autodiff", "ours-scan", "ours-scan-4", "ours-scan-8", "ours-scan-16"),
+    *("ours-parallel", "ours-fused"),
+)
 TORCH = (
     *("tracetorch", "tracetorch-smooth", "snntorch"),
     *("spikingjelly", "spikingjelly-fixed", "norse", "sinabs"),
 )
 JAX = ("spyx", "spyx-threshold", "jaxpike")
 PEERS = (*TORCH, *JAX, "sparx")
-GPU_PEERS = tuple(
+SPIKINGJELLY = tuple(
     f"spikingjelly-{variant}{backend}"
     for variant in ("", "fixed-")
     for backend in ("triton", "cuda", "cupy")
 )
+GPU_PEERS = (*SPIKINGJELLY, "sparx", "jaxpike")
 ALL = tuple(dict.fromkeys((*OWN, *GROWTH, *GPU, *PEERS, *GPU_PEERS)))
 
 

@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scan": {"engine": "scan"},
     "scan-sharded": {"engine": "scan", "devices": cores()},
     "parallel": {"engine": "parallel"},
-}
+} | {f"scan-{steps}": {"engine": "scan", "unroll": steps} for steps in (4, 8, 16)}
 
 
 def side(variant: str) -> Ours:

@@ -6,16 +6,16 @@ parameters and state on the chip from the first step to the last, reads each inp
 each output once. The backward kernel walks the same way in reverse, with `jax.vjp` of the same
 step, so a step needs no line of its own.
 
-Every array of a step is seen as ``[rows, 128]``, whatever its axes are. On GPU (through Triton) one
-program runs through all of time. On TPU (through Mosaic) time comes in blocks that the grid visits
-in order, and what one hands to the next stays in an output block that they share.
+Every array of a step is seen as ``[rows, 128]``, whatever its axes are. On GPU one program runs one
+row through all of time: through Mosaic GPU, or through Triton where that cannot run. On TPU
+(through Mosaic) time comes in blocks that the grid visits in order, and what one leaves to the next
+stays in an output block that they share.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from tracetorch_jax._shared.dtypes import wider
-from tracetorch_jax.functional.engines import policy
+from tracetorch_jax.functional.engines import policy, targets
 from tracetorch_jax.functional.engines.adjoint import (
     Step,
     check_new_state,
@@ -37,6 +37,7 @@ from tracetorch_jax.functional.engines.adjoint import (
 )
 from tracetorch_jax.functional.engines.masks import expand_mask, keep_ended, length_of
 from tracetorch_jax.functional.engines.placement import placement_of
+from tracetorch_jax.functional.engines.targets import Target
 
 Tree = Any
 Refs = Sequence[Any]
@@ -45,64 +46,11 @@ Leaves = list[jax.Array]
 LANES = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """How a kind of device wants the work cut.
-
-    Attributes:
-        rows: rows of 128 neurons that one program owns.
-        time_bytes: on-chip memory for a block of time, of all that is streamed; None for no limit,
-            which makes all of time one block.
-        ahead: values of a neuron to load before they are needed.
-        options: further arguments of `pl.pallas_call`, given how many values of a neuron stay on
-            the chip, and `part`.
-        part: the module of Pallas for these devices alone, if there is one. It is imported where it
-            is used, since a JAX may come without it.
-    """
-
-    rows: int
-    time_bytes: int | None
-    ahead: int
-    options: Callable[[int, Any], dict[str, Any]]
-    part: str | None = None
-
-    def compiler_options(self, resident: int) -> dict[str, Any]:
-        return self.options(resident, importlib.import_module(self.part) if self.part else None)
-
-    @property
-    def available(self) -> bool:
-        try:
-            self.compiler_options(1)
-        except (AttributeError, ImportError):
-            return False
-        return True
-
-
-def _gpu_options(resident: int, triton: Any) -> dict[str, Any]:
-    # A row of 128 neurons is four per thread of one warp, or one per thread of four; the former
-    # loads 16 bytes at a time, the latter leaves each thread more registers.
-    return {"compiler_params": triton.CompilerParams(num_warps=1 if resident <= 16 else 4)}
-
-
-def _tpu_options(resident: int, mosaic: Any) -> dict[str, Any]:
-    # Neurons are independent, so several cores may share their blocks. Blocks of time must run in
-    # order on one core, since each starts from the state that the one before left: see `_carried`.
-    params = mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
-    return {"compiler_params": params}
-
-
-def _interpreter_options(resident: int, _: Any) -> dict[str, Any]:
-    return {"interpret": True}
-
-
-_GPU = _Target(1, None, ahead=24, options=_gpu_options, part="jax.experimental.pallas.triton")
-_TPU = _Target(32, 4 * 2**20, ahead=12, options=_tpu_options, part="jax.experimental.pallas.tpu")
-_INTERPRETER = _Target(rows=1, time_bytes=None, ahead=1, options=_interpreter_options)
-
-
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
-    here = {"gpu": _GPU, "tpu": _TPU, "cpu": _INTERPRETER}[policy.kernel_device()]
+    here = {"gpu": targets.gpu(), "tpu": targets.TPU, "cpu": targets.INTERPRETER}[
+        policy.kernel_device()
+    ]
     if not here.available:
         return f"{here.part} on this device, which JAX {jax.__version__} does not have"
     shape = jax.tree.leaves(state)[0].shape
@@ -176,13 +124,25 @@ def _forward(
 
 
 def _on_this_device(launch: Callable[..., Any], *args: Any) -> Any:
-    targets = {"cpu": _INTERPRETER, "cuda": _GPU, "rocm": _GPU, "tpu": _TPU}
+    kinds = {
+        "cpu": targets.INTERPRETER,
+        "cuda": targets.gpu(),
+        "rocm": targets.TRITON,
+        "tpu": targets.TPU,
+    }
     launches = {
-        platform: functools.partial(launch, target)
-        for platform, target in targets.items()
+        platform: functools.partial(_launch_for, launch, target)
+        for platform, target in kinds.items()
         if target.available
     }
     return jax.lax.platform_dependent(*args, **launches)
+
+
+def _launch_for(launch: Callable[..., Any], target: Target, *args: Any) -> Any:
+    try:
+        return launch(target, *args)
+    except targets.UnknownOperation:
+        return launch(targets.TRITON, *args)
 
 
 # Launching: arrays become ``[..., rows, 128]``, blocks are cut, and results are put back in shape.
@@ -209,7 +169,7 @@ class _Grid:
     @classmethod
     def of(
         cls,
-        target: _Target,
+        target: Target,
         shape: tuple[int, ...],
         length: int,
         every: int,
@@ -268,7 +228,7 @@ class _Grid:
 
     def workspace(self, steps: int) -> pl.BlockSpec:
         """``[K, rows, 128]``, the same at all times."""
-        # An output that nobody reads, since Pallas has no scratch memory for Triton.
+        # An output that nobody reads, since Pallas has no scratch in global memory for a GPU.
         return pl.BlockSpec((steps, self.block_rows, LANES), lambda i, j: (0, i, 0))
 
     def like(self, dtype: Any, *leading: int) -> jax.ShapeDtypeStruct:
@@ -285,7 +245,7 @@ def _lengths(inputs: Any, shape: tuple[int, ...]) -> Leaves:
 
 
 def _launch_forward(
-    step: Step, unroll: int, every: int, target: _Target, params: Tree, state: Tree, inputs: Any
+    step: Step, unroll: int, every: int, target: Target, params: Tree, state: Tree, inputs: Any
 ) -> tuple[Tree, Tree, Leaves]:
     xs, length = inputs[0], length_of(inputs[0])
     shape = jax.tree.leaves(state)[0].shape
@@ -297,8 +257,9 @@ def _launch_forward(
     lengths = _lengths(inputs, shape)
     grid = _Grid.of(target, shape, length, every, [*x, *y, *kept])
     unroll = unroll if unroll > 1 else max(1, target.ahead // len(x))
-    kernel = _Kernel(step, grid, every, unroll, *map(jax.tree.structure, (params, state, xs)))
-    last, ys, kept = pl.pallas_call(
+    trees = map(jax.tree.structure, (params, state, xs))
+    kernel = _Kernel(step, target, grid, every, unroll, *trees)
+    last, ys, kept = target.pallas_call(len([*p, *s]))(
         kernel.forward,
         grid=grid.grid,
         in_specs=[
@@ -318,7 +279,6 @@ def _launch_forward(
             [grid.like(a.dtype, chunks) for a in kept],
         ],
         name="scan",
-        **target.compiler_options(len([*p, *s])),
     )(
         [grid.pack(jnp.broadcast_to(a, shape)) for a in p],
         [grid.pack(a) for a in s],
@@ -336,7 +296,7 @@ def _launch_backward(
     step: Step,
     unroll: int,
     every: int,
-    target: _Target,
+    target: Target,
     params: Tree,
     state: Tree,
     inputs: Any,
@@ -353,8 +313,9 @@ def _launch_backward(
     lengths = _lengths(inputs, shape)
     grid = _Grid.of(target, shape, length, every, [*x, *x, *d_ys, *s], reverse=True)
     unroll = unroll if unroll > 1 else max(1, target.ahead // len([*s, *x, *d_ys]))
-    kernel = _Kernel(step, grid, every, unroll, *map(jax.tree.structure, (params, state, xs)))
-    d_state, totals, d_xs, _ = pl.pallas_call(
+    trees = map(jax.tree.structure, (params, state, xs))
+    kernel = _Kernel(step, target, grid, every, unroll, *trees)
+    d_state, totals, d_xs, _ = target.pallas_call(len([*p, *p, *s]), rereads=bool(work))(
         kernel.backward,
         grid=grid.grid,
         in_specs=[
@@ -378,7 +339,6 @@ def _launch_backward(
             [grid.like(a.dtype, every) for a in work],
         ],
         name="scan_backward",
-        **target.compiler_options(len([*p, *p, *s])),
     )(
         [grid.pack(jnp.broadcast_to(a, shape)) for a in p],
         kept,
@@ -408,6 +368,7 @@ def _outputs(step: Step, params: Tree, state: Tree, xs: Tree) -> Tree:
 @dataclasses.dataclass(frozen=True)
 class _Kernel:
     step: Step
+    target: Target
     grid: _Grid
     every: int
     unroll: int
@@ -429,7 +390,7 @@ class _Kernel:
                 _write(y, out, first + i)
                 return state
 
-            return _walk(size, self.unroll, lambda i: _read(x, first + i), one, state)
+            return self._walk(size, lambda i: _read(x, first + i), one, state)
 
         def chunk(c: Any, state: Leaves) -> Leaves:
             _write(kept, state, c)
@@ -457,6 +418,7 @@ class _Kernel:
     ) -> None:
         start, count = self._block()
         params = _read(p)
+        back = self.target.spell_out(functools.partial(retreat, (self.step,)))
 
         def steps(first: Any, size: Any, states: Refs, offset: Any, carry: Any) -> Any:
             """From the last step to the first; their states lie at ``t - offset``."""
@@ -469,18 +431,12 @@ class _Kernel:
                 t = first + size - 1 - i
                 state, x, d_y = loaded
                 inputs = self.xs.unflatten(x), _alive(lengths, start + t)
-                carry, d = retreat(
-                    (self.step,),
-                    self.params.unflatten(params),
-                    carry,
-                    self.state.unflatten(state),
-                    inputs,
-                    d_y,
-                )
+                p, s = self.params.unflatten(params), self.state.unflatten(state)
+                carry, d = back(p, carry, s, inputs, d_y)
                 _write(d_x, d, t)
                 return carry
 
-            return _walk(size, self.unroll, load, one, carry)
+            return self._walk(size, load, one, carry)
 
         def chunk(i: Any, carry: Any) -> Any:
             c = self._chunks(count) - 1 - i
@@ -490,7 +446,7 @@ class _Kernel:
                 _write(work, state, i)
                 return self._advance(params, lengths, state, loaded, start + first + i)[0]
 
-            _walk(size, self.unroll, lambda i: _read(x, first + i), forth, _read(kept, c))
+            self._walk(size, lambda i: _read(x, first + i), forth, _read(kept, c))
             return steps(first, size, work, first, carry)
 
         carry = self._carried(d_state, d_last), self._carried(totals, None)
@@ -501,18 +457,25 @@ class _Kernel:
         _write(d_state, carry[0])
         _write(totals, carry[1])
 
+    @property
+    def _walk(self) -> Callable[..., Any]:
+        return functools.partial(self.target.walk, self.unroll)
+
     def _advance(
         self, params: Leaves, lengths: Refs, state: Leaves, x: Leaves, t: Any
     ) -> tuple[Leaves, Leaves]:
-        def apply(p: Leaves, s: Leaves, w: Leaves) -> tuple[Tree, Tree]:
-            x_t = fill(self.xs.unflatten(x), w)
-            return self.step(self.params.unflatten(p), self.state.unflatten(s), x_t)
+        def forth(p: Leaves, s: Leaves, x: Leaves) -> tuple[Tree, Tree]:
+            def apply(p: Leaves, s: Leaves, w: Leaves) -> tuple[Tree, Tree]:
+                x_t = fill(self.xs.unflatten(x), w)
+                return self.step(self.params.unflatten(p), self.state.unflatten(s), x_t)
 
-        # Triton knows no `custom_vjp`; differentiating replaces it by its rule for the forward
-        # pass, and the compiler drops the rest.
-        (new, out), _ = jax.vjp(apply, params, state, inexact(x))
-        new, alive = jax.tree.leaves(new), _alive(lengths, t)
-        return (new if alive is None else keep_ended(alive, new, state)), jax.tree.leaves(out)
+            # Triton knows no `custom_vjp`; differentiating replaces it by its rule for the forward
+            # pass, and the compiler drops the rest.
+            return jax.vjp(apply, p, s, inexact(x))[0]
+
+        new, out = map(jax.tree.leaves, self.target.spell_out(forth)(params, state, x))
+        alive = _alive(lengths, t)
+        return (new if alive is None else keep_ended(alive, new, state)), out
 
     def _block(self) -> tuple[Any, Any]:
         """The first step of this program's block of time, and how many there are."""
@@ -543,28 +506,6 @@ class _Kernel:
         # so it holds what the visit before wrote. At the first visit its content is undefined.
         pl.when(pl.program_id(1) == 0)(lambda: _write(refs, begin()))
         return _read(refs)
-
-
-def _walk(
-    size: Any,
-    unroll: int,
-    load: Callable[[Any], Any],
-    one: Callable[[Any, Any, Any], Any],
-    carry: Any,
-) -> Any:
-    """Steps 0 to `size`, in groups whose loads do not wait for one another."""
-    if isinstance(size, int):
-        unroll = min(unroll, size)
-
-    def steps(first: Any, number: int, carry: Any) -> Any:
-        loaded = [load(first + u) for u in range(number)]
-        for u in range(number):
-            carry = one(first + u, loaded[u], carry)
-        return carry
-
-    groups = size // unroll
-    carry = jax.lax.fori_loop(0, groups, lambda g, c: steps(g * unroll, unroll, c), carry)
-    return jax.lax.fori_loop(groups * unroll, size, lambda i, c: steps(i, 1, c), carry)
 
 
 def _alive(lengths: Refs, t: Any) -> jax.Array | None:
