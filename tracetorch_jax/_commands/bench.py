@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _table(results: dict[str, dict[str, list[float]]]) -> str:
     """A row for each layer of the medians of what was measured, forward and with the gradient."""
-    rows = [("layer", "forward", "plain scan", "", "and gradient", "plain scan", "")]
+    head = ("layer", "forward", "plain scan", "", "and gradient", "plain scan", "")
+    rows: list[tuple[str, ...]] = [head]
     for name, times in results.items():
         row = [name]
         for what in ("forward", "gradient"):
