@@ -99,10 +99,9 @@ def nir_mismatch(
     ours: Any = model.apply(variables, xs, return_carry=False)
     if model.time_major:
         xs, ours = jnp.swapaxes(xs, 0, 1), jnp.swapaxes(ours, 0, 1)
-    xs = jnp.repeat(xs, model.hold, axis=1)
     steps = np.asarray(xs).astype(np.result_type(xs.dtype, np.float32))
     steps = steps.reshape(*xs.shape[:2], -1)[..., first.index]
-    theirs = simulate(graph, steps, dt, reset)["output"]
+    theirs = simulate(graph, np.repeat(steps, model.hold, axis=1), dt, reset)["output"]
     want = np.asarray(ours, np.float64).reshape(*theirs.shape[:2], -1)[..., last.index]
     difference = np.abs(theirs - want)
     limit = 1e-4 * max(np.max(np.abs(want), initial=0), np.max(np.abs(theirs), initial=0))
