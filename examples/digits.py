@@ -65,16 +65,11 @@ def network(mode, width, *, training=False):
     )
 
 
-def present(images, mode):
-    """Sequences ``[B, T, pixels]`` of images ``[B, 8, 8]``."""
-    frames = images.reshape(len(images), 1, 64) if mode == "image" else images
-    return np.repeat(frames, HOLD[mode], axis=1)
-
-
 def load(mode, seed):
-    """Training and test sequences and labels."""
+    """Training and test sequences and labels: ``[B, 1, 64]`` of an image, ``[B, 8, 8]`` of rows."""
     digits = load_digits()
-    xs = present((digits.images / 16).astype(np.float32), mode)
+    xs = (digits.images / 16).astype(np.float32)
+    xs = xs.reshape(len(xs), 1, 64) if mode == "image" else xs
     return train_test_split(
         xs, digits.target, test_size=0.2, stratify=digits.target, random_state=seed
     )
@@ -92,8 +87,8 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     """
     train_x, test_x, train_y, test_y = data
     train_x, train_y = train_x[:samples], train_y[:samples]
-    learner = snn.Unroll(network(mode, width, training=True))
-    model = snn.Unroll(network(mode, width))
+    learner = snn.Unroll(network(mode, width, training=True), hold=HOLD[mode])
+    model = snn.Unroll(network(mode, width), hold=HOLD[mode])
     updates_per_epoch = len(train_x) // batch
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -266,10 +261,11 @@ def draw(path, xs, label, readout, logits, layers, curve, shown=64):
 def stream(path, xs, label, mode):
     """Reload a checkpoint and classify a test image one step at a time."""
     cell, variables = restore(path)
-    readout, carry, layers = watch(cell, variables, xs)
+    steps = np.repeat(xs, HOLD[mode], axis=0)
+    readout, carry, layers = watch(cell, variables, steps)
     logits = evidence(readout[None], mode)[0]
 
-    whole = snn.Unroll(cell, return_carry=True)
+    whole = snn.Unroll(cell, hold=HOLD[mode], return_carry=True)
     whole_carry, whole_readout = whole.apply({"params": {"cell": variables["params"]}}, xs)
     apart = max(
         float(np.abs(a - b).max())
@@ -280,7 +276,7 @@ def stream(path, xs, label, mode):
         )
     )
     print(f"\nreloaded {path}; test image of a {label} as a stream, one step at a time:")
-    for step in range(0, len(xs), 3):
+    for step in range(0, len(steps), 3):
         guess, mem = readout[step].argmax(), readout[step].max()
         print(f"  step {step + 1:2d}: strongest class {guess} (membrane {mem:6.2f})")
     print(f"  verdict: {logits.argmax()}")
@@ -289,7 +285,7 @@ def stream(path, xs, label, mode):
     print(f"greatest difference from the whole sequence at once, carry and readout: {apart:.1e}")
     if apart > 1e-3:
         raise SystemExit("the stream and the whole sequence differ")
-    return readout, logits, layers
+    return steps, readout, logits, layers
 
 
 def main():
@@ -325,9 +321,9 @@ def main():
     save(checkpoint, params, mode=args.mode, width=settings["width"])
 
     _, test_x, _, test_y = data
-    readout, logits, layers = stream(checkpoint, test_x[0], int(test_y[0]), args.mode)
+    steps, readout, logits, layers = stream(checkpoint, test_x[0], int(test_y[0]), args.mode)
     picture = checkpoint.with_suffix(".png")
-    draw(picture, test_x[0], int(test_y[0]), readout, logits, layers, curve)
+    draw(picture, steps, int(test_y[0]), readout, logits, layers, curve)
     print(f"picture: {picture}")
     print(f"test accuracy {accuracy:.3f}")
 

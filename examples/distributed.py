@@ -58,9 +58,9 @@ def network(width):
 
 
 def load(seed):
-    """Training and test sequences ``[B, T, pixels]`` and classes."""
+    """Training and test sequences of one step, ``[B, 1, pixels]``, and classes."""
     digits = load_digits()
-    xs = np.repeat((digits.data[:, None] / 16).astype(np.float32), STEPS, axis=1)
+    xs = (digits.data[:, None] / 16).astype(np.float32)
     return train_test_split(
         xs, digits.target, test_size=0.2, stratify=digits.target, random_state=seed
     )
@@ -96,7 +96,7 @@ def train(args, mesh):
     """Train; return the parameters, the last loss and the test accuracy."""
     train_x, test_x, train_y, test_y = load(args.seed)
     train_x, train_y = train_x[: args.rows], train_y[: args.rows]
-    model = snn.Unroll(network(args.width))
+    model = snn.Unroll(network(args.width), hold=STEPS)
     per_epoch = len(train_x) // args.batch
     optimiser = harness.adam(args.rate, args.epochs * per_epoch)
 

@@ -4,7 +4,8 @@
 
 MNIST: 60000 images to train on and 10000 to test. LeNet-5, a classical network of about this size,
 reaches 99.05 % (LeCun et al., Proceedings of the IEEE 86, 1998). Each image is presented for a few
-steps as a constant current; the readout's mean over them decides.
+steps as a constant current, which the first convolution has to see but once (`hold`); the readout's
+mean over them decides.
 
 The example of what stands between spiking layers: convolutions, batch normalization, pooling and
 dropout. Trace layers take channels first, ``[B, C, H, W]`` with ``dim=-3``, and Flax's convolutions
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import decode, encode, losses, snn
+from tracetorch_jax import decode, losses, snn
 
 CLASSES = 10
 
@@ -72,9 +73,9 @@ def network(channels, layer, dropout, *, training=False):
     )
 
 
-def present(images, steps):
-    """Constant currents ``[B, T, 1, H, W]`` of bytes ``[B, H, W]``."""
-    return encode.constant(images[:, None].astype(jnp.float32) / 255, steps)
+def present(images):
+    """Sequences of one step, ``[B, 1, 1, H, W]``, of bytes ``[B, H, W]``."""
+    return images[:, None, None].astype(jnp.float32) / 255
 
 
 def move(images, key, farthest=1):
@@ -95,17 +96,17 @@ def made_up(rows, size=14):
 
 def train(args, seed, train_set, test_set, options):
     """Train a network; return its accuracy on the test set."""
-    learner = snn.Unroll(network(**options, training=True))
-    model = snn.Unroll(network(**options))
+    learner = snn.Unroll(network(**options, training=True), hold=args.steps)
+    model = snn.Unroll(network(**options), hold=args.steps)
     total = harness.updates(len(train_set[0]), args.batch, args.epochs)
-    variables = jax.jit(model.init)(jax.random.key(seed), present(train_set[0][:1], args.steps))
+    variables = jax.jit(model.init)(jax.random.key(seed), present(train_set[0][:1]))
 
     def loss(variables, arrays, key):
         images, labels = arrays
         shift, drop = jax.random.split(key)
         readout, changed = learner.apply(
             variables,
-            present(move(images, shift), args.steps),
+            present(move(images, shift)),
             rngs={"dropout": drop},
             mutable=["batch_stats"],
         )
@@ -126,7 +127,7 @@ def train(args, seed, train_set, test_set, options):
 
     @jax.jit
     def guess(images):
-        readout = model.apply(variables, present(images, args.steps))
+        readout = model.apply(variables, present(images))
         return decode.mean(readout).argmax(axis=-1)
 
     x, y = test_set

@@ -622,3 +622,12 @@ def test_a_cell_that_is_unrolled_by_name():
     ys, layers = tt.record(ByName(), variables, XS[..., :3])
     (recording,) = layers.values()
     assert np.array_equal(np.moveaxis(recording.outputs, 0, 1), ys)
+
+
+def test_time_to_compile_stands_apart():
+    model = snn.Unroll(snn.Sequential([nn.Dense(5), snn.LIB(5)]))  # which no other test compiles
+    variables = model.init(KEY, XS)
+    first, again = (tt.diagnose(model, variables, XS) for _ in range(2))
+    assert first.compile_seconds > again.compile_seconds and first.run_seconds > 0
+    last = str(first).splitlines()[-1]
+    assert re.search(r"as one program: \S+ s to compile, then \S+ s a run\.$", last)

@@ -97,6 +97,18 @@ print(len(ys.sharding.device_set), tuple(ys.sharding.spec)[0])
     assert out.stdout.split() == ["2", "data"]
 
 
+@pytest.mark.optimised
+@pytest.mark.slow
+def test_the_memory_of_a_gradient_is_what_the_page_says():
+    page = read("how-to/long-sequences")
+    version = "jax {}.{}".format(*jax.__version_info__[:2])
+    if version not in page:
+        pytest.skip(f"the page says nothing of {version}")
+    exec(blocks(page)[0], found := {})
+    figures = "{every_step}, {default} and {root} with {version}"
+    assert figures.format(version=version, **found) in " ".join(page.split())
+
+
 def test_pages_with_code_are_known():
     assert set(ELSEWHERE) <= set(TEXTS)
     assert {"README", "speed", "how-to/nir", "how-to/nnx", "coming-from/weights"} <= {

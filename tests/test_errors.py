@@ -356,6 +356,7 @@ INTEGERS = [
     *in_both("flex.LeakyIntegrator", "num_neurons", 1, 0, pos_beta=flex.Decay(0.9)),
     *in_both("flex.LeakyIntegrator", "dim", -1, 0, num_neurons=N, pos_beta=flex.Decay(0.9)),
     *in_both("flex.Decay", "rank", 1, -1, "Decay.rank", value=0.9),
+    *in_both("Unroll", "hold", 1, 0),
     *in_both("Unroll", "unroll", 1, 0),
     *in_both("Unroll", "checkpoint_every", 1, 0),
     *in_both("Sequential", "feature_axes", 0, -1),

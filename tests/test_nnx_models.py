@@ -135,7 +135,8 @@ REFUSED = {
 def plain(found):
     """Arrays and numbers alone."""
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        return plain({f.name: getattr(found, f.name) for f in dataclasses.fields(found)})
+        fields = [f.name for f in dataclasses.fields(found) if f.compare]  # times differ
+        return plain({name: getattr(found, name) for name in fields})
     if isinstance(found, tuple) and hasattr(found, "_fields"):
         return plain(found._asdict())
     if isinstance(found, dict):

@@ -22,8 +22,9 @@ from tracetorch_jax._shared.text import table
 HELP = "time layers on this machine"
 DESCRIPTION = """\
 Times layers over [B, T, N] in float32, forward alone and with the gradient of inputs and
-parameters, next to a plain jax.lax.scan of the same step and its automatic derivative. All take
-turns within one run; medians are shown, and how many times longer the plain scan takes."""
+parameters, next to a plain jax.lax.scan of the same step and its automatic derivative. The time to
+the first result, which includes compilation, stands apart. Then all take turns within one run;
+medians are shown, and how many times longer the plain scan takes."""
 
 Run = Callable[[], Any]
 
@@ -60,19 +61,28 @@ def run(arguments: argparse.Namespace) -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         "shape [B, T, N]": list(shape),
     }
-    results = {name: _time(_runs(name, shape), arguments.repeats) for name in arguments.names}
+    first, every = {}, {}
+    for name in arguments.names:
+        first[name], every[name] = _time(_runs(name, shape), arguments.repeats)
     if arguments.json:
-        print(json.dumps({**machine, "milliseconds": results}, indent=2))
+        times = {"first_milliseconds": first, "milliseconds": every}
+        print(json.dumps({**machine, **times}, indent=2))
         return
     print("\n".join(f"{name}: {value}" for name, value in machine.items()), "\n")
-    rows = [("layer", "forward", "plain scan", "", "and gradient", "plain scan", "")]
+    print("to the first result\n", _table(first), "\nper run, median\n", _table(every), sep="\n")
+
+
+def _table(results: dict[str, dict[str, list[float]]]) -> str:
+    """A row for each layer of the medians of what was measured, forward and with the gradient."""
+    head = ("layer", "forward", "plain scan", "", "and gradient", "plain scan", "")
+    rows: list[tuple[str, ...]] = [head]
     for name, times in results.items():
         row = [name]
         for what in ("forward", "gradient"):
             ours, plain = (statistics.median(times[f"{what}{of}"]) for of in ("", ", plain scan"))
             row += [f"{ours:.3g} ms", f"{plain:.3g} ms", f"x {plain / ours:.2f}"]
         rows.append(tuple(row))
-    print(table(rows, right=range(1, 7)))
+    return table(rows, right=range(1, 7))
 
 
 def _runs(name: str, shape: tuple[int, int, int]) -> dict[str, Run]:
@@ -102,14 +112,17 @@ def _runs(name: str, shape: tuple[int, int, int]) -> dict[str, Run]:
     return found
 
 
-def _time(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every run, taking turns, after one to compile."""
-    for go in runs.values():
+def _time(runs: dict[str, Run], repeats: int) -> tuple[dict[str, list[float]], ...]:
+    """Milliseconds of the first run of each, which compiles, and of every other, taking turns."""
+
+    def once(go: Run) -> float:
+        start = time.perf_counter()
         jax.block_until_ready(go())
+        return 1000 * (time.perf_counter() - start)
+
+    first = {name: [once(go)] for name, go in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, go in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(go())
-            times[name].append(1000 * (time.perf_counter() - start))
-    return times
+            times[name].append(once(go))
+    return first, times

@@ -12,7 +12,13 @@ import jax
 
 from tracetorch_jax._core.sequence_cell import SequenceCell
 from tracetorch_jax._shared.checks import check_choice
-from tracetorch_jax.functional.engines.masks import Valid, keep_ended, without_padding, zero_padding
+from tracetorch_jax.functional.engines.masks import (
+    Valid,
+    held,
+    keep_ended,
+    without_padding,
+    zero_padding,
+)
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
 from tracetorch_jax.functional.engines.unroll import ENGINES
 
@@ -79,6 +85,8 @@ class FrontEnd:
         xs: jax.Array,
         *,
         init_key: Any = None,
+        seq_lengths: Valid | None = None,
+        hold: int = 1,
         **options: Any,
     ) -> tuple[Any, jax.Array]:
         """Advance any cell over the leading axis of `xs`: by itself if it can, else with a scan.
@@ -88,15 +96,19 @@ class FrontEnd:
             carry: its carry before the first step; None for a fresh one.
             xs: ``[T, ...]``.
             init_key: PRNG key of a fresh carry, for cells that start from random ones.
-            **options: `seq_lengths`, `engine`, `unroll` and `checkpoint_every`, see
-                `functional.unroll`.
+            seq_lengths: which steps of `xs` lie within each sequence.
+            hold: steps for which each step of `xs` stays.
+            **options: `engine`, `unroll` and `checkpoint_every`, see `functional.unroll`.
 
         Returns:
-            The last carry, and the outputs ``[T, ...]``.
+            The last carry, and the outputs ``[hold * T, ...]``.
         """
+        if isinstance(cell, SequenceCell) and cell.holds:
+            return cell.unroll(carry, xs, seq_lengths=seq_lengths, hold=hold, **options)
+        xs, valid = held((xs, seq_lengths), hold)
         if isinstance(cell, SequenceCell):
-            return cell.unroll(carry, xs, **options)
-        return self.unroll_any(cell, carry, xs, init_key, **options)
+            return cell.unroll(carry, xs, seq_lengths=valid, **options)
+        return self.unroll_any(cell, carry, xs, init_key, seq_lengths=valid, **options)
 
     def unroll_any(
         self,

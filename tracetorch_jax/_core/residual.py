@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax._core.sequential import AbstractSequential
 from tracetorch_jax._shared.checks import cell_call, check_choice, check_integer
-from tracetorch_jax.functional.engines.masks import Valid, without_padding
+from tracetorch_jax.functional.engines.masks import Valid, held, without_padding
 
 
 @dataclasses.dataclass(init=False, repr=False, eq=False)
@@ -37,11 +37,12 @@ class AbstractResidual(AbstractSequential):
         xs: jax.Array,
         *,
         seq_lengths: jax.Array | Valid | None = None,
+        hold: int = 1,
         **options: Any,
     ) -> tuple[Any, jax.Array]:
         xs, options["seq_lengths"] = without_padding(xs, seq_lengths)
-        carry, ys = super().unroll(carry, xs, **options)
-        return carry, self._merge(xs, ys)
+        carry, ys = super().unroll(carry, xs, hold=hold, **options)
+        return carry, self._merge(held(xs, hold), ys)
 
     def _merge(self, x: jax.Array, y: jax.Array) -> jax.Array:
         if self.merge == "concatenate":

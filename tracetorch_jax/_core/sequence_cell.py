@@ -12,6 +12,8 @@ class SequenceCell:
         unroll: method ``unroll(carry, xs, *, seq_lengths, engine, unroll, checkpoint_every)``,
             which advances over the leading axis of ``[T, ...]`` and gives the last carry and the
             outputs. `Unroll` calls it, and passes on a `Valid` in the place of `seq_lengths`.
+        holds: whether `unroll` takes ``hold``, for how many steps each step of the input stays.
     """
 
     unroll: ClassVar[Any]
+    holds: ClassVar[bool] = False

@@ -23,6 +23,7 @@ from tracetorch_jax._shared.checks import (
 from tracetorch_jax.functional.engines.masks import (
     Valid,
     expand_mask,
+    held,
     valid_steps,
     without_padding,
     zero_padding,
@@ -34,6 +35,7 @@ class AbstractSequential(SequenceCell):
     """Cells, modules and functions, one after the other: all but where parameters are kept."""
 
     front_end: ClassVar[Any]
+    holds = True
     layers: Sequence[Any]
     feature_axes: int | None
 
@@ -117,6 +119,7 @@ class AbstractSequential(SequenceCell):
         xs: jax.Array,
         *,
         seq_lengths: jax.Array | Valid | None = None,
+        hold: int = 1,
         **options: Any,
     ) -> tuple[Any, jax.Array]:
         """Advance layer by layer over the leading axis of `xs`; `Unroll` calls this.
@@ -125,10 +128,11 @@ class AbstractSequential(SequenceCell):
             carry: carries by name of the cell; None for fresh ones.
             xs: ``[T, ...]``, each slice an input of one step.
             seq_lengths: see `functional.unroll`; `Unroll` passes on the mask it made of them.
+            hold: steps for which each step of `xs` stays.
             **options: ``engine``, ``unroll`` and ``checkpoint_every``, see `functional.unroll`.
 
         Returns:
-            The last carries, and the outputs of the last layer, ``[T, ...]``.
+            The last carries, and the outputs of the last layer, ``[hold * T, ...]``.
 
         Raises:
             ValueError: a carry with missing or extra names, a layer that changes the number of
@@ -144,18 +148,26 @@ class AbstractSequential(SequenceCell):
             with within(name, layer, self._hint(layer, xs)):
                 if self._is_cell(layer):
                     new[name], xs = self.front_end.unroll(
-                        layer, carry[name], xs, seq_lengths=valid, **options
+                        layer, carry[name], xs, seq_lengths=valid, hold=hold, **options
                     )
+                    valid, hold = held(valid, hold), 1
                 else:
+                    if not self._is_same_at_equal_steps(layer):
+                        (xs, valid), hold = held((xs, valid), hold), 1
                     xs = self._over_time(layer, xs, batched, valid)
                     # Not only for modules that make something of zeros: what cuts off the padding
                     # here also keeps NaN, of a derivative at 0 further on, from its gradient.
                     if valid is not None:
                         xs = zero_padding(xs, valid_steps(valid, xs.shape[0], [xs.shape[1:]]))
-        return new, xs
+        return new, held(xs, hold)
 
     def _is_cell(self, layer: Any) -> bool:
         return isinstance(layer, self.front_end.cell)
+
+    def _is_same_at_equal_steps(self, layer: Any) -> bool:
+        """Whether something that keeps no state is known to give equal outputs for equal inputs."""
+        known = self.front_end.any_leading_axes
+        return not isinstance(layer, self.front_end.module) or isinstance(layer, known)
 
     def _check_carry(self, carry: Any) -> Mapping[str, Any]:
         names = tuple(self.cells())

@@ -9,8 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._shared.checks import as_array, check_choice, check_front_end
-from tracetorch_jax.functional.engines.masks import Valid, expand_mask, without_padding
+from tracetorch_jax._shared.checks import (
+    as_array,
+    check_choice,
+    check_front_end,
+    check_integer,
+)
+from tracetorch_jax.functional.engines.masks import Valid, expand_mask, held, without_padding
 from tracetorch_jax.functional.engines.unroll import ENGINES, Engine, check_pieces
 
 
@@ -24,6 +29,7 @@ class AbstractUnroll:
     reverse: bool = dataclasses.field(default=False, kw_only=True)
     keep_order: bool = dataclasses.field(default=False, kw_only=True)
     return_carry: bool = dataclasses.field(default=False, kw_only=True)
+    hold: int = dataclasses.field(default=1, kw_only=True)
     engine: Engine = dataclasses.field(default="auto", kw_only=True)
     unroll: int = dataclasses.field(default=1, kw_only=True)
     checkpoint_every: int | Literal["sqrt"] | None = dataclasses.field(default=None, kw_only=True)
@@ -31,6 +37,7 @@ class AbstractUnroll:
     def check_fields(self) -> None:
         """Check the arguments of the constructor."""
         check_cell(self.cell, self.front_end)
+        object.__setattr__(self, "hold", check_integer("hold", self.hold))
         check_choice("engine", self.engine, ENGINES)
         unroll, every = check_pieces(self.unroll, self.checkpoint_every)
         object.__setattr__(self, "unroll", unroll)
@@ -64,7 +71,8 @@ class AbstractUnroll:
             return_carry: overrides the attribute.
 
         Returns:
-            The outputs, with axes as in `xs`; with `return_carry`, ``(carry, outputs)``.
+            The outputs, with axes as in `xs` and `hold` times its steps; with `return_carry`,
+            ``(carry, outputs)``.
 
         Raises:
             ValueError: `xs` has too few axes or the wrong size at the cell's `dim`; a carry or
@@ -97,12 +105,13 @@ class AbstractUnroll:
             xs,
             init_key=init_key,
             seq_lengths=valid,
+            hold=self.hold,
             engine=self.engine,
             unroll=self.unroll,
             checkpoint_every=self.checkpoint_every,
         )
         if reverse and keep_order:
-            ys = _flip(ys, valid)
+            ys = _flip(ys, held(valid, self.hold))
         ys = jnp.moveaxis(ys, 0, time_axis)
         return (carry, ys) if return_carry else ys
 

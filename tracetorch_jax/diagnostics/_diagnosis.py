@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 import textwrap
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -114,12 +115,17 @@ class Diagnosis:
         loss: the loss that the gradients are of.
         problems: what hinders learning and is not a layer's: inputs, parameters, the loss.
         delays: a `DelayReport` for each `Delay` and `DelayedDense`, in the order in which they run.
+        compile_seconds: what the first run of the compiled forward and backward pass on this batch
+            took longer than the next; about 0 if an earlier call with the same model compiled it.
+        run_seconds: what the next run took, about as long as a training step without the optimiser.
     """
 
     layers: tuple[LayerReport, ...]
     loss: float
     problems: tuple[str, ...] = ()
     delays: tuple[DelayReport, ...] = ()
+    compile_seconds: float = dataclasses.field(default=0.0, compare=False)
+    run_seconds: float = dataclasses.field(default=0.0, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -162,6 +168,11 @@ class Diagnosis:
         if notes:
             lines += ["", "Notes, on cost and on what may be meant so:"]
             lines += [_wrapped(*each) for each in notes]
+        lines += [
+            "",
+            f"Forward and backward pass, as one program: {self.compile_seconds:.2g} s to compile, "
+            f"then {self.run_seconds:.2g} s a run.",
+        ]
         return "\n".join(lines)
 
 
@@ -230,7 +241,13 @@ def diagnose(
         program = _program(model, rest, tree)
     except TypeError:  # not hashable
         program = _program.__wrapped__(model, rest, tree)
-    of_params, of_outputs = program(params, taps, variables, xs, arrays, of_model)
+    seconds = []
+    for _ in range(2):  # the first time it is compiled
+        start = time.perf_counter()
+        of_params, of_outputs = jax.block_until_ready(
+            program(params, taps, variables, xs, arrays, of_model)
+        )
+        seconds.append(time.perf_counter() - start)
     lengths = kwargs.get("seq_lengths")
     if isinstance(model, Unroll) and len(args) > 1:
         lengths = args[1]
@@ -254,9 +271,10 @@ def diagnose(
         source = sources.of.get(path)
         if source is not None:
             source = source._replace(value=np.asarray(_below(params, source.path)[source.name]))
+        hold = sources.holds[path]
         layer = _layer(
             recording,
-            lengths,
+            None if lengths is None else hold * np.asarray(lengths, np.int64),
             (gradients[path], _norm(jax.tree.leaves(_below(of_params, path)))),
             None if reports or cause or path in sources.scaled else given,
             source,
@@ -294,7 +312,8 @@ def diagnose(
         )
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
     delays = tuple(_delay_report(*each, params) for each in sources.delays.items())
-    return Diagnosis(advised, float(value), tuple(problems), delays)
+    longer = max(seconds[0] - seconds[1], 0.0)
+    return Diagnosis(advised, float(value), tuple(problems), delays, longer, seconds[1])
 
 
 @functools.lru_cache(maxsize=8)
@@ -326,23 +345,28 @@ def _floating(tree: Any) -> list[Any]:
 
 
 class _Sources:
-    """Which module with weights ran last before each trace layer."""
+    """Which module with weights ran last before each trace layer, and for how long inputs stay."""
 
     def __init__(self) -> None:
         self.of: dict[str, _advice.Source] = {}
         self.scaled: set[str] = set()  # layers after a normalisation
         self.delays: dict[str, Any] = {}  # cells without parameters
+        self.holds: dict[str, int] = {}  # steps of a layer for each of its input's
+        self._hold = 1
         self._last: _advice.Source | None = None
         self._scaled = False
 
     def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of Flax methods."""
-        out = next_fun(*args, **kwargs)
         module: Any = context.module
+        if isinstance(module, Unroll):
+            self._hold = module.hold
+        out = next_fun(*args, **kwargs)
         path = path_name(module.path)
         if is_in_loop():
             return out
         if isinstance(module, TraceCell) and context.method_name == "observe":
+            self.holds[path] = self._hold
             if self._last is not None:
                 self.of[path] = self._last
             if self._scaled:

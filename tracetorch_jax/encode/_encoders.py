@@ -25,6 +25,9 @@ from tracetorch_jax.spikes import keep_nan
 def constant(values: ArrayLike, num_steps: int, *, time_major: bool = False) -> jax.Array:
     """The same values at every step, as an input current.
 
+    A Dense or a convolution that gets it computes the same at every step.
+    ``Unroll(cell, hold=num_steps)`` of ``values[:, None]`` gives the same and computes that once.
+
     Args:
         values: ``[B, ...]``.
         num_steps: T.

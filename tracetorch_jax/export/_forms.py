@@ -106,7 +106,8 @@ def step(
 
     Args:
         model: a cell (a trace layer, a `snn.Sequential`, any `flax.linen.RNNCellBase`), or the
-            `snn.Unroll` of one, that it was trained as; or one of nnx.
+            `snn.Unroll` of one, that it was trained as; or one of nnx. With the `hold` of an
+            `Unroll`, a stream has to give each input that often.
         variables: those of `model`; left out for a model of nnx, which holds them.
         shape: of one step's tensor, ``"b, 20"`` for any batch; see `sequence`.
         dtype: see `sequence`.

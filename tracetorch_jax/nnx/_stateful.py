@@ -106,7 +106,8 @@ class Stateful(nnx.Module):
         Args:
             xs: ``[B, T, ...]``, or ``[T, ...]`` without a batch axis.
             seq_lengths: see `Unroll`.
-            **options: of `Unroll`: ``time_major``, ``engine``, ``unroll``, ``checkpoint_every``.
+            **options: of `Unroll`: ``time_major``, ``hold``, ``engine``, ``unroll``,
+                ``checkpoint_every``.
 
         Returns:
             The outputs, with axes as in `xs`.

@@ -25,15 +25,20 @@ class Unroll(AbstractUnroll, nnx.Module):
             order in which they were computed, the last step first.
         keep_order: with `reverse`, whether outputs are put back into the order of the input.
         return_carry: whether to return ``(carry, ys)`` rather than ``ys``.
+        hold: steps for which each step of the input stays, such as an image, ``[B, 1, ...]``. What
+            stands before the first cell of a `Sequential` runs once for all of these steps, if it
+            is a function, a Linear, a convolution, an embedding or a normalisation. Other modules
+            there, such as Dropout, run anew at each of them. Outputs have `hold` times as many
+            steps as the input, and `seq_lengths` counts those of the input.
         engine: ``"auto"``, ``"scan"``, ``"fused"`` or ``"parallel"``, see `functional.unroll`.
         unroll: steps per iteration of the compiled loop.
         checkpoint_every: K, to keep one carry per K steps for the gradient and compute the others
             again; ``"sqrt"`` for about the square root of T; by default 8 on CPU and 1 elsewhere.
 
     Raises:
-        TypeError: `cell` is not a cell, or `unroll` or `checkpoint_every` is no integer.
-        ValueError: unknown `engine`, `unroll` or `checkpoint_every` below 1; when called, an engine
-            that cannot run the cell.
+        TypeError: `cell` is not a cell, or `hold`, `unroll` or `checkpoint_every` is no integer.
+        ValueError: unknown `engine`, `hold`, `unroll` or `checkpoint_every` below 1; when called,
+            an engine that cannot run the cell.
 
     Example:
         >>> model = snn.Unroll(snn.LI(3, beta=0.5), return_carry=True)

@@ -160,6 +160,16 @@ def lengths_of(xs: jax.Array, valid: jax.Array | None) -> jax.Array:
     return valid.sum(axis=0)
 
 
+def held(xs: Any, hold: int) -> Any:
+    """Each step of ``[T, ...]`` `hold` times, in arrays or `Valid`.
+
+    Example:
+        >>> held(jnp.array([1, 2]), 3).tolist()
+        [1, 1, 1, 2, 2, 2]
+    """
+    return xs if hold == 1 else jax.tree.map(lambda x: jnp.repeat(x, hold, axis=0), xs)
+
+
 def length_of(xs: Any) -> int:
     """T, the leading axis that all arrays share."""
     shapes = [np.shape(x) for x in jax.tree.leaves(xs)]

@@ -46,7 +46,8 @@ def to_nir(
             `Recurrent`, or `Unroll` of one. A stack may hold these, `flax.linen.Dense` and
             `flax.linen.Conv`, and `Scale`, `Flatten`, `ChannelsFirst`, `ChannelsLast`, `AvgPool`
             and `SumPool` of this module. The `feedback` of a `Recurrent` is one of the latter, or a
-            `flax.linen.Sequential` of them. Or the same of nnx, whose ``Linear`` is Dense.
+            `flax.linen.Sequential` of them. Or the same of nnx, whose ``Linear`` is Dense. Of an
+            `Unroll` with `hold`, a simulator has to be given each step of the input that often.
         variables: its variables; left out for a model of nnx, which holds them.
         input_shape: shape of one step's tensor, without batch and time.
         dt: length of a step in seconds.

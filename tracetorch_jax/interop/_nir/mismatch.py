@@ -52,7 +52,7 @@ def nir_mismatch(
         model: see `to_nir`.
         variables: see `to_nir`.
         xs: a sample of its input, ``[B, T, ...]`` (``[T, B, ...]`` if `model` is a time-major
-            `Unroll`).
+            `Unroll`). The graph gets each step `hold` times.
         dt: see `to_nir`.
         style: see `to_nir`.
         reset: see `run_nir`: ``"v_reset"`` as NIR defines its nodes, ``"subtract"`` for back ends
@@ -101,7 +101,7 @@ def nir_mismatch(
         xs, ours = jnp.swapaxes(xs, 0, 1), jnp.swapaxes(ours, 0, 1)
     steps = np.asarray(xs).astype(np.result_type(xs.dtype, np.float32))
     steps = steps.reshape(*xs.shape[:2], -1)[..., first.index]
-    theirs = simulate(graph, steps, dt, reset)["output"]
+    theirs = simulate(graph, np.repeat(steps, model.hold, axis=1), dt, reset)["output"]
     want = np.asarray(ours, np.float64).reshape(*theirs.shape[:2], -1)[..., last.index]
     difference = np.abs(theirs - want)
     limit = 1e-4 * max(np.max(np.abs(want), initial=0), np.max(np.abs(theirs), initial=0))
