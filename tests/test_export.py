@@ -56,7 +56,8 @@ def test_every_layer_for_every_device_any_batch_and_any_length(name, tmp_path):
         assert program.platforms == ("cpu", "cuda", "rocm", "tpu")
     xs = sequences(2, 9, N)
     got = jax.jit(whole.call)(xs)
-    assert_equal(got, jax.jit(lambda xs: model.apply(variables, xs))(xs))
+    scanned = model.clone(engine="scan")
+    assert_equal(got, jax.jit(lambda xs: scanned.apply(variables, xs))(xs))
     np.testing.assert_allclose(jax.jit(whole.call)(xs[:1, :1])[1], got[1][:1, :1], atol=1e-6)
     carry, advance, ys = export.initial_carry(one, xs[:, 0]), jax.jit(one.call), []
     for t in range(9):
@@ -199,7 +200,8 @@ def test_without_the_code(tmp_path):
     model, variables, shape, options, xs, given = prepared("stack")
     export.save(tmp_path / "whole", export.sequence(model, variables, shape, **options))
     export.save(tmp_path / "one", export.step(model, variables, "b, 3"))
-    ys = jax.jit(lambda xs: model.apply(variables, xs, **given))(xs)
+    scanned = model.clone(engine="scan")
+    ys = jax.jit(lambda xs: scanned.apply(variables, xs, **given))(xs)
     own = {name: collection["cell"] for name, collection in variables.items()}
     step = jax.jit(lambda carry, x: model.cell.apply(own, carry, x))
     carry, stream = model.cell.initialize_carry(KEY, xs[:, 0].shape), []

@@ -155,7 +155,7 @@ class TestRecord:
     def test_every_state_after_every_step(self, name):
         layer, variables = reference.scrambled(name)
         xs = reference.inputs(2, 4, 3)
-        model = snn.Unroll(layer)
+        model = snn.Unroll(layer, engine="scan")
         layers = {}
 
         @jax.jit

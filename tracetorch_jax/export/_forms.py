@@ -59,8 +59,9 @@ def sequence(
 
     Returns:
         A `jax.export.Exported`: `save` it, or run ``jax.jit(program.call)``. On the same device its
-        results are bit for bit those of ``jax.jit(lambda xs: model.apply(variables, xs))``, and
-        to rounding those of a model that gets its variables as an argument.
+        results are bit for bit those of ``jax.jit(lambda xs: model.apply(variables, xs))`` with
+        ``engine="scan"``, and to rounding those of other engines and of a model that gets its
+        variables as an argument.
 
     Raises:
         TypeError: `model` is not a module, or one of nnx that has no counterpart in linen.
