@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any
 
 import flax.linen as nn
@@ -70,12 +71,23 @@ class Ours:
         return frozenset("*")
 
     def details(self) -> dict[str, str]:
-        return describe_devices()
+        return describe_devices() | {"kernels on a CPU": kernels()}
 
 
 def neurons(case: Case) -> nn.RNNCellBase:
     """The layer of a case."""
     return getattr(snn, case.layer)(case.neurons, **layer_values(case.layer))
+
+
+def kernels() -> str:
+    """With what they are compiled, or what keeps them from being."""
+    try:
+        from tracetorch_jax.functional.engines.native import build
+    except ImportError:
+        return "not in this version"
+    if reason := build.why_not():
+        return f"none, they need {reason}"
+    return f"llvmlite {importlib.metadata.version('llvmlite')}"
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
