@@ -76,6 +76,18 @@ def free_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interpreted():
+    """Where there are no kernels for the CPU, Pallas interprets those of other devices."""
+    from tracetorch_jax.functional.engines import fused, unroll
+    from tracetorch_jax.functional.engines.native import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        if build.why_not() is not None:
+            patch.setattr(unroll, "_kernel", lambda: (fused.why_not, fused.scan_fused))
+        yield
+
+
 @pytest.fixture
 def trials(request):
     """A function that picks how much is tried: its second argument in the last tier."""

@@ -17,7 +17,11 @@ from jax.test_util import check_grads
 
 from tracetorch_jax import functional, snn
 from tracetorch_jax.functional.engines import fused, targets, unroll
+from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.parallel import linear_recurrence
+
+
+KERNELS = pytest.mark.skipif(build.why_not() is not None, reason=f"{build.why_not()}")
 
 
 def gradient(layer, lengths=None, **options):
@@ -37,11 +41,19 @@ def test_keeping_every_state_matches_tracetorch(layer, x64):
         reference.check_case(case, "every state kept", "float64")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layer", reference.some(reference.TRACETORCH, reference.QUICK))
-def test_fused_matches_tracetorch(layer, x64):
+@KERNELS
+@pytest.mark.parametrize("layer", reference.each(reference.TRACETORCH))
+def test_kernels_of_a_cpu_match_tracetorch(layer, x64):
     for case in reference.one_program(layer):
         reference.check_case(case, "fused", "float64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", reference.some(reference.TRACETORCH, reference.QUICK))
+def test_pallas_matches_tracetorch(layer, x64, monkeypatch):
+    monkeypatch.setattr(unroll, "_kernel", lambda: (fused.why_not, fused.scan_fused))
+    for case in reference.one_program(layer):
+        reference.check_case(case, "pallas", "float64")
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ def check(cases, dtype, *ways):
 
 @pytest.mark.parametrize("layer", EVERY)
 def test_matches_tracetorch_in_float64(layer, x64):
-    check(reference.one_program(layer), "float64", "unroll")
+    check(reference.one_program(layer), "float64", "scan")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.TRACETORCH)
 def test_matches_tracetorch_on_other_axes_ranks_and_surrogates(layer, x64):
     others = {case.name for case in reference.one_program(layer)}
-    check([c for c in reference.cases(layer) if c.name not in others], "float64", "unroll")
+    check([c for c in reference.cases(layer) if c.name not in others], "float64", "scan")
 
 
 @pytest.mark.slow
@@ -46,7 +46,9 @@ def test_the_leaky_integrator_is_the_same_program(layer, x64):
     """Gradients included, to the letter."""
     for case in reference.cases(layer):
         named, flexible = (
-            reference.through_unroll.lower(*reference.arguments(case, "float64", family)).as_text()
+            reference.through_unroll.lower(
+                *reference.arguments(case, "float64", family), engine="scan"
+            ).as_text()
             for family in (snn, snn.flex)
         )
         assert named == flexible, f"{layer}/{case.name}"
@@ -63,7 +65,7 @@ def test_matches_tracetorch_in_float32(layer):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", reference.some(reference.TRACETORCH, ("LI", "SLITS")))
 def test_matches_tracetorch_in_float32_with_all_optimisations(layer):
-    check(reference.cases(layer), "float32", "unroll")
+    check(reference.cases(layer), "float32", "scan")
 
 
 @pytest.mark.parametrize("layer", reference.each(reference.DUAL))

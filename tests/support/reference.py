@@ -128,7 +128,9 @@ def _weighted(run, raw, carry, xs, weights):
     return last, out, pullback((zeros, weights))
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("engine", "checkpoint_every"))
+@functools.partial(
+    jax.jit, static_argnums=0, static_argnames=("engine", "checkpoint_every", "unroll")
+)
 def through_unroll(layer, raw, carry, xs, weights, lengths=None, **options):
     model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
 
@@ -191,8 +193,10 @@ WAYS = {"cell": through_cell, "unroll": through_unroll, "rnn": through_rnn}
 # What can be scanned without waiting for the layer's own output: synaptic traces, and LI.
 LINEAR = ("LI", "DLI", *SYNAPTIC)
 ENGINES = {
-    "every state kept": {"checkpoint_every": 1},
+    "scan": {"engine": "scan"},
+    "every state kept": {"engine": "scan", "checkpoint_every": 1},
     "fused": {"engine": "fused"},
+    "pallas": {"engine": "fused", "unroll": 2},  # under a patch; a program of its own
     "parallel": {"engine": "parallel"},
 }
 WAYS |= {name: functools.partial(through_unroll, **options) for name, options in ENGINES.items()}

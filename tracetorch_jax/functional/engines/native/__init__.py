@@ -30,28 +30,28 @@ from tracetorch_jax.functional.engines.placement import Placement, placement_of
 Tree = Any
 Leaves = list[jax.Array]
 
-DTYPES = ("float32", "float64", "bfloat16")
-INPUTS = (*DTYPES, "bool", "int32")
+REAL = ("float32", "float64", "bfloat16")
+INPUTS = (*REAL, "int32", "bool")
 
 
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
-    if reason := build.why_not():
-        return reason
     shape = jax.tree.leaves(state)[0].shape
     if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
         return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
-    for name, tree in {"params": params, "state": state}.items():
-        for leaf in jax.tree.leaves(tree):
-            if str(leaf.dtype) not in DTYPES:
-                return f"`{name}` of {', '.join(DTYPES)} on a CPU, not {leaf.dtype}"
     for x in jax.tree.leaves(xs):
-        if x.shape[1:] != shape or str(x.dtype) not in INPUTS:
+        if x.shape[1:] != shape or jnp.issubdtype(x.dtype, jax.dtypes.extended):
             return (
-                f"inputs of the state's shape {shape} at every step, of {', '.join(INPUTS)} on a "
-                f"CPU, not {x.shape[1:]} of {x.dtype} (spikes drawn at random have their keys "
-                "there)"
+                f"inputs of the state's shape {shape} at every step, not {x.shape[1:]} of {x.dtype}"
+                " (spikes drawn at random have their keys there)"
             )
+    if reason := build.why_not():
+        return reason
+    trees = {"params": (params, REAL), "state": (state, REAL), "xs": (xs, INPUTS)}
+    for name, (tree, known) in trees.items():
+        for leaf in jax.tree.leaves(tree):
+            if str(leaf.dtype) not in known:
+                return f"`{name}` of {', '.join(known)} on a CPU, not of {leaf.dtype}"
     if 0 in shape:
         return f"steps of at least one neuron, not of shape {shape}"
     traced = trace(Signature.of(step, params, state, xs))
