@@ -20,7 +20,6 @@ from tracetorch_jax.functional.engines import fused, targets, unroll
 from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.parallel import linear_recurrence
 
-
 KERNELS = pytest.mark.skipif(build.why_not() is not None, reason=f"{build.why_not()}")
 
 
