@@ -1,6 +1,7 @@
 """The kernels that a CPU runs for `engine="fused"` and, where it can, `"auto"`."""
 
 import functools
+import platform
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,8 @@ from tracetorch_jax import functional, snn
 from tracetorch_jax.functional.engines import unroll
 from tracetorch_jax.functional.engines.native import build, header, primitive
 
-pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=f"it needs {build.why_not()}")
+HERE = sys.platform == "linux" and platform.machine() == "x86_64"
+pytestmark = pytest.mark.skipif(not HERE, reason=f"it needs {build.why_not()}")
 
 KERNEL = "custom_call @tracetorch_jax_"
 
@@ -48,7 +50,11 @@ class TestEqualsScan:
         xs, lengths = reference.inputs(13, 4, 37) * 2, jnp.array([13, 0, 5, 1])
         want, *others = (
             gradient(cell, lengths, **options)(reference.under(variables), xs)
-            for options in ({"engine": "scan"}, {"engine": "auto"}, {"checkpoint_every": 3})
+            for options in (
+                {"engine": "scan"},
+                {"engine": "fused"},
+                {"engine": "fused", "checkpoint_every": 3},
+            )
         )
         for got in others:
             reference.assert_trees_close(got, want, 1e-5)
@@ -167,6 +173,25 @@ class TestOperations:
         for number, (a, b) in enumerate(zip(got, want, strict=True)):
             np.testing.assert_allclose(a, b, limit, err_msg=str(number))
 
+    def test_of_two_truths(self):
+        first, second = jnp.array([[False, False, True, True]]), jnp.array([[False, True] * 2])
+
+        def step(params, state, x):
+            compare = [f(*x).astype(jnp.float32) for f in BINARY[4:]]
+            return state, [*compare, *(f(*x).astype(jnp.float32) for f in LOGIC)]
+
+        got, want = (over_time(step, (first, second), engine=e) for e in ("fused", "scan"))
+        np.testing.assert_array_equal(got, want)
+
+    def test_whole_numbers_divided_by_one_of_two(self):
+        def step(params, state, x):
+            return state, jax.lax.div(x, jax.lax.select(x > 2, x * 0 + 1, x * 0 + 2)).astype(float)
+
+        xs = jnp.arange(8, dtype=jnp.int32).reshape(2, 4)
+        with pytest.raises(ValueError, match="not div of int32"):
+            over_time(step, xs)
+        assert over_time(step, xs, engine="auto").tolist() == [[0, 0, 1, 3], [4, 5, 6, 7]]
+
     @pytest.mark.parametrize("dtype", ["int32", "bool"])
     def test_whole_numbers_and_truths_as_inputs(self, dtype):
         xs = jnp.asarray(np.arange(24).reshape(2, 12) % 3, dtype)
@@ -179,6 +204,9 @@ class TestOperations:
         np.testing.assert_array_equal(got, want)
 
 
+LOGIC = [jnp.logical_and, jnp.logical_or, jnp.logical_xor]
+
+
 class TestSameBits:
     def run(self, monkeypatch, threads):
         monkeypatch.setattr(primitive, "_cores", lambda: threads)
@@ -188,7 +216,8 @@ class TestSameBits:
             cache.cache_clear()
         cell, variables = reference.scrambled("SRLIT", 200)
         xs = reference.inputs(40, 12, 200)
-        return jax.tree.map(np.asarray, gradient(cell)(reference.under(variables), xs))
+        run = gradient(cell, engine="fused")
+        return jax.tree.map(np.asarray, run(reference.under(variables), xs))
 
     def test_with_any_number_of_threads(self, monkeypatch):
         one, *others = (self.run(monkeypatch, threads) for threads in (1, 2, 5))
@@ -198,7 +227,7 @@ class TestSameBits:
     def test_called_from_many_threads_at_once(self):
         cell, variables = reference.scrambled("SLIB", 64)
         xs = reference.inputs(100, 16, 64)
-        run = jax.jit(snn.Unroll(cell, time_major=True).apply)
+        run = jax.jit(snn.Unroll(cell, time_major=True, engine="fused").apply)
         want, wrong = np.asarray(run(reference.under(variables), xs)), []
 
         def work():
@@ -235,6 +264,19 @@ class TestTransformations:
                 for engine in ("scan", "fused")
             )
             reference.assert_trees_close(kernel, scan, 1e-5)
+
+    def test_vmap_over_nothing(self):
+        _, variables = reference.scrambled("SLIB", 5)
+        run = jax.vmap(jax.grad(functools.partial(self.loss, "fused"), 1), (None, 0))
+        assert run(variables, jnp.zeros((0, 6, 2, 5))).shape == (0, 6, 2, 5)
+
+    def test_without_jit(self):
+        _, variables = reference.scrambled("SLIB", 5)
+        xs = reference.inputs(6, 2, 5)
+        run = jax.grad(functools.partial(self.loss, "fused"))
+        want = run(variables, xs)
+        with jax.disable_jit():
+            reference.assert_trees_close(run(variables, xs), want)
 
     def test_second_derivatives(self):
         cell, variables = reference.scrambled("SLI", 3)
@@ -277,9 +319,43 @@ class TestTransformations:
         reference.assert_trees_close(loaded.call(variables, xs), run(variables, xs))
 
 
+def prints(x):
+    jax.debug.print("{}", x[0])
+    return x
+
+
 class TestWhatItTakes:
     def program(self, step, xs, engine="auto"):
         return jax.jit(functools.partial(over_time, step, engine=engine)).lower(xs).as_text()
+
+    def test_it_is_there(self):
+        assert build.why_not() is None
+
+    def test_more_steps_in_a_chunk_than_there_are(self):
+        cell, variables = reference.scrambled("SLIB", 5)
+        xs = reference.inputs(4, 2, 5)
+        got, want = (
+            gradient(cell, engine="fused", checkpoint_every=every)(reference.under(variables), xs)
+            for every in (10**12, 4)
+        )
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+
+    def test_a_step_knows_its_shape(self):
+        step = elementwise(lambda x: x / x.size + x.shape[-1])
+        got, want = (over_time(step, jnp.ones((3, 2, 5)), engine=e) for e in ("fused", "scan"))
+        np.testing.assert_array_equal(got, want)
+
+    def test_plain_numbers_beside_arrays(self):
+        """They take the type of the arrays, as in every scan."""
+        state, xs = jnp.zeros((2, 4), "bfloat16"), jnp.ones((3, 2, 4), "bfloat16")
+        for params, state_ in ((0.5, state), (jnp.array(0.5, "bfloat16"), jnp.zeros_like(state))):
+            dtypes = {
+                functional.unroll(
+                    lambda p, s, x: (p * s + x, s), params, state_, xs, elementwise=True, engine=e
+                )[1].dtype
+                for e in ("scan", "auto")
+            }
+            assert dtypes == {jnp.dtype("bfloat16")}
 
     def test_auto_takes_it(self):
         assert KERNEL in self.program(elementwise(jnp.tanh), jnp.ones((3, 4)))
@@ -288,11 +364,14 @@ class TestWhatItTakes:
         ("step", "xs", "words"),
         [
             (elementwise(jnp.sin), jnp.ones((3, 4)), "operations that can be compiled, not sin"),
-            (elementwise(lambda x: x * jnp.arange(4.0)), jnp.ones((3, 4)), r"iota to shape \(4,\)"),
+            (elementwise(lambda x: x * jnp.arange(4.0)), jnp.ones((3, 4)), "not iota"),
             (elementwise(lambda x: x), jnp.ones((3, 4), "float16"), "`xs` of .* not of float16"),
             (elementwise(lambda x: x), jnp.ones((3, 4), "uint8"), "`xs` of .* not of uint8"),
-            (elementwise(lambda x: x > 0), jnp.ones((3, 4)), "real-valued outputs, not bool"),
-            (elementwise(lambda x: x[..., ::-1]), jnp.ones((3, 4)), "a step of scalars"),
+            (elementwise(lambda x: x > 0), jnp.ones((3, 4)), "real-valued outputs .* of bool"),
+            (elementwise(lambda x: x[..., ::-1]), jnp.ones((3, 4)), "not rev"),
+            (elementwise(lambda x: x.mean()), jnp.ones((3, 4)), r"the state's shape \(4,\), not"),
+            (elementwise(lambda x: x - x.mean()), jnp.ones((3, 4)), "not reduce_sum"),
+            (elementwise(prints), jnp.ones((3, 4)), "a step without effects"),
         ],
     )  # fmt: skip
     def test_what_it_cannot_do_is_scanned_or_refused(self, step, xs, words):

@@ -225,15 +225,16 @@ class AbstractCell(SequenceCell):
         given = carry
         xs, compute, out = self._prepare("xs", xs, leading=1)
         carry = self._check_carry(carry, xs.shape[1:], compute)
-        cast = xs.dtype != compute and policy.widens_at_once(engine)
+        random, recording = is_stochastic(self.spike_function), self.keeps_states
+        loops = random or recording or not all(isinstance(size, int) for size in xs.shape)
+        cast = xs.dtype != compute and policy.widens_at_once(engine, loops)
         inputs: Any = widen(xs, compute) if cast else xs
-        if is_stochastic(self.spike_function):
+        if random:
             inputs = inputs, jax.random.split(self.draw_key(), xs.shape[0])
         step: Any = functional.LayerStep(
             self.spec, self.spike_function, compute, compute if cast else out
         )
         options: dict[str, Any] = {"engine": engine, "unroll": unroll}
-        recording = self.keeps_states
         if recording:
             step, options = Recorded(step), {}
         state, ys = functional.unroll(

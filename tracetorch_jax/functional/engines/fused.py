@@ -54,17 +54,9 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     if not here.available:
         return f"{here.part} on this device, which JAX {jax.__version__} does not have"
     shape = jax.tree.leaves(state)[0].shape
-    if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
-        return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
     for name, tree in {"params": params, "state": state}.items():
         if len(inexact(tree)) != len(jax.tree.leaves(tree)):
             return f"real-valued `{name}`"
-    for x in jax.tree.leaves(xs):
-        if x.shape[1:] != shape or jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            return (
-                f"inputs of the state's shape {shape} at every step, not {x.shape[1:]} of {x.dtype}"
-                " (spikes drawn at random have their keys there)"
-            )
     for leaf in jax.tree.leaves((params, state, xs)):
         if placement_of(leaf).split:
             return (
@@ -73,8 +65,6 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
             )
         if placement_of(leaf).varying:
             return "check_vma=False in the jax.shard_map around it"
-    if 0 in shape:
-        return f"steps of at least one neuron, not of shape {shape}"
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)
     x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape, x.dtype), xs)
     new, out = jax.eval_shape(step, params, state, x)

@@ -29,11 +29,16 @@ def runs_kernel(engine: str) -> bool:
     return build.why_not() is None
 
 
-def widens_at_once(engine: str) -> bool:
-    """Whether a sequence of narrow numbers is cast before the loop rather than step by step."""
+def widens_at_once(engine: str, loops: bool) -> bool:
+    """Whether a sequence of narrow numbers is cast before the loop rather than step by step.
+
+    Args:
+        engine: as of `unroll`.
+        loops: whether no kernel can run the step.
+    """
     # Narrow numbers are best cast step by step, but XLA on CPU may convert all of a bfloat16 array
     # whenever a step of a loop writes into it.
-    return jax.default_backend() == "cpu" and not runs_kernel(engine)
+    return jax.default_backend() == "cpu" and (loops or not runs_kernel(engine))
 
 
 def kernel_device() -> str:

@@ -190,12 +190,26 @@ def _choose(
         return scan_parallel
     if elementwise and policy.runs_kernel(engine):
         why_not, scan_kernel = _kernel()
-        reason = why_not(step, params, state, xs)
+        reason = _misfit(state, xs) or why_not(step, params, state, xs)
         if reason is None and length_of(xs):
             return scan_kernel
         if reason and engine == "fused":
             raise ValueError(f"`engine` 'fused' needs {reason}.")
     return scan_elementwise if elementwise else _scan_any
+
+
+def _misfit(state: Any, xs: Any) -> str | None:
+    """What keeps arrays of these shapes from any kernel, if anything does."""
+    shape = jax.tree.leaves(state)[0].shape
+    if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
+        return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
+    for x in jax.tree.leaves(xs):
+        if x.shape[1:] != shape or jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            return (
+                f"inputs of the state's shape {shape} at every step, not {x.shape[1:]} of {x.dtype}"
+                " (spikes drawn at random have their keys there)"
+            )
+    return f"steps of at least one neuron, not of shape {shape}" if 0 in shape else None
 
 
 def _kernel() -> tuple[Callable[..., str | None], Callable[..., Any]]:

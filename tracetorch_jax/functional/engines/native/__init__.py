@@ -17,11 +17,9 @@ import jax.numpy as jnp
 
 from tracetorch_jax.functional.engines.adjoint import (
     Step,
-    check_new_state,
     place,
     reduce_to,
 )
-from tracetorch_jax.functional.engines.masks import length_of
 from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.native.primitive import Call, scan
 from tracetorch_jax.functional.engines.native.program import Signature, trace
@@ -36,15 +34,6 @@ INPUTS = (*REAL, "int32", "bool")
 
 def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
     """What keeps these arguments from being run as one kernel, if anything does."""
-    shape = jax.tree.leaves(state)[0].shape
-    if not all(isinstance(size, int) for size in (length_of(xs), *shape)):
-        return f"sizes that are known when it is compiled, not {(length_of(xs), *shape)}"
-    for x in jax.tree.leaves(xs):
-        if x.shape[1:] != shape or jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            return (
-                f"inputs of the state's shape {shape} at every step, not {x.shape[1:]} of {x.dtype}"
-                " (spikes drawn at random have their keys there)"
-            )
     if reason := build.why_not():
         return reason
     trees = {"params": (params, REAL), "state": (state, REAL), "xs": (xs, INPUTS)}
@@ -52,16 +41,11 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
         for leaf in jax.tree.leaves(tree):
             if str(leaf.dtype) not in known:
                 return f"`{name}` of {', '.join(known)} on a CPU, not of {leaf.dtype}"
-    if 0 in shape:
-        return f"steps of at least one neuron, not of shape {shape}"
+    leaves = jax.tree.leaves((params, state, xs))
+    if any(jax.typeof(a).weak_type for a in leaves) and len({a.dtype for a in leaves}) > 1:
+        return "arrays with types of their own, not plain numbers, where types differ"
     traced = trace(Signature.of(step, params, state, xs))
-    if isinstance(traced, str):
-        # What is wrong with the step itself is said as every engine says it.
-        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(shape, p.dtype), params)
-        x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape, x.dtype), xs)
-        check_new_state(jax.eval_shape(step, params, state, x)[0], state)
-        return traced
-    return None
+    return traced if isinstance(traced, str) else None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import threading
 from typing import Any
 
 import jax
+from jax.interpreters import mlir
 
 from tracetorch_jax.functional.engines.native.handler import module
 from tracetorch_jax.functional.engines.native.header import UnknownHeader, header
@@ -22,9 +24,11 @@ from tracetorch_jax.functional.engines.native.kernels import Code
 OLDEST = (0, 46)
 NEEDED = f"llvmlite>={OLDEST[0]}.{OLDEST[1]}"
 
+OPTIONS = {"speed_level": 2, "opt": 3}  # of the passes and of the code generator
+
 _lock = threading.Lock()
 _engines: list[Any] = []  # what XLA may still call must never be freed
-_targets: dict[str, str] = {}
+_names: set[str] = set()
 
 
 @functools.cache
@@ -40,6 +44,8 @@ def why_not() -> str | None:
         return f"the package {NEEDED} on a CPU (pip install '{NEEDED}')"
     if tuple(map(int, llvmlite.__version__.split(".")[:2])) < OLDEST:
         return f"the package {NEEDED} on a CPU, not {llvmlite.__version__}"
+    if "for_export" not in getattr(mlir.LoweringParameters, "__dataclass_fields__", ()):
+        return "a JAX that says which programs are exported"
     try:
         header()
         _machine()
@@ -49,7 +55,6 @@ def why_not() -> str | None:
     return None
 
 
-@functools.cache
 def _machine() -> Any:
     import llvmlite.binding as llvm
 
@@ -58,9 +63,8 @@ def _machine() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
+        opt=OPTIONS["opt"],
         reloc="pic",
-        codemodel="default",
     )
 
 
@@ -75,10 +79,10 @@ def register(code: Code) -> str:
     # that call it, of this process or of another.
     name = f"tracetorch_jax_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
     with _lock:  # threads may trace at once, and a name can be registered once only
-        if name not in _targets:
-            address = _load(_object(text))
-            jax.ffi.register_ffi_target(name, _capsule(address), platform="cpu")
-            _targets[name] = text
+        if name not in _names:
+            address = ctypes.c_void_p(_load(_object(text)))
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
+            _names.add(name)
     return name
 
 
@@ -90,7 +94,7 @@ def _compile(text: str) -> bytes:
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
     parsed.verify()
     # The code is written in vectors, and a loop over time gains nothing from being unrolled.
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options = llvm.create_pipeline_tuning_options(speed_level=OPTIONS["speed_level"])
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(parsed, builder)
@@ -105,15 +109,6 @@ def _load(code: bytes) -> int:
     engine.finalize_object()
     _engines.append(engine)
     return engine.get_function_address("handler")
-
-
-def _capsule(address: int) -> Any:
-    new = ctypes.pythonapi.PyCapsule_New
-    new.restype, new.argtypes = (
-        ctypes.py_object,
-        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
-    )
-    return new(address, None, None)
 
 
 # Objects are kept where JAX keeps compiled programs, if its user has chosen a folder for these.
@@ -138,7 +133,7 @@ def _path(text: str) -> pathlib.Path | None:
         return None
     machine = _machine()
     key = [text, machine.triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    key.append(str(llvm.llvm_version_info))
+    key += [str(llvm.llvm_version_info), str(OPTIONS)]
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
     return pathlib.Path(folder) / f"tracetorch_jax_{digest}.o"
 
@@ -158,8 +153,12 @@ def _write(path: pathlib.Path, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tracetorch_jax_")
+    except OSError:  # a folder that cannot be written to costs the next process a moment
+        return
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
         os.replace(name, path)
-    except OSError:  # a folder that cannot be written to costs the next process a moment
-        pass
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name)

@@ -164,6 +164,7 @@ wait:
   br i1 %all, label %end, label %pause
 pause:
   %spins.1 = add i64 %spins, 1
+  ; some microseconds, which is what the last task of another thread may take
   %long = icmp sgt i64 %spins, 2000
   br i1 %long, label %yield, label %short
 yield:

@@ -266,8 +266,7 @@ def backward(step: Any, pull: Any, types: Types, *, width: int, lengths: bool) -
     # The states of a chunk for one vector. On the heap, since K is only known now and the stack of
     # a thread that XLA made may be small.
     slot = max(jnp.dtype(dtype).itemsize for dtype in S) * width
-    size = body.mul("%K", len(S) * slot)
-    work = body.op(f"call ptr @malloc(i64 {body.add(size, 64)})")
+    work = body.op(f"call ptr @malloc(i64 {body.mul('%K', len(S) * slot)})")
 
     def prepare(lanes: Lanes, j: str) -> None:
         _store(lanes, _load(lanes, d_last, j, S), d_s, j, S)

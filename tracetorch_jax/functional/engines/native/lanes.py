@@ -1,4 +1,4 @@
-"""Functions of scalars, from their jaxprs to LLVM IR on vectors."""
+"""Elementwise functions, from their jaxprs to LLVM IR on vectors."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ STORED = {"bfloat16": "i16", "bool": "i8"}
 _FLOAT = {"add": "fadd", "add_any": "fadd", "sub": "fsub", "mul": "fmul"}
 _WHOLE = {"add": "add", "add_any": "add", "sub": "sub", "mul": "mul"}
 _LOGIC = ("and", "or", "xor")
+# Of real numbers, of whole ones, and of truths, whose one bit is no sign.
 _COMPARE = {
-    "gt": ("ogt", "sgt"), "ge": ("oge", "sge"), "lt": ("olt", "slt"), "le": ("ole", "sle"),
-    "eq": ("oeq", "eq"), "ne": ("une", "ne"),
+    "gt": ("ogt", "sgt", "ugt"), "ge": ("oge", "sge", "uge"), "lt": ("olt", "slt", "ult"),
+    "le": ("ole", "sle", "ule"), "eq": ("oeq", "eq", "eq"), "ne": ("une", "ne", "ne"),
 }  # fmt: skip
 _INTRINSICS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil"}
 _POLYNOMIALS: dict[str, Callable[..., str]] = {
@@ -43,10 +44,9 @@ _POLYNOMIALS: dict[str, Callable[..., str]] = {
     "logistic": polynomials.logistic,
     "tanh": polynomials.tanh,
 }
-# Of scalars these change nothing; the last three come of tracing in a `jax.shard_map`.
+# What changes no element, where all arrays have one shape or none.
 _SAME = (
     "copy", "copy_p", "stop_gradient", "optimization_barrier", "broadcast_in_dim", "reshape",
-    "squeeze", "expand_dims", "reduce_sum", "pvary", "pcast",
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ class Body:
 
 
 class Lanes:
-    """Writes a function of scalars for `width` neurons at once.
+    """Writes an elementwise function for `width` neurons at once.
 
     Attributes:
         body: where to.
@@ -179,10 +179,10 @@ class Lanes:
         return f"<{', '.join([f'{element} {text}'] * self.width)}>"
 
     def run(self, function: Any, args: Sequence[str]) -> list[str]:
-        """Write a jaxpr of scalars.
+        """Write an elementwise function.
 
         Args:
-            function: a closed jaxpr.
+            function: closed jaxpr, whose arguments and results have one shape.
             args: names of the vectors it is called with.
 
         Returns:
@@ -191,9 +191,12 @@ class Lanes:
         Raises:
             Untranslatable: an operation that has no translation.
         """
-        return self._run(function.jaxpr, function.consts, args)
+        shape = function.jaxpr.invars[0].aval.shape
+        return self._run(function.jaxpr, function.consts, args, shape)
 
-    def _run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[str]) -> list[str]:
+    def _run(
+        self, jaxpr: Any, consts: Sequence[Any], args: Sequence[str], shape: tuple[int, ...]
+    ) -> list[str]:
         held = []
         for const in consts:
             if isinstance(const, jax.core.Tracer):
@@ -206,6 +209,7 @@ class Lanes:
             zip(itertools.chain(jaxpr.constvars, jaxpr.invars), (*held, *args), strict=True)
         )
         halves: dict[Any, Callable[[], str]] = {}
+        numbers: dict[Any, Any] = {}  # of arrays that hold one number
 
         def read(a: Any) -> str:
             if not isinstance(a, Literal):
@@ -213,48 +217,63 @@ class Lanes:
             kind: Any = a.aval
             return self.const(a.val, kind.dtype)
 
+        def number(a: Any) -> Any:
+            return a.val if isinstance(a, Literal) else numbers.get(a)
+
         for eqn in _needed(jaxpr):
-            if any(v.aval.shape for v in eqn.outvars):
-                raise Untranslatable(f"{eqn.primitive.name} to shape {eqn.outvars[0].aval.shape}")
-            by = eqn.invars[1] if eqn.primitive.name == "div" else None
+            name = eqn.primitive.name
+            for v in eqn.outvars:
+                if v.aval.shape not in ((), shape):
+                    raise Untranslatable(f"{name} to shape {v.aval.shape}")
+            known = [number(a) for a in eqn.invars]
+            by = eqn.invars[1] if name == "div" else None
             if by is not None and not isinstance(by, Literal) and by in halves:
                 kind = self.type(by.aval.dtype)
                 outs = [self.op(f"fmul contract {kind} {read(eqn.invars[0])}, {halves[by]()}")]
             else:
-                outs = self._apply(eqn, [read(a) for a in eqn.invars])
-            if eqn.primitive.name == "select_n" and (inverse := self._inverse(eqn, read)):
+                outs = self._apply(eqn, [read(a) for a in eqn.invars], known, shape)
+            if name == "select_n" and (inverse := self._inverse(eqn, known[1:], read)):
                 halves[eqn.outvars[0]] = inverse
+            if name == "broadcast_in_dim" and known[0] is not None:
+                numbers[eqn.outvars[0]] = known[0]
             scope.update(zip(eqn.outvars, outs, strict=True))
         return [read(a) for a in jaxpr.outvars]
 
-    def _inverse(self, eqn: Any, read: Callable[[Any], str]) -> Callable[[], str] | None:
+    def _inverse(
+        self, eqn: Any, cases: list[Any], read: Callable[[Any], str]
+    ) -> Callable[[], str] | None:
         # JAX's derivative of `max` divides by 2 where both are equal and by 1 elsewhere. Division
         # is slow, and to multiply by a power of two gives the same bits.
-        which, *cases = eqn.invars
-        if not all(isinstance(c, Literal) and float(c.val) in (0.5, 1, 2, 4) for c in cases):
+        dtype = eqn.outvars[0].aval.dtype
+        if not _is_real(dtype) or not all(c is not None and c in (0.5, 1, 2, 4) for c in cases):
             return None
-        kind = self.type(cases[0].aval.dtype)
-        first, second = (self.const(1 / float(c.val), c.aval.dtype) for c in cases)
+        kind = self.type(dtype)
+        first, second = (self.const(1 / float(c), dtype) for c in cases)
+        which = eqn.invars[0]
         return lambda: self.op(
             f"select <{self.width} x i1> {read(which)}, {kind} {second}, {kind} {first}"
         )
 
-    def _apply(self, eqn: Any, a: list[str]) -> list[str]:
+    def _apply(self, eqn: Any, a: list[str], known: list[Any], shape: tuple[int, ...]) -> list[str]:
         name, params = eqn.primitive.name, eqn.params
         inner = params.get("call_jaxpr", params.get("jaxpr"))
         if inner is not None and name not in ("cond", "while", "scan"):
-            return self._run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), a)
-        if name in _SAME:
+            return self._run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), a, shape)
+        # A sum over no axes comes of tracing in a `jax.shard_map`.
+        if name in _SAME or (name == "reduce_sum" and not params["axes"]):
             return a
+        if not a:
+            raise Untranslatable(name)
         dtype = eqn.invars[0].aval.dtype
         kind, mask = self.type(dtype), f"<{self.width} x i1>"
-        real = kind.endswith(("float>", "double>"))
+        real = _is_real(dtype)
         if name in _FLOAT:
             # Products and sums may be fused into one operation, as XLA does.
             verb = f"{_FLOAT[name]} contract" if real else _WHOLE[name]
             return [self.op(f"{verb} {kind} {a[0]}, {a[1]}")]
         if name in _COMPARE:
-            verb = f"fcmp {_COMPARE[name][0]}" if real else f"icmp {_COMPARE[name][1]}"
+            ordered, whole, truth = _COMPARE[name]
+            verb = f"fcmp {ordered}" if real else f"icmp {truth if kind == mask else whole}"
             return [self.op(f"{verb} {kind} {a[0]}, {a[1]}")]
         if name in _LOGIC and not real:
             return [self.op(f"{name} {kind} {a[0]}, {a[1]}")]
@@ -266,7 +285,7 @@ class Lanes:
         if name == "convert_element_type":
             return [self.convert(a[0], dtype, params["new_dtype"])]
         if name in ("max", "min"):
-            return [self._extreme(name, eqn, a, kind, real)]
+            return [self._extreme(name, known[1] is None, a, kind, real)]
         if real:
             return [self._real(name, params, dtype, a, kind)]
         raise Untranslatable(f"{name} of {dtype}")
@@ -322,16 +341,16 @@ class Lanes:
         result = result or one
         return self.op(f"fdiv {kind} {one}, {result}") if y < 0 else result
 
-    def _extreme(self, name: str, eqn: Any, a: list[str], kind: str, real: bool) -> str:
+    def _extreme(self, name: str, unknown: bool, a: list[str], kind: str, real: bool) -> str:
         mask = f"<{self.width} x i1>"
         if not real:
-            verb = "sgt" if name == "max" else "slt"
+            verb = ("u" if kind == mask else "s") + ("gt" if name == "max" else "lt")
             first = self.op(f"icmp {verb} {kind} {a[0]}, {a[1]}")
             return self.op(f"select {mask} {first}, {kind} {a[0]}, {kind} {a[1]}")
         # NaN on either side is kept, as in XLA. The unordered comparison takes the first operand
         # where it is NaN, and where the second one is, unless that is told apart.
         first = self.op(f"fcmp {'uge' if name == 'max' else 'ule'} {kind} {a[0]}, {a[1]}")
-        if not isinstance(eqn.invars[1], Literal):
+        if unknown:
             known = self.op(f"fcmp ord {kind} {a[1]}, {a[1]}")
             first = self.op(f"and {mask} {first}, {known}")
         return self.op(f"select {mask} {first}, {kind} {a[0]}, {kind} {a[1]}")
@@ -424,8 +443,12 @@ def _needed(jaxpr: Any) -> Iterable[Any]:
     return reversed(kept)
 
 
+def _is_real(dtype: Any) -> bool:
+    return ELEMENTS.get(str(dtype)) in ("float", "double")
+
+
 def untranslatable(function: Any) -> str | None:
-    """What keeps a closed jaxpr of scalars from being translated, if anything does."""
+    """What keeps an elementwise closed jaxpr from being translated, if anything does."""
     lanes = Lanes(Body(), 1)
     try:
         args = [lanes.const(0, v.aval.dtype) for v in function.jaxpr.invars]

@@ -30,8 +30,10 @@ from tracetorch_jax.functional.engines.native.program import Program, Signature,
 
 Arrays = Sequence[jax.Array]
 
+# By measurement on two cores; results do not depend on them.
 BLOCK = 512  # neurons that a task owns of a row; as many rows as make that up go together
-GROUPS = 8  # of rows
+GROUPS = 8  # of rows: the most tasks that a block of neurons is cut into
+LANES = 16  # neurons at a time, of which a row should be a multiple
 SMALL = 50_000  # updates of a state, below which one thread is faster than two
 
 
@@ -111,7 +113,8 @@ def _on_cpu(call: Call, kinds: Any, mesh: Any) -> Any:
 
 @scan_p.def_impl  # type: ignore[untyped-decorator]
 def _implement(*args: jax.Array, call: Call, on_cpu: Any) -> Any:
-    return jax.jit(functools.partial(scan, call))(*args)
+    with jax.disable_jit(False):  # it has no other way to run
+        return jax.jit(functools.partial(scan, call))(*args)
 
 
 @scan_p.def_abstract_eval  # type: ignore[untyped-decorator]
@@ -128,6 +131,12 @@ def _abstract(*args: Any, call: Call, on_cpu: Any) -> list[Any]:
 
 def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
     """Call the kernel, with all axes but time joined into rows and neurons."""
+    wanted = [
+        jax.ShapeDtypeStruct(result, dtype)
+        for result, (_, dtype) in zip(call.shapes(args), call.arrays[1], strict=True)
+    ]
+    if args[0].shape[0] == 0:  # mapped over nothing
+        return [jnp.zeros(w.shape, w.dtype) for w in wanted]
     kinds = [kind for kind, _ in call.arrays[0]]
     by_kind = {kind: a.shape for kind, a in zip(kinds, args, strict=True)}
     batch, steps, *shape = by_kind["x"]
@@ -138,7 +147,8 @@ def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
     def pack(kind: str, a: jax.Array) -> jax.Array:
         if kind == "p":
             rows = shape[:leading] if own else (1,) * leading
-            return jnp.broadcast_to(a, (batch, *rows, *shape[leading:])).reshape(batch, -1, N)
+            a = jnp.broadcast_to(a, (batch, *rows, *shape[leading:]))
+            return a.reshape(batch, math.prod(rows), N)
         if kind == "l":
             a = a.reshape(*a.shape, *(1,) * (leading + 1 - a.ndim))
             return jnp.broadcast_to(a, (batch, *shape[:leading])).reshape(batch, R)
@@ -148,10 +158,7 @@ def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
         name = call.program.backward(call.lengths is not None)
     else:
         name = call.program.forward(call.lengths is not None, call.keep)
-    wanted = [
-        jax.ShapeDtypeStruct(result, dtype)
-        for result, (_, dtype) in zip(call.shapes(args), call.arrays[1], strict=True)
-    ]
+    updates = batch * steps * R * N * len(call.program.types.state)
     outs = jax.ffi.ffi_call(
         name,
         [
@@ -160,7 +167,7 @@ def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
         ],
     )(
         *map(pack, kinds, args),
-        **_attributes(R, N, call.every, own, steps * R * N * len(call.program.types.state)),
+        **_attributes(R, N, min(call.every, steps), own, updates),
     )
     return [out.reshape(w.shape) for out, w in zip(outs, wanted, strict=True)]
 
@@ -172,7 +179,7 @@ def _layout(
     varying = [axis for axis in range(len(shape)) if any(p[axis] != 1 for p in params)]
     shared = min(varying, default=len(shape) - 1)
     least = lengths or 0
-    if shared >= least and (math.prod(shape[shared:]) % 16 == 0 or shared == least):
+    if shared >= least and (math.prod(shape[shared:]) % LANES == 0 or shared == least):
         return shared, False
     # Short rows would leave most lanes empty, so they are joined.
     return least, shared < least or least > 0
@@ -181,9 +188,10 @@ def _layout(
 def _attributes(R: int, N: int, every: int, own: bool, updates: int) -> dict[str, np.int64]:
     block = min(BLOCK, -(-N // GROUPS)) if R == 1 else BLOCK
     values = {
-        "block": -(-block // 16) * 16,
+        "block": -(-block // LANES) * LANES,
         "chunk": every,
-        # Rows of one group go together, so that what is read of a step is one run of memory.
+        # Four rows at least, where there are as many: what a task reads of a step is one run of
+        # memory, which should not be short.
         "groups": min(R, GROUPS, max(2, R // 4)),
         "parameter_rows": int(own),
         "rows": max(1, BLOCK // N),
@@ -322,10 +330,11 @@ def _batch(args: Any, dims: Any, *, call: Call, on_cpu: Any) -> tuple[Any, Any]:
 
     def front(a: jax.Array, dim: int | None) -> jax.Array:
         a = jnp.broadcast_to(a, (size, *a.shape)) if dim is None else jnp.moveaxis(a, dim, 0)
-        return a.reshape(-1, *a.shape[2:])
+        return a.reshape(size * a.shape[1], *a.shape[2:])
 
     outs = scan(call, *map(front, args, dims))
-    return [out.reshape(size, -1, *out.shape[1:]) for out in outs], [0] * len(outs)
+    inner = next(a.shape[d == 0] for a, d in zip(args, dims, strict=True))
+    return [out.reshape(size, inner, *out.shape[1:]) for out in outs], [0] * len(outs)
 
 
 batching.primitive_batchers[scan_p] = _batch

@@ -1,4 +1,4 @@
-"""A step as jaxprs of scalars, and the kernels that they become."""
+"""A step as jaxprs, and the kernels that they become."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ Tree = Any
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
+SETTINGS = ("jax_enable_x64", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")
+
+
 @dataclasses.dataclass(frozen=True)
 class Signature:
     """A step, and the structures and dtypes of what it is called with.
@@ -27,20 +30,24 @@ class Signature:
         step: ``step(params, state, x) -> (state, out)``.
         structures: of `params`, `state` and `x`.
         dtypes: names of those of their leaves.
-        x64: whether numbers are of 64 bits where nothing else is said.
+        shape: of each of them, parameters broadcast.
+        settings: of JAX, that may change what a step does.
     """
 
     step: Step
     structures: tuple[Any, Any, Any]
     dtypes: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-    x64: bool
+    shape: tuple[int, ...]
+    settings: tuple[Any, ...]
 
     @classmethod
     def of(cls, step: Step, params: Tree, state: Tree, xs: Tree) -> Signature:
         trees = params, state, xs
-        structures = tuple(map(jax.tree.structure, trees))
-        dtypes = tuple(tuple(str(a.dtype) for a in jax.tree.leaves(tree)) for tree in trees)
-        return cls(step, structures, dtypes, jnp.result_type(float) == jnp.float64)  # type: ignore[arg-type]
+        structures: Any = tuple(map(jax.tree.structure, trees))
+        dtypes: Any = tuple(tuple(str(a.dtype) for a in jax.tree.leaves(tree)) for tree in trees)
+        shape = jax.tree.leaves(state)[0].shape
+        settings = tuple(getattr(jax.config, name, None) for name in SETTINGS)
+        return cls(step, structures, dtypes, shape, settings)
 
     def unflatten(self, *leaves: Any) -> list[Any]:
         """Parameters, state and inputs from their leaves."""
@@ -65,8 +72,6 @@ class Program:
     step: Any
     pull: Any
 
-    # Layers with many states have more to hold than there are registers.
-
     def forward(self, lengths: bool, keep: bool) -> str:
         """The name of the compiled forward pass."""
         width = self._lanes(16)
@@ -74,6 +79,7 @@ class Program:
 
     def backward(self, lengths: bool) -> str:
         """The name of the compiled backward pass."""
+        # With more states there is more to hold than there are registers, by measurement.
         width = self._lanes(16 if len(self.types.state) <= 4 else 8)
         return _registered(self, kernels.backward, width, lengths=lengths)
 
@@ -90,18 +96,26 @@ def _registered(program: Program, write: Callable[..., Any], width: int, **optio
 
 @functools.lru_cache(maxsize=128)
 def trace(signature: Signature) -> Program | str:
-    """Trace a step, or say what it would have to be to be compiled."""
+    """Trace a step, or say what it would have to be to be compiled.
+
+    Raises:
+        TypeError: as `adjoint.check_new_state`, or what the step raises.
+        ValueError: as `adjoint.check_new_state`, or what the step raises.
+    """
+    shape = signature.shape
     P, S, X = signature.unflatten(
-        *([jax.ShapeDtypeStruct((), dtype) for dtype in dtypes] for dtypes in signature.dtypes)
+        *([jax.ShapeDtypeStruct(shape, dtype) for dtype in dtypes] for dtypes in signature.dtypes)
     )
-    structure = []
+    new, out = jax.eval_shape(signature.step, P, S, X)
+    check_new_state(new, S)
+    outs = jax.tree.leaves(out)
+    for y in outs:
+        if y.shape != shape or not jnp.issubdtype(y.dtype, jnp.inexact):
+            return f"real-valued outputs of the state's shape {shape}, not {y.shape} of {y.dtype}"
 
     def advance(p: Tree, s: Tree, x: Tree) -> Any:
         def apply(p: Tree, s: Tree, w: list[Any]) -> Any:
-            new, out = signature.step(p, s, fill(x, w))
-            check_new_state(new, s)
-            structure.append(jax.tree.structure(out))
-            return jax.tree.leaves(new), jax.tree.leaves(out)
+            return tuple(map(jax.tree.leaves, signature.step(p, s, fill(x, w))))
 
         # A `custom_vjp` gives way to its rule for the forward pass, as it does in training.
         return jax.vjp(apply, p, s, inexact(x))
@@ -111,14 +125,13 @@ def trace(signature: Signature) -> Program | str:
 
     try:
         step = jax.make_jaxpr(lambda *args: advance(*args)[0])(P, S, X)
-        outs = [v.aval for v in step.jaxpr.outvars[len(signature.dtypes[1]) :]]
-        if not all(jnp.issubdtype(out.dtype, jnp.inexact) for out in outs):
-            return f"real-valued outputs, not {', '.join(str(out.dtype) for out in outs)}"
         back = jax.make_jaxpr(pull)(P, S, X, jax.tree.leaves(S), outs)
-    except Exception as error:  # what a step of a user's own raises
-        return f"a step of scalars, which raises {type(error).__name__}: {in_brief(error)}"
+    except Exception as error:  # it may have no derivative, which only a gradient needs
+        return f"a step that can be differentiated, not one that raises {in_brief(error)}"
+    if step.effects or back.effects:
+        return "a step without effects, such as what jax.debug.print has"
     reason = untranslatable(step) or untranslatable(back)
     if reason is not None:
         return f"a step of operations that can be compiled, not {reason}"
-    types = kernels.Types(*signature.dtypes, tuple(str(out.dtype) for out in outs))
-    return Program(types, structure[0], step, back)
+    types = kernels.Types(*signature.dtypes, tuple(str(y.dtype) for y in outs))
+    return Program(types, jax.tree.structure(out), step, back)
