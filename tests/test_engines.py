@@ -306,7 +306,7 @@ class TestFused:
         cell, variables = reference.scrambled(layer)
         args = reference.under(variables), reference.inputs(12, 50, 3, dtype=dtype) * 2
         lengths = jnp.minimum(jnp.arange(50), 12)
-        want = gradient(cell, lengths, checkpoint_every=every)(*args)
+        want = gradient(cell, lengths, engine="scan", checkpoint_every=every)(*args)
         jax.clear_caches()  # of what was traced for the interpreter
         monkeypatch.setattr(targets, "INTERPRETER", target)
         with interpret():

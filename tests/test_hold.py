@@ -154,68 +154,74 @@ def test_dropout_in_front_draws_at_each_step():
     assert np.any((first == 0) != (second == 0))
 
 
+@pytest.fixture(scope="class")
+def variables():
+    return snn.Unroll(network()).init(RNGS, XS)
+
+
 @pytest.mark.slow
 class TestWhatTakesAModel:
     """It sees the steps that layers take, and the input as it is given."""
 
     model, slow = snn.Unroll(network(), hold=K), snn.Unroll(network())
-    longer = jnp.repeat(XS, K, axis=1)
-    variables = slow.init(RNGS, XS)
+    longer = np.repeat(XS, K, axis=1)
 
-    def test_record_and_diagnose(self):
+    def test_record_and_diagnose(self, variables):
         class Model(nn.Module):
             hold: int
 
             def setup(self):
-                self.it = snn.Unroll(network(), hold=self.hold)
+                after = [snn.Unroll(snn.SLIB(2, threshold=0.1), hold=hold) for hold in (1, 2)]
+                self.runs = [snn.Unroll(network(), hold=self.hold), *after]
 
-            def __call__(self, xs, seq_lengths=None):
-                return self.it(xs, None, seq_lengths)
+            def __call__(self, xs, seq_lengths):
+                for run in self.runs:
+                    xs = run(xs, None, seq_lengths)
+                    seq_lengths = run.hold * seq_lengths
+                return xs
 
         lengths = np.array([2, 1], np.uint8)
         more = K * lengths
-        fast = tt.record(self.model, self.variables, XS, seq_lengths=lengths)
-        slow = tt.record(self.slow, self.variables, self.longer, seq_lengths=more)
+        fast = tt.record(self.model, variables, XS, seq_lengths=lengths)
+        slow = tt.record(self.slow, variables, self.longer, seq_lengths=more)
         reference.assert_trees_close(fast[0], slow[0])
         for path, recording in slow[1].items():
             reference.assert_trees_close(fast[1][path].states, recording.states)
-        own = {"params": {"it": self.variables["params"]}}
-        for models, variables in (
-            ((self.model, self.slow), self.variables),
+        own = Model(K).init(RNGS, XS, lengths)
+        for models, given in (
+            ((self.model, self.slow), variables),
             ((Model(K), Model(1)), own),
         ):
-            fast = tt.diagnose(models[0], variables, XS, seq_lengths=lengths)
-            slow = tt.diagnose(models[1], variables, self.longer, seq_lengths=more)
+            fast = tt.diagnose(models[0], given, XS, seq_lengths=lengths)
+            slow = tt.diagnose(models[1], given, self.longer, seq_lengths=more)
             for a, b in zip(fast.layers, slow.layers, strict=True):
                 assert (a.rate, a.dead, a.advice) == (b.rate, b.dead, b.advice)
                 np.testing.assert_allclose(a.membrane, b.membrane, rtol=1e-4)
 
-    def test_operations_in_front_count_once(self):
-        fast = metrics.synaptic_operations(self.model, self.variables, XS)
-        slow = metrics.synaptic_operations(self.slow, self.variables, self.longer)
+    def test_operations_in_front_count_once(self, variables):
+        fast = metrics.synaptic_operations(self.model, variables, XS)
+        slow = metrics.synaptic_operations(self.slow, variables, self.longer)
         assert K * fast["cell/layers_0"].dense == slow["cell/layers_0"].dense
         assert fast["cell/layers_2"] == slow["cell/layers_2"]
 
-    def test_export(self):
-        want = self.model.apply(self.variables, XS)
-        program = export.sequence(self.model, self.variables, f"b, t, {N}")
+    def test_export(self, variables):
+        want = self.model.apply(variables, XS)
+        program = export.sequence(self.model, variables, f"b, t, {N}")
         np.testing.assert_allclose(program.call(XS), want, atol=1e-6)
-        step = export.step(self.model, self.variables, f"b, {N}")
+        step = export.step(self.model, variables, f"b, {N}")
         carry = export.initial_carry(step, XS[:, 0])
         for t in range(K * T):
             carry, y = step.call(carry, XS[:, t // K])
             np.testing.assert_allclose(y, want[:, t], atol=1e-5)
 
-    def test_nir(self):
+    def test_nir(self, variables):
         pytest.importorskip("nir")
-        graph = interop.to_nir(self.model, self.variables, input_shape=(N,))
-        model, variables = interop.from_nir(graph)
-        np.testing.assert_array_equal(
-            model.apply(variables, XS), self.model.apply(self.variables, XS)
-        )
+        graph = interop.to_nir(self.model, variables, input_shape=(N,))
+        model, own = interop.from_nir(graph)
+        np.testing.assert_array_equal(model.apply(own, XS), self.model.apply(variables, XS))
         assert interop.nir_mismatch(
-            self.model, self.variables, XS, style="exact"
-        ) == interop.nir_mismatch(self.slow, self.variables, self.longer, style="exact")
+            self.model, variables, XS, style="exact"
+        ) == interop.nir_mismatch(self.slow, variables, self.longer, style="exact")
 
     def test_stateful(self):
         layers = [tt.nnx.Stateful(tt.nnx.SLIB(N), input_shape=(B, N)) for _ in range(2)]

@@ -296,26 +296,40 @@ def test_types_suffice_where_no_mesh_is_set():
     reference.assert_trees_close(got, run(*args), 2e-5)
 
 
-@pytest.mark.parametrize("engine", reference.first(["scan", "auto", "parallel"], 2))
-def test_shard_map(engine):
+@pytest.mark.parametrize("engine", reference.first(["scan", "auto", "pallas", "parallel"], 3))
+def test_shard_map(engine, monkeypatch):
     """Every device runs its own part; gradients are summed over devices where JAX's types say."""
+    pallas = engine == "pallas"
+    if pallas:
+        monkeypatch.setattr(unroll, "_kernel", lambda: (fused.why_not, fused.scan_fused))
+        engine = "fused"
     cell, variables = reference.scrambled("LI" if engine == "parallel" else "RLIB", N)
-    model = snn.Unroll(cell, engine=engine)
     variables = reference.under(variables)
 
-    def loss(variables, xs, lengths):
-        return jnp.square(model.apply(variables, xs, seq_lengths=lengths)).sum(axis=(1, 2))
+    def loss(engine, variables, xs, lengths):
+        ys = snn.Unroll(cell, engine=engine).apply(variables, xs, seq_lengths=lengths)
+        return jnp.square(ys).sum(axis=(1, 2))
 
-    mesh = mesh_of("auto", (8,), ("data",))
-    specs = {"in_specs": (P(), P("data"), P("data")), "out_specs": P("data")}
-    split = jax.shard_map(loss, mesh=mesh, **specs)
+    def split(**options):
+        return jax.shard_map(
+            functools.partial(loss, engine),
+            mesh=mesh_of("auto", (8,), ("data",)),
+            in_specs=(P(), P("data"), P("data")),
+            out_specs=P("data"),
+            **options,
+        )
+
+    whole = functools.partial(loss, "scan" if pallas else engine)
     want, got = (
         jax.jit(jax.value_and_grad(lambda v, xs, f=f: f(v, xs, LENGTHS).sum(), (0, 1)))(
             variables, XS
         )
-        for f in (loss, split)
+        for f in (whole, split(check_vma=not pallas))
     )
     reference.assert_trees_close(got, want, 2e-5)
+    if pallas:
+        with pytest.raises(ValueError, match="`engine` 'fused' needs check_vma=False"):
+            jax.jit(split())(variables, XS, LENGTHS)
 
 
 def test_a_feedback_that_alone_varies_over_devices():

@@ -271,10 +271,9 @@ def diagnose(
         source = sources.of.get(path)
         if source is not None:
             source = source._replace(value=np.asarray(_below(params, source.path)[source.name]))
-        hold = sources.holds[path]
         layer = _layer(
             recording,
-            None if lengths is None else hold * np.asarray(lengths, np.int64),
+            None if lengths is None else _held(lengths, xs, axes, len(taps[path])),
             (gradients[path], _norm(jax.tree.leaves(_below(of_params, path)))),
             None if reports or cause or path in sources.scaled else given,
             source,
@@ -345,28 +344,23 @@ def _floating(tree: Any) -> list[Any]:
 
 
 class _Sources:
-    """Which module with weights ran last before each trace layer, and for how long inputs stay."""
+    """Which module with weights ran last before each trace layer."""
 
     def __init__(self) -> None:
         self.of: dict[str, _advice.Source] = {}
         self.scaled: set[str] = set()  # layers after a normalisation
         self.delays: dict[str, Any] = {}  # cells without parameters
-        self.holds: dict[str, int] = {}  # steps of a layer for each of its input's
-        self._hold = 1
         self._last: _advice.Source | None = None
         self._scaled = False
 
     def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of Flax methods."""
         module: Any = context.module
-        if isinstance(module, Unroll):
-            self._hold = module.hold
         out = next_fun(*args, **kwargs)
         path = path_name(module.path)
         if is_in_loop():
             return out
         if isinstance(module, TraceCell) and context.method_name == "observe":
-            self.holds[path] = self._hold
             if self._last is not None:
                 self.of[path] = self._last
             if self._scaled:
@@ -432,6 +426,12 @@ def _axes(model: Any, kwargs: Any, first: Recording) -> tuple[int | None, int]:
     if time_major is None:
         time_major = getattr(model, "time_major", False)
     return (1, 0) if time_major else (0, 1)
+
+
+def _held(lengths: Any, xs: Any, axes: tuple[int | None, int], steps: int) -> np.ndarray:
+    """Lengths in steps of a layer, which may take several for each of the network's input."""
+    given = max(map(np.shape, jax.tree.leaves(xs)), key=len)[axes[1]]
+    return max(steps // given, 1) * np.asarray(lengths, np.int64)
 
 
 def _given(xs: Any, seq_lengths: Any, axes: tuple[int | None, int]) -> _advice.Inputs | None:
