@@ -128,6 +128,7 @@ UNARY = [
     jnp.negative, jnp.abs, jnp.sign, jnp.floor, jnp.ceil, jnp.round, jnp.square, jnp.exp,
     jnp.expm1, jnp.tanh, jax.nn.sigmoid, jax.nn.relu, jnp.isfinite, jnp.isnan, jax.lax.rsqrt,
     lambda x: jnp.sqrt(jnp.abs(x)), lambda x: jnp.log(jnp.abs(x)), lambda x: jnp.log1p(jnp.abs(x)),
+    lambda x: jnp.maximum(x, jnp.nan), lambda x: jax.lax.clamp(jnp.full_like(x, jnp.nan), x, x),
     lambda x: x**3, lambda x: x**-2, lambda x: jnp.clip(x, -0.7, 1.2), jax.nn.softplus,
     lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO),
     lambda x: jnp.where((x > 0) & ~(x > 2) | (x == -1), x, -x), lambda x: x.astype("bfloat16"),
@@ -348,14 +349,20 @@ class TestWhatItTakes:
     def test_plain_numbers_beside_arrays(self):
         """They take the type of the arrays, as in every scan."""
         state, xs = jnp.zeros((2, 4), "bfloat16"), jnp.ones((3, 2, 4), "bfloat16")
-        for params, state_ in ((0.5, state), (jnp.array(0.5, "bfloat16"), jnp.zeros_like(state))):
-            dtypes = {
-                functional.unroll(
-                    lambda p, s, x: (p * s + x, s), params, state_, xs, elementwise=True, engine=e
-                )[1].dtype
-                for e in ("scan", "auto")
-            }
-            assert dtypes == {jnp.dtype("bfloat16")}
+        for step in (
+            lambda p, s, x: (p * s + x, s),
+            lambda p, s, x: (s, p * x.astype("bfloat16")),
+        ):
+            got, want = (
+                functional.unroll(step, 0.5, state, xs, elementwise=True, engine=e)
+                for e in ("fused", "scan")
+            )
+            assert [a.dtype for a in got] == [a.dtype for a in want] == [jnp.bfloat16] * 2
+        scan, auto = (
+            functional.unroll(step, 0.5, jnp.zeros(()), xs[:, 0, 0], elementwise=True, engine=e)
+            for e in ("scan", "auto")
+        )
+        assert [a.dtype for a in auto] == [a.dtype for a in scan]
 
     def test_auto_takes_it(self):
         assert KERNEL in self.program(elementwise(jnp.tanh), jnp.ones((3, 4)))

@@ -120,6 +120,36 @@ def split_like(tree):
     return jax.tree.map(lambda leaf: specs.get(leaf.ndim, P()), tree)
 
 
+@pytest.mark.parametrize("engine", ["scan", "auto"])
+def test_arrays_that_xla_splits_in_different_ways(engine):
+    """Of two by two, where what does not go together fits all the same."""
+    mesh = mesh_of("auto", (2,), ("data",))
+    rows, neurons = P("data"), P(None, "data")
+    places = [(neurons, rows, P("data")), (rows, neurons, P()), (P(), neurons, P("data"))]
+    decay, state, xs = jnp.array([0.5, 10.0]), jnp.ones((2, 2)), reference.inputs(3, 2, 2)
+    lengths = jnp.array([1, 3])
+
+    def run(decay, state, xs, lengths):
+        return functional.unroll(
+            lambda p, s, x: (p * s + x, p * s), decay, state, xs,
+            elementwise=True, seq_lengths=lengths, engine=engine,
+        )  # fmt: skip
+
+    def both(*args):
+        return value_and_grads(lambda *real: run(*real, args[-1]), *args[:-1])
+
+    want = both(decay, state, xs, lengths)
+    for of_xs, of_state, of_decay in places:
+        args = sharding.shard(
+            (decay, state, xs, lengths), mesh, (of_decay, of_state, P(None, *of_xs), P("data"))
+        )
+        reference.assert_trees_close(jax.jit(both)(*args), want, 1e-5)
+    for outs in ((rows, P(None, None, "data")), (neurons, P(None, "data"))):
+        placed = tuple(NamedSharding(mesh, spec) for spec in outs)
+        got = jax.jit(run, out_shardings=placed)(*sharding.shard(args, mesh, P()))
+        reference.assert_trees_close(got, want[0], 1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_autodiff_reduces_at_every_step(kind):
     """That the test above can fail: what it looks for is found where it is known to be."""

@@ -41,9 +41,8 @@ def why_not(step: Step, params: Tree, state: Tree, xs: Tree) -> str | None:
         for leaf in jax.tree.leaves(tree):
             if str(leaf.dtype) not in known:
                 return f"`{name}` of {', '.join(known)} on a CPU, not of {leaf.dtype}"
-    leaves = jax.tree.leaves((params, state, xs))
-    if any(jax.typeof(a).weak_type for a in leaves) and len({a.dtype for a in leaves}) > 1:
-        return "arrays with types of their own, not plain numbers, where types differ"
+    if any(jax.typeof(a).weak_type for a in jax.tree.leaves(state)):
+        return "states with a type of their own, not plain numbers"
     traced = trace(Signature.of(step, params, state, xs))
     return traced if isinstance(traced, str) else None
 

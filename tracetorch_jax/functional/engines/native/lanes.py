@@ -285,7 +285,11 @@ class Lanes:
         if name == "convert_element_type":
             return [self.convert(a[0], dtype, params["new_dtype"])]
         if name in ("max", "min"):
-            return [self._extreme(name, known[1] is None, a, kind, real)]
+            return [self._extreme(name, known[1], a, kind, real)]
+        if name == "clamp":
+            least, x, most = a
+            x = self._extreme("max", known[0], [x, least], kind, real)
+            return [self._extreme("min", known[2], [x, most], kind, real)]
         if real:
             return [self._real(name, params, dtype, a, kind)]
         raise Untranslatable(f"{name} of {dtype}")
@@ -320,12 +324,6 @@ class Lanes:
         if name == "is_finite":
             size = self._intrinsic("fabs", kind, a[0])
             return self.op(f"fcmp olt {kind} {size}, {self.const(np.inf, dtype)}")
-        if name == "clamp":
-            low, x, high = a
-            under = self.op(f"fcmp olt {kind} {x}, {low}")
-            x = self.op(f"select {mask} {under}, {kind} {low}, {kind} {x}")
-            over = self.op(f"fcmp ogt {kind} {x}, {high}")
-            return self.op(f"select {mask} {over}, {kind} {high}, {kind} {x}")
         raise Untranslatable(name)
 
     def _intrinsic(self, name: str, kind: str, x: str) -> str:
@@ -341,7 +339,8 @@ class Lanes:
         result = result or one
         return self.op(f"fdiv {kind} {one}, {result}") if y < 0 else result
 
-    def _extreme(self, name: str, unknown: bool, a: list[str], kind: str, real: bool) -> str:
+    def _extreme(self, name: str, second: Any, a: list[str], kind: str, real: bool) -> str:
+        """The greater or the lesser of two, of which the second may be a known number."""
         mask = f"<{self.width} x i1>"
         if not real:
             verb = ("u" if kind == mask else "s") + ("gt" if name == "max" else "lt")
@@ -350,7 +349,7 @@ class Lanes:
         # NaN on either side is kept, as in XLA. The unordered comparison takes the first operand
         # where it is NaN, and where the second one is, unless that is told apart.
         first = self.op(f"fcmp {'uge' if name == 'max' else 'ule'} {kind} {a[0]}, {a[1]}")
-        if unknown:
+        if second is None or np.isnan(second):
             known = self.op(f"fcmp ord {kind} {a[1]}, {a[1]}")
             first = self.op(f"and {mask} {first}, {known}")
         return self.op(f"select {mask} {first}, {kind} {a[0]}, {kind} {a[1]}")

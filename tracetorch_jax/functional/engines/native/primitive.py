@@ -289,25 +289,33 @@ def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) ->
     whole = tuple(name for name in order if name in ("t", "c"))
 
     def partition(mesh: Any, given: Any, wanted: Any) -> Any:
-        def shardings(arrays: Any, named: list[list[str]]) -> list[Any]:
-            return [
-                _keep_whole(mesh, a.sharding, n, whole) for a, n in zip(arrays, named, strict=True)
-            ]
+        # XLA may offer arrays that are split in ways that do not go together, and moves them to
+        # where they are asked for. What the inputs are split over decides, then the others.
+        arrays = [*zip(given, factors, strict=True), *zip(wanted, results, strict=True)]
+        arrays.sort(key=lambda pair: "t" not in pair[1])
+        split = _split_of([(array.sharding, names) for array, names in arrays], whole)
 
-        run = functools.partial(_run, call)
-        return mesh, run, shardings(wanted, results), tuple(shardings(given, factors))
+        def shardings(named: list[list[str]]) -> list[NamedSharding]:
+            return [NamedSharding(mesh, PartitionSpec(*map(split.get, names))) for names in named]
+
+        return mesh, functools.partial(_run, call), shardings(results), tuple(shardings(factors))
 
     run.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=whole)
     return run
 
 
-def _keep_whole(mesh: Any, sharding: Any, names: list[str], whole: tuple[str, ...]) -> Any:
-    """A sharding of an array with these axes that does not split some of them."""
-    if not isinstance(sharding, NamedSharding):
-        return sharding  # that of what is not split
-    spec = tuple(sharding.spec) + (None,) * len(names)
-    kept = [None if n in whole else entry for n, entry in zip(names, spec, strict=False)]
-    return NamedSharding(mesh, PartitionSpec(*kept))
+def _split_of(arrays: Sequence[tuple[Any, list[str]]], whole: tuple[str, ...]) -> dict[str, Any]:
+    """Over which axes of a mesh each named axis is split; the first array that says so decides."""
+    found: dict[str, Any] = {}
+    taken: set[str] = set()
+    for sharding, names in arrays:
+        spec = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
+        for name, entry in zip(names, spec, strict=False):
+            over = {entry} if isinstance(entry, str) else set(entry or ())
+            if over and name not in whole and name not in found and not over & taken:
+                found[name] = entry
+                taken |= over
+    return found
 
 
 def _lower(ctx: Any, *args: Any, call: Call, on_cpu: Any) -> Any:

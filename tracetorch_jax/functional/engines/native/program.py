@@ -30,6 +30,7 @@ class Signature:
         step: ``step(params, state, x) -> (state, out)``.
         structures: of `params`, `state` and `x`.
         dtypes: names of those of their leaves.
+        weak: which leaves of `params` and `x` are plain numbers, which take the type of others.
         shape: of each of them, parameters broadcast.
         settings: of JAX, that may change what a step does.
     """
@@ -37,6 +38,7 @@ class Signature:
     step: Step
     structures: tuple[Any, Any, Any]
     dtypes: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    weak: tuple[tuple[bool, ...], tuple[bool, ...], tuple[bool, ...]]
     shape: tuple[int, ...]
     settings: tuple[Any, ...]
 
@@ -45,9 +47,12 @@ class Signature:
         trees = params, state, xs
         structures: Any = tuple(map(jax.tree.structure, trees))
         dtypes: Any = tuple(tuple(str(a.dtype) for a in jax.tree.leaves(tree)) for tree in trees)
+        weak: Any = tuple(
+            tuple(jax.typeof(a).weak_type for a in jax.tree.leaves(tree)) for tree in trees
+        )
         shape = jax.tree.leaves(state)[0].shape
         settings = tuple(getattr(jax.config, name, None) for name in SETTINGS)
-        return cls(step, structures, dtypes, shape, settings)
+        return cls(step, structures, dtypes, weak, shape, settings)
 
     def unflatten(self, *leaves: Any) -> list[Any]:
         """Parameters, state and inputs from their leaves."""
@@ -104,7 +109,10 @@ def trace(signature: Signature) -> Program | str:
     """
     shape = signature.shape
     P, S, X = signature.unflatten(
-        *([jax.ShapeDtypeStruct(shape, dtype) for dtype in dtypes] for dtypes in signature.dtypes)
+        *(
+            [jax.ShapeDtypeStruct(shape, d, weak_type=w) for d, w in zip(dtypes, weak, strict=True)]
+            for dtypes, weak in zip(signature.dtypes, signature.weak, strict=True)
+        )
     )
     new, out = jax.eval_shape(signature.step, P, S, X)
     check_new_state(new, S)
