@@ -1,5 +1,6 @@
 """Steps, events and classes are counted in int32, whatever type of integers says how many."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -139,8 +140,9 @@ def test_programs_and_diagnoses():
     for most in (300, 999):  # a program can't refuse what is out of range
         got = program.call(XS, seq_lengths=np.array([7, most, 0], np.int32))
         reference.assert_trees_close(got, want, 1e-6)
-    first, *others = (
+    reports = (
         tt.diagnose(model, variables, XS, seq_lengths=np.array(LENGTHS, dtype))
         for dtype in ("int32", "uint8", "uint64")
     )
-    assert all(str(other) == str(first) for other in others)
+    times = dict.fromkeys(("compile_seconds", "run_seconds"), 0.0)
+    assert len({str(dataclasses.replace(report, **times)) for report in reports}) == 1
