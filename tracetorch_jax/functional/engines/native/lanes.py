@@ -314,6 +314,10 @@ class Lanes:
             return _POLYNOMIALS[name](self, wide, a[0])
         if name == "square":
             return self.op(f"fmul contract {kind} {a[0]}, {a[0]}")
+        if name == "one_minus_square":  # of the derivative of tanh, from jax 0.12 on
+            # As a product, of which no digits are lost near 1.
+            more, less = (self.op(f"{verb} {kind} {one}, {a[0]}") for verb in ("fadd", "fsub"))
+            return self.op(f"fmul {kind} {more}, {less}")
         if name == "integer_pow":
             return self._power(params["y"], one, a[0], kind)
         if name == "sign":  # 0 and NaN stay as they are
