@@ -6,7 +6,9 @@ current once everything up to there has run.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import tempfile
 
 import matplotlib
 
@@ -36,7 +38,13 @@ def draw(text: str, page: str, folder: pathlib.Path) -> str:
         pictures.save(plt.gcf(), folder, mark.name)
         plt.close("all")
 
-    with matplotlib.rc_context(pictures.STYLE):
+    folder = folder.absolute()
+    # In an empty folder, where pages may save files.
+    with (
+        tempfile.TemporaryDirectory() as work,
+        contextlib.chdir(work),
+        matplotlib.rc_context(pictures.STYLE),
+    ):
         for session in sessions(text):
             if any(isinstance(piece, Mark) for piece in session):
                 run(session, page, save)
