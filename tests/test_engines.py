@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib
 import sys
 import types
@@ -21,16 +20,6 @@ from tracetorch_jax.functional.engines.native import build
 from tracetorch_jax.functional.engines.parallel import linear_recurrence
 
 KERNELS = pytest.mark.skipif(build.why_not() is not None, reason=f"{build.why_not()}")
-
-
-def gradient(layer, lengths=None, **options):
-    """A jitted function of variables and inputs: carry, outputs, and all gradients."""
-    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
-
-    def run(variables, xs):
-        return model.apply(variables, xs, seq_lengths=lengths)
-
-    return jax.jit(functools.partial(reference.value_and_grads, run))
 
 
 @pytest.mark.parametrize("layer", reference.each(reference.TRACETORCH))
@@ -70,7 +59,9 @@ def test_fused_and_scan_emit_the_same_spikes(layer):
     cell, variables = reference.scrambled(layer)
     xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])
     scan, fused = (
-        gradient(cell, lengths, engine=engine, checkpoint_every=5)(reference.under(variables), xs)
+        reference.gradient(cell, lengths, engine=engine, checkpoint_every=5)(
+            reference.under(variables), xs
+        )
         for engine in ("scan", "fused")
     )
     reference.assert_trees_close(scan, fused, 1e-5)
@@ -118,7 +109,7 @@ class TestTimeInBlocks:
         xs = reference.inputs(*shape, dtype=dtype) * 2
         lengths = jnp.minimum(jnp.arange(shape[1]), shape[0]) if len(shape) > 2 else jnp.array(3)
         want, *others = (
-            gradient(cell, lengths, **options)(reference.under(variables), xs)
+            reference.gradient(cell, lengths, **options)(reference.under(variables), xs)
             for options in (
                 {"engine": "scan"},
                 {"engine": "fused"},
@@ -168,7 +159,7 @@ class TestFused:
     @through(*ROUTES)
     def test_it_is_one_kernel_in_each_direction(self, route):
         cell, variables = reference.scrambled("SLITS")
-        run = gradient(cell, engine="fused")
+        run = reference.gradient(cell, engine="fused")
         text = lower(route, run, reference.under(variables), jnp.ones((20, 2, 3)))
         _, kernel = ROUTES[route]
         assert text.count(kernel) == 2
@@ -182,21 +173,21 @@ class TestFused:
     def test_long_padded_sequences_lower(self, route, dtype, every):
         cell, variables = reference.scrambled("SLITS", 250)
         xs = jnp.ones((1001, 65, 250), dtype)
-        run = gradient(cell, jnp.arange(65), engine="fused", checkpoint_every=every)
+        run = reference.gradient(cell, jnp.arange(65), engine="fused", checkpoint_every=every)
         assert ROUTES[route][1] in lower(route, run, reference.under(variables), xs)
 
     def test_blocks_of_rows_that_a_tpu_takes(self):
         """Eight rows at a time, or all of them: here 20, cut since a chunk is long."""
         cell, variables = reference.scrambled("SLITS", 20 * 128)
         xs = jnp.ones((800, 1, 20 * 128))
-        run = gradient(cell, engine="fused", checkpoint_every=200)
+        run = reference.gradient(cell, engine="fused", checkpoint_every=200)
         lower("tpu", run, reference.under(variables), xs)
 
     @through(*ROUTES)
     @pytest.mark.parametrize("layer", reference.FEW)
     def test_every_layer_lowers(self, route, layer):
         cell, variables = reference.scrambled(layer)
-        run = gradient(cell, jnp.array([3, 20]), engine="fused")
+        run = reference.gradient(cell, jnp.array([3, 20]), engine="fused")
         lower(route, run, reference.under(variables), jnp.ones((20, 2, 3)))
 
     @pytest.mark.parametrize(
@@ -231,12 +222,12 @@ class TestFused:
         cell, variables = reference.scrambled("SLIB", 5)
         xs = reference.inputs(7, 2, 5)
         got, want = (
-            gradient(cell, engine=engine)(reference.under(variables), xs)
+            reference.gradient(cell, engine=engine)(reference.under(variables), xs)
             for engine in ("fused", "scan")
         )
         reference.assert_trees_close(got, want)
         for backend, parts in {"gpu": ["mosaic_gpu", "triton"], "tpu": ["tpu"]}.items():
-            run = gradient(cell, engine="fused")
+            run = reference.gradient(cell, engine="fused")
             here = [part for part in parts if part not in missing]
             if not targets.MOSAIC_GPU.available:
                 here = [part for part in here if part != "mosaic_gpu"]
@@ -306,11 +297,11 @@ class TestFused:
         cell, variables = reference.scrambled(layer)
         args = reference.under(variables), reference.inputs(12, 50, 3, dtype=dtype) * 2
         lengths = jnp.minimum(jnp.arange(50), 12)
-        want = gradient(cell, lengths, engine="scan", checkpoint_every=every)(*args)
+        want = reference.gradient(cell, lengths, engine="scan", checkpoint_every=every)(*args)
         jax.clear_caches()  # of what was traced for the interpreter
         monkeypatch.setattr(targets, "INTERPRETER", target)
         with interpret():
-            run = gradient(cell, lengths, engine="fused", checkpoint_every=every)
+            run = reference.gradient(cell, lengths, engine="fused", checkpoint_every=every)
             got = jax.block_until_ready(run(*args))
         jax.clear_caches()
         reference.assert_trees_close(got, want, 1e-5 if dtype == "float32" else 1e-2)
@@ -319,7 +310,7 @@ class TestFused:
         """What is streamed is what was given, not a copy of twice its size."""
         cell, variables = reference.scrambled("LIB", 64)
         xs = jnp.ones((20, 2, 64), "bfloat16")
-        run = gradient(cell, engine="fused")
+        run = reference.gradient(cell, engine="fused")
         jaxpr = str(jax.make_jaxpr(run)(reference.under(variables), xs))
         assert "bf16[20,1,128]" in jaxpr
         assert "f32[20,2,64]" not in jaxpr.replace("bf16[20,2,64]", "")
@@ -329,7 +320,7 @@ class TestFused:
         xs = reference.inputs(3, 6, 2, 3) * 2
         stacked = jax.tree.map(lambda p: jnp.stack([p, p + 0.1, p - 0.1]), variables)
         results = [
-            jax.vmap(gradient(cell, engine=engine))(reference.under(stacked), xs)
+            jax.vmap(reference.gradient(cell, engine=engine))(reference.under(stacked), xs)
             for engine in ("scan", "fused")
         ]
         reference.assert_trees_close(*results)
@@ -386,7 +377,7 @@ def test_a_step_of_bfloat16_writes_a_step_on_cpu():
     """XLA of jax 0.10 converts a whole bfloat16 buffer, forth and back, to write into it."""
     cell, variables = reference.scrambled("SRLIT", 64)
     xs = jnp.ones((50, 2, 64), "bfloat16")
-    run = gradient(cell, engine="scan")
+    run = reference.gradient(cell, engine="scan")
     text = run.lower(reference.under(variables), xs).compile().as_text()
     loops = [block for block in text.split("\n\n") if "dynamic-update-slice(" in block]
     assert loops
@@ -430,7 +421,7 @@ class TestParallel:
         cell, variables = reference.scrambled(layer)
         xs, lengths = reference.inputs(13, 4, 3) * 2, jnp.array([13, 0, 5, 1])
         results = [
-            gradient(cell, lengths, engine=engine)(reference.under(variables), xs)
+            reference.gradient(cell, lengths, engine=engine)(reference.under(variables), xs)
             for engine in ("scan", "parallel")
         ]
         reference.assert_trees_close(*results)
@@ -467,5 +458,5 @@ class TestParallel:
     def test_no_loop_is_left_of_a_leaky_integrator(self):
         cell, variables = reference.scrambled("DSLI")
         xs = jnp.ones((20, 2, 3))
-        run = gradient(cell, engine="parallel")
+        run = reference.gradient(cell, engine="parallel")
         assert "while" not in run.lower(reference.under(variables), xs).as_text()

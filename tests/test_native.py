@@ -23,16 +23,6 @@ pytestmark = pytest.mark.skipif(not HERE, reason=f"it needs {build.why_not()}")
 KERNEL = "custom_call @tracetorch_jax_"
 
 
-def gradient(layer, lengths=None, **options):
-    """A jitted function of variables and inputs: carry, outputs, and all gradients."""
-    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
-
-    def run(variables, xs):
-        return model.apply(variables, xs, seq_lengths=lengths)
-
-    return jax.jit(functools.partial(reference.value_and_grads, run))
-
-
 def elementwise(function):
     """A step that applies a function to its input."""
     return lambda params, state, x: (state, function(x))
@@ -49,7 +39,7 @@ class TestEqualsScan:
         cell, variables = reference.scrambled(layer, 37)
         xs, lengths = reference.inputs(13, 4, 37) * 2, jnp.array([13, 0, 5, 1])
         want, *others = (
-            gradient(cell, lengths, **options)(reference.under(variables), xs)
+            reference.gradient(cell, lengths, **options)(reference.under(variables), xs)
             for options in (
                 {"engine": "scan"},
                 {"engine": "fused"},
@@ -72,7 +62,7 @@ class TestEqualsScan:
         xs = reference.inputs(*shape) * 2
         lengths = lengths if lengths is None else jnp.array(lengths)
         scan, kernel = (
-            gradient(cell, lengths, engine=engine, checkpoint_every=4)(
+            reference.gradient(cell, lengths, engine=engine, checkpoint_every=4)(
                 reference.under(variables), xs
             )
             for engine in ("scan", "fused")
@@ -108,7 +98,9 @@ class TestEqualsScan:
         cell, variables = reference.scrambled(layer, 21)
         xs = reference.inputs(17, 3, 21, dtype=dtype) * 2
         scan, kernel = (
-            gradient(cell.clone(dtype=dtype), engine=engine)(reference.under(variables), xs)
+            reference.gradient(cell.clone(dtype=dtype), engine=engine)(
+                reference.under(variables), xs
+            )
             for engine in ("scan", "fused")
         )
         reference.assert_trees_close(kernel, scan, tolerance)
@@ -116,7 +108,9 @@ class TestEqualsScan:
     def test_narrow_inputs_are_read_as_they_are(self):
         cell, variables = reference.scrambled("LIB", 64)
         xs = jnp.ones((20, 2, 64), "bfloat16")
-        text = gradient(cell, engine="fused").lower(reference.under(variables), xs).as_text()
+        text = (
+            reference.gradient(cell, engine="fused").lower(reference.under(variables), xs).as_text()
+        )
         assert "tensor<1x20x2x64xbf16>" in text
         assert "20x2x64xf32" not in text
 
@@ -217,7 +211,7 @@ class TestSameBits:
             cache.cache_clear()
         cell, variables = reference.scrambled("SRLIT", 200)
         xs = reference.inputs(40, 12, 200)
-        run = gradient(cell, engine="fused")
+        run = reference.gradient(cell, engine="fused")
         return jax.tree.map(np.asarray, run(reference.under(variables), xs))
 
     def test_with_any_number_of_threads(self, monkeypatch):
@@ -336,7 +330,9 @@ class TestWhatItTakes:
         cell, variables = reference.scrambled("SLIB", 5)
         xs = reference.inputs(4, 2, 5)
         got, want = (
-            gradient(cell, engine="fused", checkpoint_every=every)(reference.under(variables), xs)
+            reference.gradient(cell, engine="fused", checkpoint_every=every)(
+                reference.under(variables), xs
+            )
             for every in (10**12, 4)
         )
         jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -307,6 +307,16 @@ def value_and_grads(run, *args):
     return out, pullback(jax.tree.unflatten(treedef, weights))
 
 
+def gradient(layer, lengths=None, **options):
+    """A jitted function of variables and inputs: carry, outputs, and all gradients."""
+    model = snn.Unroll(layer, time_major=True, return_carry=True, **options)
+
+    def run(variables, xs):
+        return model.apply(variables, xs, seq_lengths=lengths)
+
+    return jax.jit(functools.partial(value_and_grads, run))
+
+
 def check_equations(layer, variables):
     """Compare the text of a layer's equations with the layer, of one neuron and in float64."""
     values = {k: float(v[0]) for k, v in layer.apply(variables, method="parameters").items()}

@@ -105,8 +105,8 @@ def _backward(
     step: Step, unroll: int, every: int, residuals: Any, cotangents: Any
 ) -> tuple[Tree, Tree, Any]:
     params, kept, inputs = residuals
-    d_params, d_state, d_xs, _ = backwards(step, unroll, every, params, kept, inputs, cotangents)
-    return place(d_params, params), place(d_state, kept), place(d_xs, inputs)
+    totals, d_state, d_xs, _ = backwards(step, unroll, every, params, kept, inputs, cotangents)
+    return reduce_all(params, totals), place(d_state, kept), place(d_xs, inputs)
 
 
 def backwards(
@@ -135,32 +135,8 @@ def backwards(
         d_link: gradients of the last output as it is passed on to a next step.
 
     Returns:
-        Gradients of the parameters, the first state and the inputs; and of the output before the
-        first step, by the link.
-    """
-    d_state, totals, d_xs, linked = backwards_by_element(
-        step, unroll, every, params, kept, inputs, cotangents, link, d_link
-    )
-    d_params = [reduce_to(p, total) for p, total in zip(inexact(params), totals, strict=True)]
-    return d_params, d_state, d_xs, linked
-
-
-def backwards_by_element(
-    step: Step,
-    unroll: int,
-    every: int,
-    params: Tree,
-    kept: Tree,
-    inputs: Tree,
-    cotangents: Any,
-    link: Callable[[Any, Leaves], Leaves] | None = None,
-    d_link: Leaves | None = None,
-) -> tuple[Leaves, Leaves, Leaves, Leaves]:
-    """`backwards`, with the gradients of parameters of the state's shape, not yet summed.
-
-    Returns:
-        Gradients of the first state, of the parameters element by element, and of the inputs; and
-        of the output before the first step, by the link.
+        Gradients of the parameters, each of the state's shape, for `reduce_all`; of the first state
+        and of the inputs; and of the output before the first step, by the link.
     """
     d_state, d_ys = map(inexact, cotangents)
     length = length_of(inputs)
@@ -169,9 +145,9 @@ def backwards_by_element(
     if isinstance(length, int) and not length:  # a step that never runs cannot be traced
         d_xs = [full_like(x, 0) for x in inexact(inputs)]
         totals = [full_like(jax.tree.leaves(first)[0], 0, p.dtype) for p in inexact(params)]
-        return d_state, totals, d_xs, linked
+        return totals, d_state, d_xs, linked
     # A parameter's gradient is a sum over steps and over all elements that share the parameter. The
-    # loop sums over steps alone, so totals have the state's shape, and `reduce_to` does the rest
+    # loop sums over steps alone, so totals have the state's shape, and `reduce_all` does the rest
     # once. A sum of ones in bfloat16 never exceeds 256, hence float32.
     like = jax.tree.leaves(first)[0]
     totals = [full_like(like, 0, wider(p.dtype, jnp.float32)) for p in inexact(params)]
@@ -222,7 +198,7 @@ def backwards_by_element(
         carry = jax.lax.fori_loop(0, chunks, back_over_chunk, carry)
 
     (d_state, totals), d_xs, linked = carry
-    return d_state, totals, d_xs, linked
+    return totals, d_state, d_xs, linked
 
 
 def _take(linked: Leaves, d_y: Leaves, alive: Any) -> tuple[Leaves, Leaves]:
@@ -361,6 +337,11 @@ def _broadcaster(params: Tree, state: Tree) -> Callable[[], Tree]:
     """Parameters broadcast where they are used, so that XLA keeps them small in the loop."""
     like = jax.tree.leaves(state)[0]
     return lambda: jax.tree.map(lambda p: broadcast_like(p, like), params)
+
+
+def reduce_all(params: Tree, totals: Leaves) -> Tree:
+    """The gradients of parameters, from those of what they were broadcast to; see `reduce_to`."""
+    return place([reduce_to(p, t) for p, t in zip(inexact(params), totals, strict=True)], params)
 
 
 def reduce_to(param: jax.Array, total: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from tracetorch_jax.functional.engines.adjoint import (
     is_inexact,
     keep_states,
     place,
+    reduce_all,
 )
 from tracetorch_jax.functional.engines.masks import keep_ended
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
@@ -174,7 +175,7 @@ def _backward(
         fed_back, pull = jax.vjp(functools.partial(step._fed_back, weights), prev)
         return list(pull(d_driven[0].astype(fed_back.dtype)))
 
-    d_cell, d_state, d_driven, (d_first,) = backwards(
+    totals, d_state, d_driven, (d_first,) = backwards(
         step.step,
         unroll,
         every,
@@ -194,7 +195,7 @@ def _backward(
     x = jax.tree.leaves(types)[0]
     d_xs = [d_driven[0].astype(x.dtype), *d_driven[1:]] if is_inexact(x) else d_driven[1:]
     return (
-        {"cell": place(d_cell, params["cell"]), "feedback": d_weights},
+        {"cell": reduce_all(params["cell"], totals), "feedback": d_weights},
         {"cell": place(d_state, kept), "prev_output": d_first},
         place(d_xs, (types, alive)),
     )

@@ -32,7 +32,7 @@ from tracetorch_jax.functional.engines.adjoint import (
     fill,
     inexact,
     place,
-    reduce_to,
+    reduce_all,
     retreat,
 )
 from tracetorch_jax.functional.engines.masks import expand_mask, keep_ended, length_of
@@ -337,9 +337,8 @@ def _launch_backward(
         [grid.pack(a) for a in d_last],
         [grid.pack(a, 1) for a in d_ys],
     )
-    d_params = [reduce_to(a, grid.unpack(d)) for a, d in zip(p, totals, strict=True)]
     return (
-        jax.tree.unflatten(jax.tree.structure(params), d_params),
+        reduce_all(params, [grid.unpack(d) for d in totals]),
         jax.tree.unflatten(jax.tree.structure(state), [grid.unpack(a) for a in d_state]),
         place([grid.unpack(a, 1) for a in d_xs], inputs),
     )

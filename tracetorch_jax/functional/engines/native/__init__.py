@@ -15,12 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax.functional.engines.adjoint import (
-    Step,
-    place,
-    reduce_to,
-)
+from tracetorch_jax.functional.engines.adjoint import Step, place, reduce_all
 from tracetorch_jax.functional.engines.native import build
+from tracetorch_jax.functional.engines.native.kernels import each
 from tracetorch_jax.functional.engines.native.primitive import Call, scan
 from tracetorch_jax.functional.engines.native.program import Signature, trace
 from tracetorch_jax.functional.engines.placement import Placement, placement_of
@@ -77,14 +74,7 @@ def _scan_bwd(
         *cotangents,
         sizes=(len(kept), len(jax.tree.leaves(params))),
     )
-    d_params = [
-        reduce_to(p, total) for p, total in zip(jax.tree.leaves(params), totals, strict=True)
-    ]
-    return (
-        jax.tree.unflatten(jax.tree.structure(params), d_params),
-        jax.tree.unflatten(jax.tree.structure(state), d_state),
-        place(d_xs, inputs),
-    )
+    return reduce_all(params, totals), place(d_state, state), place(d_xs, inputs)
 
 
 scan_native.defvjp(_scan_fwd, _scan_bwd)
@@ -126,7 +116,8 @@ def _bind(call: Call, *trees: Tree, sizes: tuple[int, int]) -> tuple[Leaves, Lea
         leading = {"s": 0, "x": 1, "k": 1}
         step = dataclasses.replace(x, spec=x.spec[1:])
         run = jax.sharding.auto_axes(
-            run, out_sharding=[step.sharding(leading[kind]) for kind, _ in call.arrays[1]]
+            run,
+            out_sharding=[step.sharding(leading[kind]) for kind, _ in each(call.arrays.written)],
         )
     # In `jax.shard_map` results vary over the axes that any argument varies over.
     placed = Placement(varying=frozenset[str]().union(*(placement_of(a).varying for a in args)))

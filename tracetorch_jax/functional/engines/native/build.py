@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
-import os
 import pathlib
 import platform
 import sys
-import tempfile
 import threading
 from typing import Any
 
 import jax
 from jax.interpreters import mlir
 
+from tracetorch_jax._shared.files import replacing
 from tracetorch_jax.functional.engines.native.handler import module
 from tracetorch_jax.functional.engines.native.header import UnknownHeader, header
 from tracetorch_jax.functional.engines.native.kernels import Code
@@ -131,11 +129,15 @@ def _path(text: str) -> pathlib.Path | None:
     folder = getattr(jax.config, "jax_compilation_cache_dir", None)
     if not folder or "://" in folder or not getattr(jax.config, "jax_enable_compilation_cache", 1):
         return None
-    machine = _machine()
-    key = [text, machine.triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    key = [
+        text,
+        llvm.get_default_triple(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+    ]
     key += [str(llvm.llvm_version_info), str(OPTIONS)]
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
-    return pathlib.Path(folder) / f"tracetorch_jax_{digest}.o"
+    return pathlib.Path(folder).absolute() / f"tracetorch_jax_{digest}.o"
 
 
 def _read(path: pathlib.Path) -> bytes | None:
@@ -149,16 +151,9 @@ def _read(path: pathlib.Path) -> bytes | None:
 
 
 def _write(path: pathlib.Path, code: bytes) -> None:
-    # Under another name first: a process that reads meanwhile sees the whole file or none.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tracetorch_jax_")
+        with replacing(path, overwrite=True) as incoming:
+            incoming.write_bytes(hashlib.sha256(code).digest() + code)
     except OSError:  # a folder that cannot be written to costs the next process a moment
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(name, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+        pass

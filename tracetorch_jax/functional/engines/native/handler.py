@@ -8,7 +8,7 @@ takes the next task until there is none.
 from __future__ import annotations
 
 from tracetorch_jax.functional.engines.native.header import header
-from tracetorch_jax.functional.engines.native.kernels import SIZES, TASK, Code
+from tracetorch_jax.functional.engines.native.kernels import SIZES, TASK, Code, each
 
 # Attributes of a call, all int64. XLA passes them sorted by name.
 ATTRIBUTES = ("block", "chunk", "groups", "parameter_rows", "rows", "threads")
@@ -225,8 +225,8 @@ def module(code: Code) -> str:
         minor=fields.minor,
         sizes=", ".join(f"i64 %{name}" for name in SIZES),
         first_array=_FIRST_ARRAY,
-        bytes=8 * (_FIRST_ARRAY + len(arrays.kinds)),
-        x=arrays.kinds.index("x"),
+        bytes=8 * (_FIRST_ARRAY + len(each(arrays.read + arrays.written))),
+        x=[kind for kind, _ in each(arrays.read)].index("x"),
         job_next=_slot(_NEXT, "next"),
         job_done=_slot(_DONE, "done"),
         job_references=_slot(_REFERENCES, "references"),
@@ -267,9 +267,11 @@ def _gather(code: Code) -> list[str]:
         lines.append(f"  %{name} = load ptr, ptr %p.{name}")
     lines.append(f"  %p.ctx = getelementptr i8, ptr %frame, i64 {fields.at('CallFrame', 'ctx')}")
     lines.append("  %ctx = load ptr, ptr %p.ctx")
-    inputs = code.arrays.inputs
-    for n in range(len(code.arrays.kinds)):
-        source, place = ("%args", n) if n < inputs else ("%rets", n - inputs)
+    sides = {"%args": code.arrays.read, "%rets": code.arrays.written}
+    places = [
+        (side, place) for side, groups in sides.items() for place, _ in enumerate(each(groups))
+    ]
+    for n, (source, place) in enumerate(places):
         lines += [
             f"  %g{n} = getelementptr ptr, ptr {source}, i64 {place}",
             f"  %h{n} = load ptr, ptr %g{n}",

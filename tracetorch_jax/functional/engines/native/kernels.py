@@ -53,20 +53,41 @@ class Types:
         return tuple(dtype for dtype in self.xs if "float" in dtype)
 
 
+Groups = list[tuple[str, tuple[str, ...]]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """What a task reads and writes, in order, one entry for each array.
+    """What a kernel reads and writes, in order: groups of arrays, a kind and the dtype of each.
 
-    Attributes:
-        kinds: by their axes: ``p`` [1 or R, N], ``s`` [R, N], ``x`` [T, R, N], ``k`` [chunks, R,
-            N], ``l`` [R].
-        dtypes: of the elements.
-        inputs: how many of them are read; the others are written.
+    A kind says which axes they have: ``p`` [1 or R, N], ``s`` [R, N], ``x`` [T, R, N], ``k``
+    [chunks, R, N], ``l`` [R].
     """
 
-    kinds: str
-    dtypes: tuple[str, ...]
-    inputs: int
+    read: Groups
+    written: Groups
+
+    @classmethod
+    def forward(cls, types: Types, lengths: bool, keep: bool) -> Arrays:
+        """Parameters, states, inputs and lengths; last states, outputs and what is kept."""
+        state, ends = types.state, ("int32",) * lengths
+        read = [("p", types.params), ("s", state), ("x", types.xs), ("l", ends)]
+        return cls(read, [("s", state), ("x", types.outs), ("k", state * keep)])
+
+    @classmethod
+    def backward(cls, types: Types, lengths: bool) -> Arrays:
+        """Parameters, kept states, inputs, lengths, gradients of last states and of outputs; those
+        of first states, of parameters, summed over time for each element, and of inputs.
+        """
+        state, ends = types.state, ("int32",) * lengths
+        read = [("p", types.params), ("k", state), ("x", types.xs), ("l", ends)]
+        read += [("s", state), ("x", types.outs)]
+        return cls(read, [("s", state), ("s", types.sums), ("x", types.d_xs)])
+
+
+def each(groups: Groups) -> list[tuple[str, str]]:
+    """Kind and dtype of each array."""
+    return [(kind, dtype) for kind, dtypes in groups for dtype in dtypes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +101,9 @@ class Code:
 class _Task:
     """Writes what forward and backward have in common."""
 
-    def __init__(self, width: int, read: list[tuple[str, Any]], written: list[tuple[str, Any]]):
-        self.body, self.width = Body(), width
-        groups = [*read, *written]
-        self.arrays = Arrays(
-            "".join(kind * len(dtypes) for kind, dtypes in groups),
-            tuple(dtype for _, dtypes in groups for dtype in dtypes),
-            sum(len(dtypes) for _, dtypes in read),
-        )
+    def __init__(self, width: int, arrays: Arrays):
+        self.body, self.width, self.arrays = Body(), width, arrays
+        groups = [*arrays.read, *arrays.written]
         body = self.body
         self.row = body.mul("%R", "%N")  # elements of a step
         self.chunks = body.div(body.sub(body.add("%T", "%K"), 1), "%K")
@@ -100,9 +116,7 @@ class _Task:
             "l": "%R",
         }
         pointers = []
-        for number, (kind, dtype) in enumerate(
-            zip(self.arrays.kinds, self.arrays.dtypes, strict=True)
-        ):
+        for number, (kind, dtype) in enumerate(each(groups)):
             slot = body.op(f"getelementptr ptr, ptr %bufs, i64 {number}")
             base = body.op(f"load ptr, ptr {slot}")
             skip = body.mul(body.mul("%v", sizes[kind]), jnp.dtype(dtype).itemsize)
@@ -117,10 +131,13 @@ class _Task:
     def widths(self, one: Callable[[Lanes, str], None]) -> None:
         """All neurons of the block: as many at a time as there are lanes, then 4, then 1."""
         body, start = self.body, self.first
+
+        def over(lanes: Lanes, start: str, stop: str) -> None:
+            body.loop(start, stop, lanes.width, lambda n, _: one(lanes, n))
+
         for width in dict.fromkeys((self.width, 4, 1)):
-            lanes = Lanes(body, width)
             stop = body.add(start, body.mul(body.div(body.sub(self.end, start), width), width))
-            body.loop(start, stop, width, lambda n, _, lanes=lanes: one(lanes, n))  # type: ignore[misc]
+            over(Lanes(body, width), start, stop)
             start = stop
 
     def over_rows(self, one: Callable[[Lanes, str], None]) -> None:
@@ -188,23 +205,18 @@ def forward(step: Any, types: Types, *, width: int, lengths: bool, keep: bool) -
     """The forward pass.
 
     Args:
-        step: closed jaxpr of a step, of scalars: parameters, states and inputs to new states and
-            outputs.
+        step: closed jaxpr of an elementwise step, from parameters, states and inputs to new states
+            and outputs.
         types: of its arguments and results.
         width: number of lanes.
         lengths: whether rows have lengths of their own.
         keep: whether to write the state before each chunk.
 
     Returns:
-        Code that reads parameters, states, inputs and lengths, and writes the last states, the
-        outputs and what is kept.
+        Code that works on `Arrays.forward`.
     """
     S = types.state
-    task = _Task(
-        width,
-        [("p", types.params), ("s", S), ("x", types.xs), ("l", ("int32",) * lengths)],
-        [("s", S), ("x", types.outs), ("k", S * keep)],
-    )
+    task = _Task(width, Arrays.forward(types, lengths, keep))
     p, s, x, ends, last, y, kept = task.pointers
     body = task.body
 
@@ -251,16 +263,10 @@ def backward(step: Any, pull: Any, types: Types, *, width: int, lengths: bool) -
         lengths: whether rows have lengths of their own.
 
     Returns:
-        Code that reads parameters, kept states, inputs, lengths, and the gradients of the last
-        states and of the outputs; and writes those of the first states, of the parameters, summed
-        over time for each element, and of the inputs.
+        Code that works on `Arrays.backward`.
     """
     P, S, X = types.params, types.state, types.xs
-    task = _Task(
-        width,
-        [("p", P), ("k", S), ("x", X), ("l", ("int32",) * lengths), ("s", S), ("x", types.outs)],
-        [("s", S), ("s", types.sums), ("x", types.d_xs)],
-    )
+    task = _Task(width, Arrays.backward(types, lengths))
     p, kept, x, ends, d_last, d_y, d_s, totals, d_x = task.pointers
     body = task.body
     # The states of a chunk for one vector. On the heap, since K is only known now and the stack of

@@ -309,9 +309,7 @@ class Lanes:
         if name == "rsqrt":
             return self.op(f"fdiv {kind} {one}, {self._intrinsic('sqrt', kind, a[0])}")
         if name in _POLYNOMIALS:
-            # The types of a bfloat16 are those of the float32 that it is computed in.
-            wide = "float64" if "double" in kind else "float32"
-            return _POLYNOMIALS[name](self, wide, a[0])
+            return _POLYNOMIALS[name](self, dtype, a[0])
         if name == "square":
             return self.op(f"fmul contract {kind} {a[0]}, {a[0]}")
         if name == "one_minus_square":  # of the derivative of tanh, from jax 0.12 on

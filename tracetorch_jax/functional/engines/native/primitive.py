@@ -26,9 +26,8 @@ from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 
 from tracetorch_jax.functional.engines import adjoint
 from tracetorch_jax.functional.engines.native.handler import ATTRIBUTES
+from tracetorch_jax.functional.engines.native.kernels import Arrays, each
 from tracetorch_jax.functional.engines.native.program import Program, Signature, trace
-
-Arrays = Sequence[jax.Array]
 
 # By measurement on two cores; results do not depend on them.
 BLOCK = 512  # neurons that a task owns of a row; as many rows as make that up go together
@@ -62,35 +61,26 @@ class Call:
         return traced
 
     @property
-    def arrays(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """Kind and dtype of each argument and of each result, kinds as in `kernels.Arrays`."""
-        types = self.program.types
-        lengths = [("l", "int32")] * (self.lengths is not None)
-        params, state, outs = _all("p", types.params), _all("s", types.state), _all("x", types.outs)
-        xs, kept = _all("x", types.xs), _all("k", types.state)
+    def arrays(self) -> Arrays:
+        """What it takes and gives."""
+        types, lengths = self.program.types, self.lengths is not None
         if self.backward:
-            sums, d_xs = _all("s", types.sums), _all("x", types.d_xs)
-            return [*params, *kept, *xs, *lengths, *state, *outs], [*state, *sums, *d_xs]
-        return [*params, *state, *xs, *lengths], [*state, *outs, *kept * self.keep]
+            return Arrays.backward(types, lengths)
+        return Arrays.forward(types, lengths, self.keep)
 
-    def split(self, args: Arrays) -> list[list[jax.Array]]:
-        """The arguments by what they are."""
-        types = self.program.types
-        S, rest = len(types.state), iter(args)
-        sizes = [len(types.params), S, len(types.xs), self.lengths is not None]
-        sizes += [S, len(types.outs)] if self.backward else []
-        return [[next(rest) for _ in range(size)] for size in sizes]
+    def split(self, args: Sequence[Any]) -> list[list[Any]]:
+        """The arguments by group."""
+        rest = iter(args)
+        return [[next(rest) for _ in dtypes] for _, dtypes in self.arrays.read]
 
-    def shapes(self, args: Sequence[Any]) -> list[tuple[int, ...]]:
-        """Shapes of the results."""
-        batch, steps, *shape = args[len(self.program.types.params + self.program.types.state)].shape
-        chunks = -(-steps // self.every)
-        axes = {"s": (), "x": (steps,), "k": (chunks,)}
-        return [(batch, *axes[kind], *shape) for kind, _ in self.arrays[1]]
-
-
-def _all(kind: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
-    return [(kind, dtype) for dtype in dtypes]
+    def results(self, args: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the results."""
+        batch, steps, *shape = self.split(args)[2][0].shape
+        axes = {"s": (), "x": (steps,), "k": (-(-steps // self.every),)}
+        return [
+            jax.ShapeDtypeStruct((batch, *axes[kind], *shape), dtype)
+            for kind, dtype in each(self.arrays.written)
+        ]
 
 
 # Its parameters are the call, and the jaxpr that a CPU runs, in which JAX sees that a lowering has
@@ -119,11 +109,7 @@ def _implement(*args: jax.Array, call: Call, on_cpu: Any) -> Any:
 
 @scan_p.def_abstract_eval  # type: ignore[untyped-decorator]
 def _abstract(*args: Any, call: Call, on_cpu: Any) -> list[Any]:
-    dtypes = [dtype for _, dtype in call.arrays[1]]
-    return [
-        jax.core.ShapedArray(shape, jnp.dtype(dtype))
-        for shape, dtype in zip(call.shapes(args), dtypes, strict=True)
-    ]
+    return [jax.core.ShapedArray(r.shape, r.dtype) for r in call.results(args)]
 
 
 # The kernel.
@@ -131,17 +117,12 @@ def _abstract(*args: Any, call: Call, on_cpu: Any) -> list[Any]:
 
 def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
     """Call the kernel, with all axes but time joined into rows and neurons."""
-    wanted = [
-        jax.ShapeDtypeStruct(result, dtype)
-        for result, (_, dtype) in zip(call.shapes(args), call.arrays[1], strict=True)
-    ]
+    wanted = call.results(args)
     if args[0].shape[0] == 0:  # mapped over nothing
         return [jnp.zeros(w.shape, w.dtype) for w in wanted]
-    kinds = [kind for kind, _ in call.arrays[0]]
-    by_kind = {kind: a.shape for kind, a in zip(kinds, args, strict=True)}
-    batch, steps, *shape = by_kind["x"]
-    params = [a.shape[1:] for kind, a in zip(kinds, args, strict=True) if kind == "p"]
-    leading, own = _layout(tuple(shape), params, call.lengths)
+    params, _, (x, *_), *_ = call.split(args)
+    batch, steps, *shape = x.shape
+    leading, own = _layout(tuple(shape), [p.shape[1:] for p in params], call.lengths)
     R, N = math.prod(shape[:leading]), math.prod(shape[leading:])
 
     def pack(kind: str, a: jax.Array) -> jax.Array:
@@ -166,7 +147,7 @@ def _run(call: Call, *args: jax.Array) -> list[jax.Array]:
             for w in wanted
         ],
     )(
-        *map(pack, kinds, args),
+        *map(pack, [kind for kind, _ in each(call.arrays.read)], args),
         **_attributes(R, N, min(call.every, steps), own, updates),
     )
     return [out.reshape(w.shape) for out, w in zip(outs, wanted, strict=True)]
@@ -234,7 +215,7 @@ def _scan_back(call: Call, *args: jax.Array) -> list[jax.Array]:
     p, kept, x, lengths, d_last, d_ys = call.split(args)
     kept = [jnp.concatenate([a, a[-1:]]) for a in kept]  # the place that nobody reads
     params, state, xs = call.signature.unflatten(p, kept, x)
-    d_state, totals, d_xs, _ = adjoint.backwards_by_element(
+    totals, d_state, d_xs, _ = adjoint.backwards(
         call.signature.step,
         1,
         call.every,
@@ -246,7 +227,7 @@ def _scan_back(call: Call, *args: jax.Array) -> list[jax.Array]:
     return [*d_state, *totals, *d_xs]
 
 
-def _alive(lengths: Arrays, steps: int) -> jax.Array | None:
+def _alive(lengths: Sequence[jax.Array], steps: int) -> jax.Array | None:
     if not lengths:
         return None
     return jnp.arange(steps).reshape(-1, *(1,) * lengths[0].ndim) < lengths[0]
@@ -273,14 +254,14 @@ def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) ->
         "l": ["v", *axes[: call.lengths or 0]],
     }
     factors = []
-    for number, (kind, _) in enumerate(call.arrays[0]):
+    for number, (kind, _) in enumerate(each(call.arrays.read)):
         if kind == "p":
             sizes = params[number]
             own = [a if n != 1 else f"u{number}{a}" for a, n in zip(axes, sizes, strict=True)]
             factors.append(["v", *own])
         else:
             factors.append(names[kind])
-    results = [names[kind] for kind, _ in call.arrays[1]]
+    results = [names[kind] for kind, _ in each(call.arrays.written)]
     rule = " -> ".join(
         ", ".join(" ".join(factor) for factor in side) for side in (factors, results)
     )
