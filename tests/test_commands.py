@@ -16,6 +16,7 @@ import pytest
 import reference
 
 from tracetorch_jax import __main__, __version__, checkpoint, export, functional, snn
+from tracetorch_jax.functional.engines import policy
 
 COMMANDS = ("layers", "info", "export", "bench")
 KEY = jax.random.key(0)
@@ -309,6 +310,15 @@ def test_bench_measures(call):
             "forward", "forward, plain scan", "gradient", "gradient, plain scan",
         }  # fmt: skip
         assert all(len(values) == number and min(values) > 0 for values in times.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", [None, "the package llvmlite"])
+def test_bench_names_the_engine(lacking, call, monkeypatch):
+    monkeypatch.setattr(policy, "why_no_kernel", lambda: lacking)
+    _, out, _ = call("bench", "LI", "--steps", "2", "--batch", "1", "--neurons", "2")
+    engine = "a kernel" if lacking is None else "scan; a kernel needs the package llvmlite"
+    assert f"\nengine: {engine}\n" in out
 
 
 @pytest.mark.slow

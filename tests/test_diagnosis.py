@@ -15,6 +15,7 @@ import reference
 
 import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.snn import flex
 
 pytestmark = pytest.mark.slow
@@ -629,5 +630,14 @@ def test_time_to_compile_stands_apart():
     variables = model.init(KEY, XS)
     first, again = (tt.diagnose(model, variables, XS) for _ in range(2))
     assert first.compile_seconds > again.compile_seconds and first.run_seconds > 0
-    last = str(first).splitlines()[-1]
-    assert re.search(r"as one program: \S+ s to compile, then \S+ s a run\.$", last)
+    assert re.search(r"as one program: \S+ s to compile, then \S+ s a run\.$", str(first), re.M)
+
+
+@pytest.mark.parametrize("lacking", [None, "the package llvmlite"])
+def test_says_what_kernels_need(lacking, monkeypatch):
+    monkeypatch.setattr(policy, "why_no_kernel", lambda: lacking)
+    model = snn.Unroll(snn.LIB(8))
+    report = tt.diagnose(model, model.init(KEY, XS), XS)
+    assert report.kernels_need == lacking
+    says = "Trace layers may run faster as kernels, which need the package llvmlite." in str(report)
+    assert says == (lacking is not None)

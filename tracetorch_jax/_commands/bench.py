@@ -18,6 +18,7 @@ import tracetorch_jax
 from tracetorch_jax import functional, snn
 from tracetorch_jax._commands.layers import layer
 from tracetorch_jax._shared.text import table
+from tracetorch_jax.functional.engines import policy
 
 HELP = "time layers on this machine"
 DESCRIPTION = """\
@@ -53,12 +54,13 @@ def _count(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     shape = arguments.batch, arguments.steps, arguments.neurons
-    device = jax.devices()[0]
+    device, lacking = jax.devices()[0], policy.why_no_kernel()
     machine = {
         "tracetorch_jax": tracetorch_jax.__version__,
         "jax": jax.__version__,
         "device": f"{device.platform} {device.device_kind}".strip(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "engine": f"scan; a kernel needs {lacking}" if lacking else "a kernel",
         "shape [B, T, N]": list(shape),
     }
     first, every = {}, {}

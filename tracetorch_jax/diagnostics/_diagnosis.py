@@ -25,6 +25,7 @@ from tracetorch_jax.diagnostics import _advice
 from tracetorch_jax.diagnostics._recording import Recording, SteppedLayers, each_unrolled, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
+from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.steps import is_stochastic, sides
 from tracetorch_jax.snn import DelayedDense, TraceCell, Unroll
 from tracetorch_jax.spikes import emit
@@ -118,6 +119,8 @@ class Diagnosis:
         compile_seconds: what the first run of the compiled forward and backward pass on this batch
             took longer than the next; about 0 if an earlier call with the same model compiled it.
         run_seconds: what the next run took, about as long as a training step without the optimiser.
+        kernels_need: what trace layers need to run as compiled kernels, which is faster; None if
+            they can.
     """
 
     layers: tuple[LayerReport, ...]
@@ -126,6 +129,7 @@ class Diagnosis:
     delays: tuple[DelayReport, ...] = ()
     compile_seconds: float = dataclasses.field(default=0.0, compare=False)
     run_seconds: float = dataclasses.field(default=0.0, compare=False)
+    kernels_need: str | None = dataclasses.field(default=None, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -173,6 +177,8 @@ class Diagnosis:
             f"Forward and backward pass, as one program: {self.compile_seconds:.2g} s to compile, "
             f"then {self.run_seconds:.2g} s a run.",
         ]
+        if self.kernels_need is not None:
+            lines += [f"Trace layers may run faster as kernels, which need {self.kernels_need}."]
         return "\n".join(lines)
 
 
@@ -312,7 +318,8 @@ def diagnose(
     advised = tuple(_advised(report, *remarks[report.path]) for report in reports)
     delays = tuple(_delay_report(*each, params) for each in sources.delays.items())
     longer = max(seconds[0] - seconds[1], 0.0)
-    return Diagnosis(advised, float(value), tuple(problems), delays, longer, seconds[1])
+    needed = policy.why_no_kernel() if policy.kernel_device() == "cpu" else None
+    return Diagnosis(advised, float(value), tuple(problems), delays, longer, seconds[1], needed)
 
 
 @functools.lru_cache(maxsize=8)

@@ -21,12 +21,17 @@ def runs_in_stages() -> bool:
 
 def runs_kernel(engine: str) -> bool:
     """Whether an elementwise step is run as one kernel, where that is possible."""
-    if engine != "auto" or kernel_device() != "cpu":
+    return engine == "fused" or (engine == "auto" and why_no_kernel() is None)
+
+
+def why_no_kernel() -> str | None:
+    """What keeps the engine that `"auto"` takes from being a kernel, if anything does."""
+    if kernel_device() != "cpu":
         # What is faster on GPU and TPU has not been measured.
-        return engine == "fused"
+        return 'engine="fused" on a GPU or TPU'
     from tracetorch_jax.functional.engines.native import build
 
-    return build.why_not() is None
+    return build.why_not()
 
 
 def widens_at_once(engine: str, loops: bool) -> bool:
