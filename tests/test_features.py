@@ -111,13 +111,13 @@ def test_programs_hold_whatever_a_step_does(variables):
     assert np.array_equal(program.call(XS), jax.jit(MODEL.apply)(variables, XS))
 
 
-@pytest.mark.parametrize("name", reference.some(snn.ALL_LAYERS))
+@pytest.mark.parametrize("name", reference.some(snn.ALL_LAYERS, ("ASRLIB", *reference.COVER)))
 def test_a_layer_by_its_name_has_decays_of_many_half_lives(name):
     """Each decay within the range, in both front ends; other arguments as they are given."""
     layer = snn.layer(name, 50, half_lives=(2.0, 30.0), param_dtype="float32")
     assert type(layer) is snn.ALL_LAYERS[name]
     x = jnp.zeros((1, 50))
-    values = layer.apply(layer.init(KEY, None, x), method="parameters")
+    values = layer.apply(layer.init(jax.random.key(0), None, x), method="parameters")
     same = nnx.layer(name, 50, half_lives=(2.0, 30.0), rngs=flax.nnx.Rngs(0)).parameters()
     for parameter, kind in layer.spec.parameters.items():
         for found in (values[parameter], same[parameter]):
@@ -136,7 +136,7 @@ def test_a_layer_by_its_name_takes_the_arguments_of_the_layer():
         snn.layer("LIF", 3)
     with pytest.raises(ValueError, match=r"`half_lives` must be a pair .*; got 3"):
         snn.layer("LIB", 3, half_lives=3)
-    with pytest.raises(ValueError, match="must be finite and 0 < low <= high; got 5 and 1"):
+    with pytest.raises(ValueError, match="must be finite and 0 < low <= high; got 5.0 and 1.0"):
         snn.layer("LIB", 3, half_lives=(5, 1))
     with pytest.raises(TypeError, match="alpha"):
         snn.layer("LIB", 3, alpha=0.5)
