@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracetorch_jax import functional, snn, spikes
 
 __all__ = [
+    "augment",
     "checkpoint",
     "decode",
     "diagnose",
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tracetorch_jax import (
+        augment,
         checkpoint,
         decode,
         diagnostics,

@@ -9,13 +9,14 @@ Integers and booleans become float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import time_first
+from tracetorch_jax._shared.checks import check_choice
 from tracetorch_jax._shared.dtypes import countable
 from tracetorch_jax.functional.engines.masks import expand_mask, lengths_of, steps_of, zero_padding
 
@@ -171,6 +172,17 @@ def first_spike(
     spikes = (size > 0).astype(size.dtype) + (size - jax.lax.stop_gradient(size))
     silent = jnp.cumprod(1 - spikes, axis=0)
     return zero_padding(silent, valid).sum(axis=0)
+
+
+Decoder = Literal["mean", "last", "max", "count"]
+_DECODERS = {"mean": mean, "last": last, "max": max, "count": count}
+
+
+def decoded(outputs: Any, decode: Decoder, seq_lengths: object, time_major: bool) -> jax.Array:
+    """What the decoder of a name gives."""
+    decoder: Any = _DECODERS[check_choice("decode", decode, tuple(_DECODERS))]
+    values: jax.Array = decoder(outputs, seq_lengths=seq_lengths, time_major=time_major)
+    return values
 
 
 def _sequence(outputs: Any, seq_lengths: object, time_major: bool) -> tuple[jax.Array, Any]:

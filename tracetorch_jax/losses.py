@@ -10,7 +10,7 @@ the outputs are: bfloat16 and float16 can hold neither counts of steps nor their
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax import decode as _decode
 from tracetorch_jax._shared.axes import check_positive, check_values, known, plain, real, time_first
-from tracetorch_jax._shared.checks import as_array, check_choice
-from tracetorch_jax._shared.dtypes import as_given, countable
+from tracetorch_jax._shared.checks import as_array
+from tracetorch_jax._shared.dtypes import countable
+from tracetorch_jax._shared.labels import check_label_kind, check_labels, check_outputs, check_range
 from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
 
 __all__ = [
@@ -36,20 +37,12 @@ __all__ = [
     "step_cross_entropy",
 ]
 
-Decoder = Literal["mean", "last", "max", "count"]
-_DECODERS = {
-    "mean": _decode.mean,
-    "last": _decode.last,
-    "max": _decode.max,
-    "count": _decode.count,
-}
-
 
 def cross_entropy(
     outputs: ArrayLike,
     labels: ArrayLike,
     *,
-    decode: Decoder = "mean",
+    decode: _decode.Decoder = "mean",
     label_smoothing: float = 0.0,
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
@@ -81,18 +74,17 @@ def cross_entropy(
         >>> losses.cross_entropy(outputs, jnp.array([0, 3])).round(3).tolist()  # log 4
         [1.386..., 1.386...]
     """
-    check_choice("decode", decode, tuple(_DECODERS))
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
-    logits = _DECODERS[decode](_outputs(outputs), seq_lengths=seq_lengths, time_major=time_major)
-    return _label_loss(logits, _labels(labels, logits), label_smoothing)
+    logits = _decode.decoded(check_outputs(outputs), decode, seq_lengths, time_major)
+    return _label_loss(logits, as_int32(check_labels(labels, logits)), label_smoothing)
 
 
 def soft_cross_entropy(
     outputs: ArrayLike,
     targets: ArrayLike,
     *,
-    decode: Decoder = "mean",
+    decode: _decode.Decoder = "mean",
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
@@ -117,8 +109,7 @@ def soft_cross_entropy(
         >>> losses.soft_cross_entropy(outputs, targets).round(3).tolist()
         [0.693...]
     """
-    check_choice("decode", decode, tuple(_DECODERS))
-    logits = _DECODERS[decode](_outputs(outputs), seq_lengths=seq_lengths, time_major=time_major)
+    logits = _decode.decoded(check_outputs(outputs), decode, seq_lengths, time_major)
     targets = _targets(targets, logits)
     check_values("targets", targets, lambda v: v >= 0, "be probabilities")
     check_values(
@@ -166,10 +157,10 @@ def step_cross_entropy(
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
-    xs = time_first("outputs", _outputs(outputs), time_major)
+    xs = time_first("outputs", check_outputs(outputs), time_major)
     swap = not time_major and xs.ndim > 2
     want = (xs.shape[1], xs.shape[0], *xs.shape[2:-1]) if swap else xs.shape[:-1]
-    given = _check_label_kind(labels, want, xs.shape[-1])
+    given = check_label_kind(labels, want, xs.shape[-1])
     counts = jnp.ones(want, bool) if mask is None else as_array("mask", mask)
     if counts.shape != want:
         raise ValueError(f"`mask` must have the shape of `labels`, {want}; got {counts.shape}.")
@@ -183,7 +174,7 @@ def step_cross_entropy(
     if valid is not None:
         counts = zero_padding(counts, valid)
     if known(given) is not None and known(counts) is not None:
-        _check_range(np.asarray(given)[np.asarray(counts)], xs.shape[-1])
+        check_range(np.asarray(given)[np.asarray(counts)], xs.shape[-1])
     classes = jnp.where(counts, as_int32(given), 0)
     logits = jnp.where(counts[..., None], xs, jnp.zeros_like(xs))
     each = jnp.where(counts, _label_loss(logits, classes, label_smoothing), 0)
@@ -226,7 +217,7 @@ def count_target(
         [0.0]
     """
     counts = _decode.count(
-        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+        check_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
     return _class_error(counts, labels, correct, incorrect)
 
@@ -263,7 +254,9 @@ def rate_target(
         >>> losses.rate_target(spikes, jnp.array([0]), correct=0.5, incorrect=0.0).tolist()
         [0.0]
     """
-    rates = _decode.mean(_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major)
+    rates = _decode.mean(
+        check_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+    )
     return _class_error(rates, labels, correct, incorrect)
 
 
@@ -303,10 +296,10 @@ def first_spike_cross_entropy(
         [0.0]
     """
     times = _decode.first_spike(
-        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+        check_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
     temperature = check_positive("temperature", temperature, times.dtype)
-    return _label_loss(-times / temperature, _labels(labels, times), 0.0)
+    return _label_loss(-times / temperature, as_int32(check_labels(labels, times)), 0.0)
 
 
 def first_spike_target(
@@ -337,7 +330,7 @@ def first_spike_target(
         [0.0]
     """
     times = _decode.first_spike(
-        _outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
+        check_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
     targets = _targets(targets, times)
     check_values("targets", targets, lambda v: v >= 0, "be steps from 0 on")
@@ -428,51 +421,6 @@ def _rate_error(
     return jnp.square(jnp.maximum(sign * (rates - plain(bound, rates.dtype)), 0)).mean()
 
 
-def _outputs(outputs: Any, name: str = "outputs") -> jax.Array:
-    """Check what has a time axis and an axis of classes."""
-    xs = countable(real(name, outputs))
-    if xs.ndim < 2:
-        raise ValueError(
-            f"`{name}` must be [B, T, C], [T, B, C] with time_major=True, or [T, C] without a "
-            f"batch axis; got shape {xs.shape}."
-        )
-    return xs
-
-
-def _labels(labels: Any, logits: jax.Array) -> jax.Array:
-    """Check one label per row of logits."""
-    labels = _check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
-    _check_range(labels, logits.shape[-1])
-    return as_int32(labels)
-
-
-def _check_label_kind(labels: Any, want: tuple[int, ...], classes: int) -> Any:
-    """Check shape and type; return JAX's or NumPy's array, in which 64 bits are still whole."""
-    labels = as_array("labels", labels, convert=as_given)
-    hint = ""
-    if labels.shape == (*want, classes):
-        hint = " They look one-hot: use labels.argmax(-1), or soft_cross_entropy."
-    elif len(want) > 1 and labels.shape == (want[1], want[0], *want[2:]):
-        hint = " Their batch and time axes look swapped: see `time_major`."
-    if labels.shape != want:
-        raise ValueError(
-            f"`labels` must be class indices of shape {want}, as the outputs' batch and time axes "
-            f"say; got shape {labels.shape}.{hint}"
-        )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"`labels` must be integers, indices of classes; got {labels.dtype}.")
-    return labels
-
-
-def _check_range(labels: Any, classes: int) -> None:
-    check_values(
-        "labels",
-        labels,
-        lambda v: (v >= 0) & (v < classes),
-        f"lie between 0 and C - 1 = {classes - 1}",
-    )
-
-
 def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
     """Cross-entropy that is NaN for labels out of range."""
     classes = logits.shape[-1]
@@ -488,7 +436,7 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
 
 def _class_error(values: jax.Array, labels: Any, correct: Any, incorrect: Any) -> jax.Array:
     """Mean square of differences to what is wanted of classes; NaN for labels out of range."""
-    labels = _labels(labels, values)
+    labels = as_int32(check_labels(labels, values))
     correct, incorrect = (plain(number, values.dtype) for number in (correct, incorrect))
     inside = (labels >= 0) & (labels < values.shape[-1])
     rows = jax.nn.one_hot(labels, values.shape[-1], dtype=values.dtype)

@@ -1,6 +1,7 @@
-"""How much a network fires, and what that costs.
+"""How well a network classifies, how much it fires, and what that costs.
 
-Spikes are ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]`` without a batch axis).
+Spikes and outputs are ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]`` without a
+batch axis).
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from tracetorch_jax._core.front_end import is_in_loop
 from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
+from tracetorch_jax._shared.labels import check_labels, check_outputs
 from tracetorch_jax._shared.trees import path_name
-from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
+from tracetorch_jax.decode import Decoder, decoded
+from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
 from tracetorch_jax.snn import DelayedDense, Recurrent, Unroll
 
 __all__ = [
     "Operations",
     "Rates",
+    "accuracy",
+    "confusion_matrix",
     "dead",
     "energy",
     "saturated",
@@ -32,6 +37,86 @@ __all__ = [
 ]
 
 CONNECTIONS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
+
+
+def accuracy(
+    outputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    decode: Decoder = "mean",
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """Whether each sequence is classified correctly, with the arguments of `losses.cross_entropy`.
+
+    The class is that of the greatest logit, the first of several.
+
+    Args:
+        outputs: ``[B, T, C]``: membranes of a readout, or spikes for ``decode="count"``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        decode: how outputs become logits: ``"mean"``, ``"last"`` or ``"max"`` over time of a
+            membrane, or the spike ``"count"``.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `outputs` is ``[T, B, C]``.
+
+    Returns:
+        ``[B]``: 1 or 0, of which the mean is the accuracy; NaN where a logit is NaN or, while
+        labels are being traced, where one is out of range.
+
+    Raises:
+        ValueError: `outputs` with fewer than two axes; labels out of range or one-hot, a batch size
+            that differs, unknown `decode`.
+        TypeError: labels that are not integers, `outputs` that are not real numbers.
+
+    Example:
+        >>> outputs = jnp.array([[[0.0, 1.0]], [[0.0, 1.0]]])
+        >>> metrics.accuracy(outputs, jnp.array([1, 0])).tolist()
+        [1.0, 0.0]
+    """
+    logits = decoded(check_outputs(outputs), decode, seq_lengths, time_major)
+    labels = as_int32(check_labels(labels, logits))
+    known = (labels >= 0) & (labels < logits.shape[-1]) & ~jnp.isnan(logits).any(axis=-1)
+    return jnp.where(known, (logits.argmax(axis=-1) == labels).astype(logits.dtype), jnp.nan)
+
+
+def confusion_matrix(
+    outputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    decode: Decoder = "mean",
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
+    """How many sequences of each class are taken for which, with the arguments of `accuracy`.
+
+    Those of several batches add up.
+
+    Args:
+        outputs: ``[B, T, C]``.
+        labels: ``[B]`` integers in ``[0, C)``.
+        decode: see `accuracy`.
+        seq_lengths: ``[B]`` integers in [0, T].
+        time_major: whether `outputs` is ``[T, B, C]``.
+
+    Returns:
+        ``[C, C]`` integers: sequences of the class of the row that are taken for the class of the
+        column. The sum is B, less the sequences for which `accuracy` is NaN.
+
+    Raises:
+        ValueError: as `accuracy`.
+        TypeError: as `accuracy`.
+
+    Example:
+        >>> outputs = jnp.array([[[0.0, 1.0]], [[0.0, 1.0]], [[2.0, 1.0]]])
+        >>> metrics.confusion_matrix(outputs, jnp.array([1, 0, 0])).tolist()
+        [[1, 1], [0, 1]]
+    """
+    logits = decoded(check_outputs(outputs), decode, seq_lengths, time_major)
+    labels = as_int32(check_labels(labels, logits))
+    classes = logits.shape[-1]
+    known = (labels >= 0) & ~jnp.isnan(logits).any(axis=-1)
+    row = jnp.where(known, labels, classes)  # what is out of range is dropped
+    return jnp.zeros((classes, classes), int).at[row, logits.argmax(axis=-1)].add(1, mode="drop")
 
 
 class Rates(NamedTuple):

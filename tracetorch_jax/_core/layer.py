@@ -6,15 +6,18 @@ import dataclasses
 import functools
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.features import Firing, check_options, options_of, spec_of
 from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze_value
-from tracetorch_jax._shared.checks import check_spike
+from tracetorch_jax._shared.checks import check_choice, check_spike
+from tracetorch_jax.functional.constraints import DECAY
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import Spec, parameter_row
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
+from tracetorch_jax.initializers import half_lives as spread
 
 _COMMON_ARGS = """
 num_neurons: size of axis `dim`, at least 1.
@@ -100,6 +103,49 @@ def _with_options(argument: re.Match[str]) -> str:
     return f"""{text}
 {name}_rank: 0 for one {one} shared by the layer, 1 for one per neuron.
 {name}_learnable: whether `{name}` is trained; otherwise it stays a constant."""
+
+
+def layer_by_name(
+    layers: Mapping[str, type[Any]],
+    name: str,
+    num_neurons: int,
+    half_lives: tuple[float, float] | None,
+    options: Mapping[str, Any],
+) -> Any:
+    """A layer of `layers`, its decays spread over a range of half-lives if one is given."""
+    cls = layers[check_choice("name", name, tuple(layers))]
+    if half_lives is None:
+        return cls(num_neurons, **options)
+    if not (isinstance(half_lives, tuple | list) and len(half_lives) == 2):
+        raise ValueError(f"`half_lives` must be a pair (shortest, longest); got {half_lives!r}.")
+    kinds = spec_of(field.name for field in dataclasses.fields(cls)).parameters
+    decays = [parameter for parameter, kind in kinds.items() if kind is DECAY]
+    return cls(num_neurons, **{**dict.fromkeys(decays, spread(*half_lives)), **options})
+
+
+LAYER_BY_NAME = """A named layer, such as one that a command line asks for.
+
+Args:
+    name: a name of `ALL_LAYERS`.
+    num_neurons: size of the axis of neurons.
+    half_lives: shortest and longest half-life in steps, ``0 < shortest <= longest``. All decays of
+        the layer are drawn from `initializers.half_lives` of these. By default they start as the
+        layer's own arguments say.
+    **options: further arguments of the layer, which win over `half_lives`.
+
+Returns:
+    The layer.
+
+Raises:
+    TypeError: an argument that the layer does not have, or half-lives that are no numbers.
+    ValueError: `name` is of no layer, `half_lives` is no such pair, or an argument of the layer is
+        out of its range.
+
+Example:
+    >>> layer = {call}
+    >>> layer.alpha == layer.beta != 0.9
+    True
+"""
 
 
 def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own: str = "") -> str:

@@ -11,17 +11,20 @@ can't hold large ones.
 
 from tracetorch_jax.encode._encoders import (
     constant,
+    delayed,
     delta,
     latency,
     level_crossing,
     population,
     rate,
+    windows,
 )
 from tracetorch_jax.encode._events import Events, frames, pad_events
 
 __all__ = [
     "Events",
     "constant",
+    "delayed",
     "delta",
     "frames",
     "latency",
@@ -29,4 +32,5 @@ __all__ = [
     "pad_events",
     "population",
     "rate",
+    "windows",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -287,6 +288,68 @@ def population(
     distance = (wide[..., None] - centres.reshape((1,) * values.ndim + (-1,))) / width
     activity = jnp.exp(-(distance**2) / 2).reshape(*values.shape[:-1], -1)
     return activity.astype(values.dtype)
+
+
+def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = False) -> jax.Array:
+    """The last steps of a signal at once, so that a layer sees how it changes.
+
+    A Dense layer after it is a convolution over time. With a stride there are fewer steps to run,
+    and states last longer. What is before the first step and after the last one is 0.
+
+    Args:
+        xs: ``[B, T, ...]``.
+        width: steps in a window.
+        stride: steps between the ends of windows. The first window ends at step ``stride - 1``.
+        time_major: whether `xs` is ``[T, B, ...]``.
+
+    Returns:
+        ``[B, ceil(T / stride), ..., width * N]``: the steps of a window, the oldest first, along
+        the last axis, of size N. A sequence of ``n`` steps has ``-(-n // stride)`` of them.
+
+    Raises:
+        ValueError: `xs` has fewer than two axes, or `width` or `stride` is below 1.
+        TypeError: `xs` are not real, or `width` or `stride` is no integer.
+
+    Example:
+        >>> encode.windows(jnp.array([[1.0], [2.0], [3.0], [4.0]]), 3, stride=2).tolist()
+        [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]
+    """
+    steps = time_first("xs", xs, time_major)
+    width, stride = check_integer("width", width), check_integer("stride", stride)
+    number = -(-len(steps) // stride)
+    around = [(max(width - stride, 0), number * stride - len(steps)), *[(0, 0)] * (steps.ndim - 1)]
+    padded = jnp.pad(steps, around)
+    first = max(stride - width, 0)
+    parts = [padded[first + i :: stride][:number] for i in range(width)]
+    return _as_given(jnp.concatenate(parts, axis=-1), time_major)
+
+
+def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -> jax.Array:
+    """A signal beside what it was some steps before, once for each delay.
+
+    Args:
+        xs: ``[B, T, ...]``.
+        delays: steps, each at least 0; before the first step the signal is 0.
+        time_major: whether `xs` is ``[T, B, ...]``.
+
+    Returns:
+        ``[B, T, ..., D * N]``: a copy for each of D delays along the last axis, of size N.
+
+    Raises:
+        ValueError: `xs` has fewer than two axes, `delays` is empty or one is below 0.
+        TypeError: `xs` are not real, or a delay is no integer.
+
+    Example:
+        >>> encode.delayed(jnp.array([[1.0], [2.0], [3.0]]), [0, 2]).tolist()
+        [[1.0, 0.0], [2.0, 0.0], [3.0, 1.0]]
+    """
+    steps = time_first("xs", xs, time_major)
+    delays = [check_integer("delays", delay, 0) for delay in delays]
+    if not delays:
+        raise ValueError("`delays` must hold at least one delay; got none.")
+    around = [(0, 0)] * (steps.ndim - 1)
+    parts = [jnp.pad(steps, [(delay, 0), *around])[: len(steps)] for delay in delays]
+    return _as_given(jnp.concatenate(parts, axis=-1), time_major)
 
 
 def _signal(xs: ArrayLike, time_major: bool) -> tuple[jax.Array, Any]:

@@ -5,7 +5,7 @@ from tracetorch_jax.nnx import _family, flex
 from tracetorch_jax.nnx._cell import TraceCell
 from tracetorch_jax.nnx._delays import Delay, DelayedDense, DelayWidth, set_sigma
 from tracetorch_jax.nnx._family import *  # noqa: F403
-from tracetorch_jax.nnx._family import ALL_LAYERS
+from tracetorch_jax.nnx._family import ALL_LAYERS, layer
 from tracetorch_jax.nnx._linen import from_linen, to_linen
 from tracetorch_jax.nnx._recurrent import Recurrent
 from tracetorch_jax.nnx._sequential import Residual, Sequential
@@ -34,6 +34,7 @@ __all__ = [
     "detach_states",
     "flex",
     "from_linen",
+    "layer",
     "load_states",
     "save_states",
     "set_sigma",

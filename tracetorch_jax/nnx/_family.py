@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracetorch_jax._core.features import (
     Adaptation,
     Binary,
@@ -15,6 +17,7 @@ from tracetorch_jax._core.features import (
     Synapse,
     Ternary,
 )
+from tracetorch_jax._core.layer import LAYER_BY_NAME, layer_by_name
 from tracetorch_jax.nnx._layer import Layer
 
 __all__ = [  # noqa: RUF022  (the order of `ALL_LAYERS`)
@@ -190,3 +193,20 @@ class ASRLITS(Adaptation, ScaledTernary, Recurrence, Membrane, Synapse, Layer):
 
 ALL_LAYERS: dict[str, type[Layer]] = {name: globals()[name] for name in __all__}
 """Every named layer by its name."""
+
+
+def layer(
+    name: str,
+    num_neurons: int,
+    *,
+    half_lives: tuple[float, float] | None = None,
+    **options: Any,
+) -> Layer:
+    # The docstring is shared with that of the other front end.
+    found: Layer = layer_by_name(ALL_LAYERS, name, num_neurons, half_lives, options)
+    return found
+
+
+layer.__doc__ = LAYER_BY_NAME.format(
+    call='snn.layer("SRLIB", 64, rngs=nnx.Rngs(0), half_lives=(1.0, 9.0))'
+)

@@ -4,7 +4,7 @@ from tracetorch_jax.snn import _family, flex
 from tracetorch_jax.snn._cell import TraceCell
 from tracetorch_jax.snn._delays import Delay, DelayedDense
 from tracetorch_jax.snn._family import *  # noqa: F403
-from tracetorch_jax.snn._family import ALL_LAYERS
+from tracetorch_jax.snn._family import ALL_LAYERS, layer
 from tracetorch_jax.snn._recurrent import Recurrent
 from tracetorch_jax.snn._residual import Residual
 from tracetorch_jax.snn._sequential import Sequential
@@ -20,5 +20,6 @@ __all__ = [
     "TraceCell",
     "Unroll",
     "flex",
+    "layer",
 ]
 __all__ += _family.__all__
