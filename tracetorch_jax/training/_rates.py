@@ -55,12 +55,12 @@ def scale_to_rate(
     For one layer after the other, in the order in which they run, this takes the last module with
     weights before the layer: a Dense, a convolution, a `DelayedDense`, or a normalisation with a
     ``scale``. Its ``kernel`` or ``scale`` and its ``bias`` are multiplied by one positive factor,
-    and so is what it gives. The factor is doubled or halved until the layer's rate passes `rate`,
-    and then found by bisection in its logarithm. Nothing else changes. Where several layers get
+    and so is what it gives. The factor grows or shrinks in widening steps until the rate is passed,
+    and is then found by bisection of its logarithm. Nothing else changes. Where several layers get
     their input from one module, the rate is that of these layers together.
 
-    Each trial is a forward pass over the batch, about ten for each layer, of one program that is
-    compiled once. It keeps no states, and needs less memory than `record` or a gradient.
+    Each trial is a forward pass over the batch, of which a layer takes one to a dozen, by a program
+    that is compiled once. It keeps no states, and needs less memory than `record` or a gradient.
 
     Take the batch and the input's scale as in training. An input that is far from mean 0, or whose
     features differ in scale, is better standardised first: a factor can change neither.
