@@ -19,6 +19,7 @@ import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes, training
 from tracetorch_jax import nnx as tnnx
 from tracetorch_jax.snn import flex
+from tracetorch_jax.training import _rates
 
 KEY = jax.random.key(0)
 DRAW = np.random.default_rng(0)
@@ -311,11 +312,14 @@ def test_rates_out_of_reach():
     refused(ValueError, ["In between, its rate jumps"], alone, variables, xs, rate=0.7)
 
 
-def test_rates_of_layers_that_share_weights():
+def test_rates_of_layers_that_share_weights(monkeypatch):
     model = Twice()
     variables = model.init(KEY, XS)
     words = ["LIB_0 (LIB) and LITS_0 (LITS) have theirs from Dense_0", "0.1 and 0.2"]
     refused(ValueError, words, model, variables, rate={"LIB_0": 0.1, "LITS_0": 0.2})
+    monkeypatch.setattr(_rates, "_PASSES", 1)
+    words = ["one that all layers reach at once", "got {'LIB_0': ", "after 1 passes"]
+    refused(ValueError, words, model, variables, 0.01 * XS, rate=0.15)
 
 
 @functools.partial(jax.jit, static_argnums=0)
