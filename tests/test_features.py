@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
-from tracetorch_jax import export, functional, interop, snn, training
+from tracetorch_jax import export, functional, interop, nnx, snn, training
 from tracetorch_jax._core import features
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import (
@@ -107,3 +109,34 @@ def test_programs_hold_whatever_a_step_does(variables):
     """They are traced, so that nothing of a feature can be left out."""
     program = export.sequence(MODEL, variables, "b, t, 2", platforms=["cpu"])
     assert np.array_equal(program.call(XS), jax.jit(MODEL.apply)(variables, XS))
+
+
+@pytest.mark.parametrize("name", reference.some(snn.ALL_LAYERS, ("ASRLIB", *reference.COVER)))
+def test_a_layer_by_its_name_has_decays_of_many_half_lives(name):
+    """Each decay within the range, in both front ends; other arguments as they are given."""
+    layer = snn.layer(name, 50, half_lives=(2.0, 30.0), param_dtype="float32")
+    assert type(layer) is snn.ALL_LAYERS[name]
+    x = jnp.zeros((1, 50))
+    values = layer.apply(layer.init(jax.random.key(0), None, x), method="parameters")
+    same = nnx.layer(name, 50, half_lives=(2.0, 30.0), rngs=flax.nnx.Rngs(0)).parameters()
+    for parameter, kind in layer.spec.parameters.items():
+        for found in (values[parameter], same[parameter]):
+            if kind is functional.DECAY:
+                steps = np.log(0.5) / np.log(np.asarray(found))
+                assert 1.99 < steps.min() < 6 and 12 < steps.max() < 30.1
+            else:
+                assert len(np.unique(found)) == 1
+
+
+def test_a_layer_by_its_name_takes_the_arguments_of_the_layer():
+    layer = snn.layer("SRLIB", 3, half_lives=(1.0, 5.0), beta=0.7, reset="zero")
+    assert (layer.beta, layer.reset, layer.dim) == (0.7, "zero", -1)
+    assert snn.layer("LIB", 3) == snn.LIB(3)
+    with pytest.raises(ValueError, match="`name` must be one of 'LI', .*; got 'LIF'"):
+        snn.layer("LIF", 3)
+    with pytest.raises(ValueError, match=r"`half_lives` must be a pair .*; got 3"):
+        snn.layer("LIB", 3, half_lives=3)
+    with pytest.raises(ValueError, match="must be finite and 0 < low <= high; got 5.0 and 1.0"):
+        snn.layer("LIB", 3, half_lives=(5, 1))
+    with pytest.raises(TypeError, match="alpha"):
+        snn.layer("LIB", 3, alpha=0.5)

@@ -500,3 +500,35 @@ class TestDiagnose:
         xs = reference.inputs(2, 20, 3, 4, 4)
         (report,) = tracetorch_jax.diagnose(model, model.init(KEY, xs), xs).layers
         assert report.dead == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("decode", ["mean", "last", "max", "count"])
+def test_accuracy_is_of_the_greatest_logit(decode):
+    draw = np.random.default_rng(0)
+    ys = draw.normal(size=(50, 7, 4)).astype(np.float32)
+    lengths, labels = draw.integers(1, 8, 50), draw.integers(0, 4, 50)
+    if decode == "count":
+        ys = (ys > 0).astype(np.float32)
+    logits = getattr(tracetorch_jax.decode, decode)(ys, seq_lengths=lengths)
+    right = np.asarray(logits).argmax(-1) == labels
+    options = {"decode": decode, "seq_lengths": lengths}
+    np.testing.assert_array_equal(metrics.accuracy(ys, labels, **options), right)
+    table = np.asarray(metrics.confusion_matrix(ys, labels, **options))
+    assert table.sum() == 50 and np.trace(table) == right.sum()
+    np.testing.assert_array_equal(table.sum(axis=1), np.bincount(labels, minlength=4))
+    swapped = metrics.accuracy(ys.swapaxes(0, 1), labels, time_major=True, **options)
+    np.testing.assert_array_equal(swapped, right)
+
+
+def test_accuracy_of_what_is_not_known():
+    """NaN where a logit is NaN or a traced label out of range, and not counted as a confusion."""
+    ys = jnp.zeros((4, 3, 2)).at[0, 0, 1].set(jnp.nan)
+    labels = jnp.array([0, 0, 2, -1])
+    right = jax.jit(metrics.accuracy)(ys, labels)
+    np.testing.assert_array_equal(right, [np.nan, 1, np.nan, np.nan])
+    assert jax.jit(metrics.confusion_matrix)(ys, labels).tolist() == [[1, 0], [0, 0]]
+    for measure in (metrics.accuracy, metrics.confusion_matrix):
+        with pytest.raises(ValueError, match="`labels` must lie between 0 and C - 1 = 1; got 2"):
+            measure(ys, labels)
+        with pytest.raises(ValueError, match="`decode` must be one of 'mean', 'last'"):
+            measure(ys, labels[:2], decode="first")

@@ -22,6 +22,7 @@ EVERYTHING = {path: thing for things in DOCUMENTED.values() for path, thing in t
 
 # Results, each shown by the example of the function that gives it, which it names.
 RESULTS = {
+    "training.Fit": "fit",
     "diagnostics.Diagnosis": "diagnose",
     "diagnostics.DelayReport": "diagnose",
     "diagnostics.LayerReport": "diagnose",

@@ -91,12 +91,12 @@ def shift(key: jax.Array, xs: ArrayLike, most: int) -> jax.Array:
         ValueError: `xs` has fewer than two axes, or `most` is negative.
 
     Example:
-        >>> augment.shift(jax.random.key(2), jnp.array([[1.0, 2.0, 3.0, 4.0]]), 2).tolist()
-        [[1.0, 1.0, 2.0, 3.0]]
+        >>> augment.shift(jax.random.key(1), jnp.array([[1.0, 2.0, 3.0, 4.0]]), 2).tolist()
+        [[2.0, 3.0, 4.0, 4.0]]
     """
     xs, most = _sequences(xs), check_integer("most", most, 0)
     by = jax.random.randint(key, xs.shape[:1], -most, most + 1)
-    return _at(xs, jnp.arange(xs.shape[1]) - by[:, None])
+    return _at(xs, jnp.arange(xs.shape[1])[None] - by[:, None])
 
 
 def warp(key: jax.Array, xs: ArrayLike, most: float) -> jax.Array:
@@ -125,7 +125,7 @@ def warp(key: jax.Array, xs: ArrayLike, most: float) -> jax.Array:
     limit = jnp.log1p(_at_least_0("most", most))
     speed = jnp.exp(jax.random.uniform(key, (len(xs), 1), minval=-limit, maxval=limit))
     middle = (xs.shape[1] - 1) / 2
-    source = middle + speed * (jnp.arange(xs.shape[1]) - middle)
+    source = middle + speed * (jnp.arange(xs.shape[1], dtype=speed.dtype)[None] - middle)
     before = jnp.floor(source)
     part = (source - before).astype(xs.dtype).reshape(*source.shape, *[1] * (xs.ndim - 2))
     first, second = (_at(xs, before.astype(int) + i) for i in (0, 1))
@@ -151,14 +151,14 @@ def cutout(key: jax.Array, xs: ArrayLike, longest: int) -> jax.Array:
     cutout", arXiv:1708.04552, 2017.
 
     Example:
-        >>> augment.cutout(jax.random.key(1), jnp.ones((1, 8)), 4).tolist()
-        [[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]]
+        >>> augment.cutout(jax.random.key(2), jnp.ones((1, 8)), 4).tolist()
+        [[1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
     """
     xs, longest = _sequences(xs), check_integer("longest", longest, 0)
     keys = jax.random.split(key)
     length = jax.random.randint(keys[0], (len(xs), 1), 0, longest + 1)
     first = jax.random.randint(keys[1], (len(xs), 1), 1 - length, xs.shape[1])
-    steps = jnp.arange(xs.shape[1])
+    steps = jnp.arange(xs.shape[1])[None]
     cut = (steps >= first) & (steps < first + length)
     return jnp.where(cut.reshape(*cut.shape, *[1] * (xs.ndim - 2)), jnp.zeros_like(xs), xs)
 

@@ -121,13 +121,13 @@ def fit(
         {'loss': (5,), 'score': (5,)}
     """
     epochs, batch_size = check_integer("epochs", epochs), check_integer("batch_size", batch_size)
-    patience = epochs if patience is None else check_integer("patience", patience)
     if not 0 <= average < 1:
         raise ValueError(f"`average` must lie in [0, 1); got {average!r}.")
-    if (score is None) != (validation is None) or (score is None and patience < epochs):
+    if (score is None) != (validation is None) or (score is None and patience is not None):
         raise ValueError(
             "`validation` and `score` must be given together, and `patience` only with them."
         )
+    patience = epochs if patience is None else check_integer("patience", patience)
     for name, function in (("loss", loss), ("score", score)):
         if not (callable(function) or (name == "score" and function is None)):
             raise TypeError(f"`{name}` must be a function; got {function!r}.")
@@ -227,9 +227,10 @@ def _programs(
             return value, changed
 
         (value, changed), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-        change, moments = optimiser.update(gradient, state.optimiser, params)
-        params = optax.apply_updates(params, change)
-        scored, mean = ema.update(params, state.mean)
+        with jax.numpy_dtype_promotion("standard"):  # for optax
+            change, moments = optimiser.update(gradient, state.optimiser, params)
+            params = optax.apply_updates(params, change)
+            scored, mean = ema.update(params, state.mean)
         variables = {**state.variables, **changed, "params": params}
         return _State(variables, moments, mean, scored), value
 

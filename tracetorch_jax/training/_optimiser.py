@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import optax
 
 from tracetorch_jax._shared.checks import check_integer
@@ -59,15 +57,10 @@ def adamw(
     updates = check_integer("updates", updates)
     accumulate = check_integer("accumulate", accumulate)
     for name, value, fits, rule in (
-        (
-            "learning_rate",
-            learning_rate,
-            0 < learning_rate < math.inf,
-            "be greater than 0 and finite",
-        ),
+        ("learning_rate", learning_rate, learning_rate > 0, "be greater than 0"),
         ("warmup", warmup, 0 <= warmup < 1, "lie in [0, 1)"),
         ("clip", clip, clip > 0, "be greater than 0"),
-        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "be finite and at least 0"),
+        ("weight_decay", weight_decay, weight_decay >= 0, "be at least 0"),
     ):
         if not fits:
             raise ValueError(f"`{name}` must {rule}; got {value!r}.")

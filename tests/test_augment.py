@@ -1,0 +1,121 @@
+"""Changes of training sequences, and what the network reads of a signal at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tracetorch_jax import augment, encode
+
+KEY = jax.random.key(0)
+XS = np.asarray(jax.random.normal(jax.random.key(1), (40, 12, 2, 3)))
+EACH = {
+    augment.noise: 0.1,
+    augment.scale: 0.1,
+    augment.shift: 3,
+    augment.warp: 0.3,
+    augment.cutout: 5,
+}
+
+
+@pytest.mark.parametrize("change", EACH)
+def test_changes_each_sequence_in_its_own_way(change):
+    """Alike under jit, and not at all where the amount is 0."""
+    xs = np.repeat(XS[:1], 40, axis=0)
+    changed = change(KEY, xs, EACH[change])
+    assert changed.shape == xs.shape and changed.dtype == xs.dtype
+    assert len(np.unique(np.asarray(changed).round(4), axis=0)) > 5
+    inside = jax.jit(change, static_argnums=2)(KEY, xs, EACH[change])
+    np.testing.assert_allclose(inside, changed, atol=1e-5)
+    np.testing.assert_allclose(change(KEY, xs, 0), xs, atol=1e-6)
+    assert change(KEY, xs.astype(jnp.bfloat16), EACH[change]).dtype == jnp.bfloat16
+
+
+def test_noise_and_scale_have_their_deviation():
+    xs = np.ones((4000, 2, 1), np.float32)
+    added = augment.noise(KEY, xs, 0.3) - 1
+    assert float(added.std()) == pytest.approx(0.3, rel=0.05)
+    factors = augment.scale(KEY, xs, 0.3)
+    assert float(jnp.log(factors).std()) == pytest.approx(0.3, rel=0.05)
+    np.testing.assert_array_equal(factors[:, 0], factors[:, 1])
+
+
+def test_shift_moves_by_whole_steps():
+    xs = np.arange(20.0, dtype=np.float32)[None, :, None].repeat(200, axis=0)
+    moved = np.asarray(augment.shift(KEY, xs, 3))[..., 0]
+    by = 10 - moved[:, 10]
+    assert sorted(set(by)) == [-3, -2, -1, 0, 1, 2, 3]
+    np.testing.assert_array_equal(moved, np.clip(np.arange(20) - by[:, None], 0, 19))
+
+
+def test_warp_changes_the_speed_around_the_middle():
+    xs = np.arange(21.0, dtype=np.float32)[None, :, None].repeat(500, axis=0)
+    played = np.asarray(augment.warp(KEY, xs, 0.25))[..., 0]
+    np.testing.assert_allclose(played[:, 10], 10, atol=1e-5)
+    speeds = played[:, 11] - played[:, 10]
+    assert 0.8 <= speeds.min() < 0.83 and 1.22 < speeds.max() <= 1.25 + 1e-5
+    want = np.clip(10 + speeds[:, None] * (np.arange(21) - 10), 0, 20)
+    np.testing.assert_allclose(played, want, atol=1e-3)
+
+
+def test_cutout_silences_one_stretch():
+    cut = np.asarray(augment.cutout(KEY, np.ones((500, 12, 2), np.float32), 5))
+    assert set(np.unique(cut)) == {0.0, 1.0} and (cut[..., 0] == cut[..., 1]).all()
+    gone = 1 - cut[..., 0]
+    edges = np.diff(np.pad(gone, [(0, 0), (1, 1)]), axis=1)
+    assert (edges == 1).sum(1).max() == 1  # at most one stretch
+    assert set(gone.sum(1)) == {0, 1, 2, 3, 4, 5}
+    assert gone[:, 0].any() and gone[:, -1].any()
+
+
+@pytest.mark.parametrize("change", EACH)
+def test_bad_arguments_of_augment(change):
+    with pytest.raises(ValueError, match="`xs` must be sequences"):
+        change(KEY, XS[0, 0, 0], EACH[change])
+    with pytest.raises((ValueError, TypeError), match="must be an integer of|must not be negative"):
+        change(KEY, XS, -1)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_windows(width, stride):
+    """Window j holds the steps up to (j + 1) stride - 1, zeros outside."""
+    xs = np.arange(1.0, 2 * 7 * 2 + 1, dtype=np.float32).reshape(2, 7, 2)
+    got = encode.windows(xs, width, stride=stride)
+    number = -(-7 // stride)
+    want = np.zeros((2, number, width, 2), np.float32)
+    for j in range(number):
+        for i in range(width):
+            at = (j + 1) * stride - width + i
+            if 0 <= at < 7:
+                want[:, j, i] = xs[:, at]
+    np.testing.assert_array_equal(got, want.reshape(2, number, -1))
+    swapped = encode.windows(xs.swapaxes(0, 1), width, stride=stride, time_major=True)
+    np.testing.assert_array_equal(swapped.swapaxes(0, 1), got)
+    np.testing.assert_array_equal(encode.windows(xs[0], width, stride=stride), got[0])
+
+
+def test_delayed():
+    xs = XS[:, :, 0]
+    got = encode.delayed(xs, [0, 2, 20])
+    np.testing.assert_array_equal(got[..., :3], xs)
+    np.testing.assert_array_equal(got[:, 2:, 3:6], xs[:, :-2])
+    assert not got[:, :2, 3:6].any() and not got[..., 6:].any()
+    images = encode.delayed(XS, [1])
+    np.testing.assert_array_equal(images[:, 1:], XS[:, :-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: encode.windows(XS, 0), ValueError, "`width` must be an integer of at least 1"),
+        (lambda: encode.windows(XS, 2, stride=0), ValueError, "`stride` must be an integer"),
+        (lambda: encode.windows(XS, 2.0), TypeError, "`width` must be an integer"),
+        (lambda: encode.delayed(XS, []), ValueError, "`delays` must hold at least one delay"),
+        (lambda: encode.delayed(XS, [-1]), ValueError, "`delays` must be an integer of at least 0"),
+        (lambda: encode.delayed(XS[0, 0, 0], [1]), ValueError, r"`xs` must be \[B, T, ...\]"),
+    ],
+)
+def test_bad_arguments_of_windows(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
