@@ -80,7 +80,7 @@ def compiled(
 def each_unrolled(
     watch: Callable[[str, TraceCell, Any, jax.Array, jax.Array], jax.Array],
 ) -> Callable[..., Any]:
-    """Interceptor of Flax methods that hands to `watch` each trace layer run over time.
+    """Interceptor of Flax methods that calls `watch` for each trace layer run over time.
 
     `watch` gets the layer's path, the layer, its first carry, its input and output ``[T, ...]``. It
     returns the output that the network goes on with.
