@@ -76,6 +76,25 @@ def test_bad_arguments_of_augment(change):
         change(KEY, XS, -1)
 
 
+def test_amounts_of_any_kind_keep_the_dtype():
+    xs = jnp.asarray(XS, jnp.bfloat16)
+    for change in (augment.noise, augment.scale, augment.warp):
+        want = change(KEY, xs, 0.5)
+        for amount in (np.float32(0.5), np.float64(0.5), jnp.float32(0.5)):
+            got = change(KEY, xs, amount)
+            assert got.dtype == xs.dtype and jnp.array_equal(got, want)
+        assert jax.jit(change)(KEY, xs, 0.5).dtype == xs.dtype
+        with pytest.raises(TypeError, match="must be a number; got None"):
+            change(KEY, xs, None)
+
+
+def test_windows_know_how_long_sequences_are():
+    xs = np.where(np.arange(7)[:, None] < 3, XS[:2, :7, 0], np.nan)
+    got = encode.windows(xs, 3, stride=2, seq_lengths=np.array([3, 3]))
+    np.testing.assert_array_equal(got[:, :2], encode.windows(xs[:, :3], 3, stride=2))
+    assert not got[:, 2:].any(where=np.isfinite(got[:, 2:])) and np.isfinite(got).all()
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_windows(width, stride):
@@ -111,6 +130,11 @@ def test_delayed():
         (lambda: encode.windows(XS, 0), ValueError, "`width` must be an integer of at least 1"),
         (lambda: encode.windows(XS, 2, stride=0), ValueError, "`stride` must be an integer"),
         (lambda: encode.windows(XS, 2.0), TypeError, "`width` must be an integer"),
+        (
+            lambda: encode.delayed(XS, 3),
+            TypeError,
+            "`delays` must be a sequence of integers; got 3",
+        ),
         (lambda: encode.delayed(XS, []), ValueError, "`delays` must hold at least one delay"),
         (lambda: encode.delayed(XS, [-1]), ValueError, "`delays` must be an integer of at least 0"),
         (lambda: encode.delayed(XS[0, 0, 0], [1]), ValueError, r"`xs` must be \[B, T, ...\]"),

@@ -1,5 +1,6 @@
 """Training over epochs, and what is measured on all rows."""
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -243,8 +244,14 @@ def test_predict_gives_every_row_once():
     found = training.predict(double, {}, {"x": x}, batch_size=3)
     np.testing.assert_array_equal(found["twice"], 2 * x)
     np.testing.assert_array_equal(found["sum"], x.sum(-1))
-    training.predict(double, {}, {"x": x[:5]}, batch_size=3)
-    assert seen == [(3, 3)]  # compiled once, also for the last rows and another call
+    assert seen == [(3, 3)]  # compiled once, also for the last rows
+    once = jax.jit(double)
+    for rows in (7, 5):
+        training.predict(once, {}, {"x": x[:rows]}, batch_size=3)
+    assert len(seen) == 2
+    np.testing.assert_array_equal(
+        training.predict(once, {}, {"x": jnp.asarray(x)}, batch_size=3)["sum"], x.sum(-1)
+    )
 
 
 def test_evaluate_counts_each_row_once():
@@ -287,7 +294,7 @@ def test_bad_arguments(options, error, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"learning_rate": 0}, "`learning_rate` must be greater than 0; got 0"),
+        ({"learning_rate": 0}, "`learning_rate` must be positive and finite; got 0"),
         ({"warmup": 1}, r"`warmup` must lie in \[0, 1\); got 1"),
         ({"clip": -1}, "`clip` must be greater than 0; got -1"),
         ({"weight_decay": float("nan")}, "`weight_decay` must be at least 0; got nan"),
@@ -313,3 +320,244 @@ def test_a_bar_shows_loss_and_score(capsys):
     fit(progress="heartbeats", epochs=2, validation=HELD, score=score)
     shown = capsys.readouterr().err
     assert "heartbeats: 100%" in shown and "loss=0." in shown and "score=0." in shown
+
+
+W = {"params": {"w": jnp.ones(2)}}
+VALUES = np.arange(8, dtype=np.float32)
+
+
+def distance(variables, batch, key):
+    return jnp.square(variables["params"]["w"] - batch.mean()).sum()
+
+
+def fit_w(loss=distance, **options):
+    given = {
+        "variables": W,
+        "optimiser": optax.sgd(0.1),
+        "data": VALUES,
+        "batch_size": 4,
+        "epochs": 1,
+    }
+    return fit(loss=loss, **{**given, **options})
+
+
+def test_reads_anew_what_functions_refer_to():
+    cost = 0.0
+
+    def loss(variables, batch, key):
+        return cost + distance(variables, batch, key)
+
+    def shifted(variables, batch):
+        return batch + cost
+
+    found, shown, scored = [], [], []
+    for cost in (0.0, 10.0):  # noqa: B007  (`loss` refers to it)
+        found.append(fit_w(loss).history["loss"][0])
+        shown.append(training.predict(shifted, {}, VALUES, batch_size=4)[0])
+        scored.append(fit_w(validation=VALUES, score=shifted).history["score"][0])
+    assert found[1] - found[0] == pytest.approx(10, rel=1e-5)
+    assert np.diff(shown) == np.diff(scored) == 10
+
+
+@pytest.mark.parametrize("networks", [(), (2,)])
+def test_any_score_is_better_than_nan(networks):
+    def score(variables, batch):
+        w = variables["params"]["w"][0]
+        return jnp.where(w < 2, jnp.nan, w) + 0 * batch
+
+    variables = {"params": {"w": jnp.ones((*networks, 2))}}
+    key = jax.random.split(KEY, networks) if networks else KEY
+    fitted = fit_w(variables=variables, key=key, epochs=5, validation=VALUES, score=score)
+    assert np.isnan(fitted.history["score"][0]).all()
+    assert (np.asarray(fitted.best_epoch) == 4).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_mean_of_what_stays_the_same(dtype):
+    variables = {"params": {"w": jnp.full(2, 1.1, dtype)}}
+
+    def still(variables, batch, key):
+        return 0 * variables["params"]["w"].sum()
+
+    got = fit_w(still, variables=variables, epochs=50, average=0.99).variables["params"]["w"]
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(float), variables["params"]["w"].astype(float), rtol=1e-5)
+
+
+def test_patience_of_each_network_is_its_own():
+    """One network gets better all the time, the other only later than its patience lasts."""
+
+    def loss(variables, batch, key):
+        return variables["params"]["w"].sum() + 0 * batch.sum()
+
+    def score(variables, batch):  # w falls by 0.2 an epoch
+        w, kind = variables["params"]["w"][0], variables["fixed"]["kind"]
+        late = jnp.where(w < 0, -w, w)
+        return jnp.where(kind == 0, -w, late) + 0 * batch
+
+    variables = {"params": {"w": jnp.ones((2, 1))}, "fixed": {"kind": jnp.arange(2)}}
+    options = {"epochs": 14, "validation": VALUES, "score": score, "patience": 2}
+    keys = jax.random.split(KEY)
+    both = fit_w(loss, variables=variables, key=keys, **options)
+    assert both.best_epoch.tolist() == [13, 0]
+    for i in range(2):
+        alone = fit_w(
+            loss, variables=jax.tree.map(lambda x, i=i: x[i], variables), key=keys[i], **options
+        )
+        assert alone.best_epoch == both.best_epoch[i]
+        np.testing.assert_allclose(both.variables["params"]["w"][i], alone.variables["params"]["w"])
+
+
+def test_batches_from_a_function_are_for_all_networks():
+    keys = jax.random.split(KEY)
+    variables = {"params": {"w": jnp.array([[1.0, 1.0], [5.0, 5.0]])}}
+
+    def read(epoch):
+        return [VALUES[:2], VALUES[2:4]]  # as many rows as networks
+
+    both = fit_w(variables=variables, key=keys, data=read).variables["params"]["w"]
+    for i in range(2):
+        alone = fit_w(variables=jax.tree.map(lambda x, i=i: x[i], variables), data=read)
+        np.testing.assert_allclose(both[i], alone.variables["params"]["w"], rtol=1e-6)
+
+
+def test_every_update_has_a_key_of_its_own():
+    keys = []
+
+    def watched(variables, batch, key):
+        jax.debug.callback(
+            lambda data: keys.append(tuple(np.asarray(data).tolist())), jax.random.key_data(key)
+        )
+        return distance(variables, batch, key)
+
+    fit_w(watched, epochs=3, batch_size=2)
+    jax.effects_barrier()
+    assert len(keys) == len(set(keys)) == 12
+    old = fit_w(key=jax.random.PRNGKey(0), epochs=2).variables
+    jax.tree.map(
+        np.testing.assert_array_equal, old, fit_w(key=jax.random.key(0), epochs=2).variables
+    )
+
+
+def test_folder_holds_the_best_of_each_network(tmp_path):
+    def score(variables, batch):  # of one network best at first, of the other at last
+        return variables["fixed"]["sign"] * variables["params"]["w"][0] + 0 * batch
+
+    variables = {"params": {"w": jnp.ones((2, 2))}, "fixed": {"sign": jnp.array([1.0, -1.0])}}
+    options = {"epochs": 4, "validation": VALUES, "score": score, "folder": tmp_path / "best"}
+    fitted = fit_w(variables=variables, key=jax.random.split(KEY), **options)
+    assert fitted.best_epoch.tolist() == [3, 0]
+    saved = checkpoint.restore(tmp_path / "best", like=variables)
+    jax.tree.map(np.testing.assert_array_equal, saved, fitted.variables)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.txt").write_text("mine")
+    calls = []
+    with pytest.raises(FileExistsError):
+        fit_w(lambda *args: calls.append(1) or distance(*args), folder=tmp_path / "else")
+    assert not calls  # before anything is trained
+
+
+def test_an_nnx_model_gets_its_best_and_saves_it(tmp_path):
+    draw = flax_nnx.Rngs(0)
+    layers = [
+        flax_nnx.Linear(3, 8, rngs=draw),
+        flax_nnx.BatchNorm(8, rngs=draw),
+        nnx.LIB(8, rngs=draw),
+    ]
+    model = nnx.Unroll(
+        nnx.Sequential([*layers, flax_nnx.Linear(8, 2, rngs=draw), nnx.LI(2, rngs=draw)])
+    )
+
+    def loss(model, batch, key):
+        return losses.cross_entropy(model(batch[0]), batch[1]).mean()
+
+    def score(model, batch):
+        model.eval()
+        return metrics.accuracy(model(batch[0]), batch[1])
+
+    options = {"optimiser": optax.sgd(8.0), "validation": HELD, "score": score}
+    fitted = fit(model, loss=loss, folder=tmp_path / "best", epochs=8, **options)
+    scores = fitted.history["score"]
+    assert fitted.best_epoch == scores.argmax() < 7 and scores[-1] < scores.max()
+    assert training.evaluate(score, model, HELD, batch_size=16) == pytest.approx(scores.max())
+    saved = checkpoint.restore(tmp_path / "best", like=flax_nnx.state(model))
+    jax.tree.map(np.testing.assert_array_equal, saved, flax_nnx.state(model))
+
+
+def test_adamw_is_the_expression_that_its_docstring_shows():
+    schedule = optax.warmup_cosine_decay_schedule(0, 0.3, 2, 10)
+    by_hand = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(schedule, weight_decay=0.1, mask=training.decay_mask),
+    )
+    ours = training.adamw(0.3, 10, warmup=0.2, clip=0.5, weight_decay=0.1)
+    params = {"kernel": jnp.ones(3), "raw_beta": jnp.ones(3)}
+    results = []
+    for optimiser in (ours, by_hand):
+        state, changes = optimiser.init(params), []
+        for size in (100.0, 0.01, 3.0):  # the first and the last are clipped
+            gradient = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
+            with jax.numpy_dtype_promotion("standard"):
+                change, state = optimiser.update(gradient, state, params)
+            changes.append(change)
+        results.append(changes)
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_frozen_variables_and_rates_by_kind():
+    traces = []
+
+    def watched(variables, batch, key):
+        traces.append(1)
+        return loss(variables, batch)
+
+    rates = {label: optax.sgd(0.0) for label in training.PARAMETER_LABELS} | {
+        "decay": optax.sgd(1.0)
+    }
+    optimiser = optax.multi_transform(rates, training.parameter_labels)
+    frozen = flax.core.freeze(VARIABLES)
+    fitted = fit(frozen, loss=watched, optimiser=optimiser, epochs=3).variables
+    assert len(traces) == 1
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), fitted["params"], VARIABLES["params"])
+    assert training.parameter_labels(VARIABLES["params"]) == jax.tree.map(
+        lambda moved, label: "decay" if moved else label,
+        moved,
+        training.parameter_labels(VARIABLES["params"]),
+    ) and any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda v, b, k: (distance(v, b, k), {"accuracy": 1.0}), r"\['seen'\].* got 'accuracy'"),
+        (lambda v, b, k: (distance(v, b, k), {"params": v["params"]}), "got 'params'"),
+        (lambda v, b, k: (distance(v, b, k), {"seen": {"more": jnp.zeros(())}}),
+         "the collection 'seen' with the structure"),
+        (lambda v, b, k: (distance(v, b, k), {}, 3), "`loss` must give a scalar, or a pair"),
+        (lambda v, b, k: None, "`loss` must give a scalar, or a pair of .*; got None"),
+    ],
+)  # fmt: skip
+def test_what_loss_may_give(loss, words):
+    with pytest.raises(ValueError, match=words):
+        fit_w(loss, variables={**W, "seen": {"mean": jnp.zeros(())}})
+
+
+def test_errors_are_short():
+    with pytest.raises(ValueError, match="A list is a tree: make it an array") as error:
+        fit(data=(XS[:48], [0] * 48))
+    assert len(str(error.value)) < 500
+
+
+def test_a_loss_that_ends_up_not_finite_leaves_the_best():
+    def loss(variables, batch, key):
+        w = variables["params"]["w"]
+        return jnp.where(w[0] < 1.5, 1.0, jnp.nan) * distance(variables, batch, key)
+
+    def score(variables, batch):
+        return variables["params"]["w"][0] + 0 * batch
+
+    options = {"epochs": 9, "optimiser": optax.sgd(0.02), "validation": VALUES, "score": score}
+    with pytest.warns(UserWarning, match="its mean in epoch .* is nan.*ends with the best so far"):
+        fitted = fit_w(loss, **options)
+    assert 0 < fitted.best_epoch < 8
+    assert fitted.variables["params"]["w"][0] == pytest.approx(fitted.history["score"].max())

@@ -9,16 +9,20 @@ and `jax.vmap`. They belong into the loss, which has a key::
         keys = jax.random.split(key)
         xs = augment.noise(keys[0], augment.shift(keys[1], xs, 10), 0.1)
 
-Which of them leave the class as it is depends on the data: try them on a validation set.
+Which of them leave the class as it is depends on the data: try them on a validation set. They know
+nothing of sequences' own lengths: `shift` and `warp` move padding like any other step.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from tracetorch_jax._shared.axes import plain, real
+from tracetorch_jax._shared.axes import check_values, plain, real
 from tracetorch_jax._shared.checks import check_integer
 
 __all__ = ["cutout", "noise", "scale", "shift", "warp"]
@@ -44,7 +48,7 @@ def noise(key: jax.Array, xs: ArrayLike, deviation: float) -> jax.Array:
         (2, 5, 3)
     """
     xs = _sequences(xs)
-    return xs + _at_least_0("deviation", deviation) * jax.random.normal(key, xs.shape, xs.dtype)
+    return xs + _at_least_0("deviation", deviation, xs) * jax.random.normal(key, xs.shape, xs.dtype)
 
 
 def scale(key: jax.Array, xs: ArrayLike, deviation: float) -> jax.Array:
@@ -70,7 +74,7 @@ def scale(key: jax.Array, xs: ArrayLike, deviation: float) -> jax.Array:
     """
     xs = _sequences(xs)
     draw = jax.random.normal(key, xs.shape[:1], xs.dtype)
-    return xs * _per_sequence(jnp.exp(_at_least_0("deviation", deviation) * draw), xs)
+    return xs * _per_sequence(jnp.exp(_at_least_0("deviation", deviation, xs) * draw), xs)
 
 
 def shift(key: jax.Array, xs: ArrayLike, most: int) -> jax.Array:
@@ -122,7 +126,7 @@ def warp(key: jax.Array, xs: ArrayLike, most: float) -> jax.Array:
         (1, 10, 1)
     """
     xs = _sequences(xs)
-    limit = jnp.log1p(_at_least_0("most", most))
+    limit = jnp.log1p(jnp.asarray(_at_least_0("most", most, xs), jnp.float32))
     speed = jnp.exp(jax.random.uniform(key, (len(xs), 1), minval=-limit, maxval=limit))
     middle = (xs.shape[1] - 1) / 2
     source = middle + speed * (jnp.arange(xs.shape[1], dtype=speed.dtype)[None] - middle)
@@ -170,10 +174,12 @@ def _sequences(xs: ArrayLike) -> jax.Array:
     return sequences
 
 
-def _at_least_0(name: str, value: float) -> float:
-    if not plain(value) >= 0:
-        raise ValueError(f"`{name}` must not be negative; got {value!r}.")
-    return value
+def _at_least_0(name: str, value: Any, xs: jax.Array) -> Any:
+    """An amount, such that what it is computed with keeps its dtype."""
+    if not (isinstance(value, jax.Array) or np.isscalar(value)) or isinstance(value, str):
+        raise TypeError(f"`{name}` must be a number; got {value!r}.")
+    check_values(name, value, lambda number: number >= 0, "not be negative")
+    return plain(value, xs.dtype)
 
 
 def _per_sequence(values: jax.Array, xs: jax.Array) -> jax.Array:

@@ -353,7 +353,9 @@ def rate_penalty(
         time_major: whether `spikes` is ``[T, B, ...]``.
 
     Returns:
-        A scalar: the mean over neurons. Rates are those over the whole batch.
+        A scalar: the mean over neurons. Rates are those over the whole batch. Its gradient is that
+        of the spikes' magnitudes. Where nothing fires, their slope is as that of spikes of the sign
+        that prevails in the neuron, less as the other sign is as frequent.
 
     Raises:
         ValueError: `max_rate` outside [0, 1), `spikes` with fewer than two axes, or `seq_lengths`
@@ -418,7 +420,7 @@ def _rate_error(
     xs, axes = zero_padding(xs, valid), tuple(range(min(xs.ndim - 1, 2)))
     # The magnitude of no spike has a slope only where it is known of which sign a spike would be:
     # as far as one sign prevails among those of the neuron, and positive if it is silent.
-    positive, negative = ((sign * xs > 0).sum(axes).astype(xs.dtype) for sign in (1, -1))
+    positive, negative = (fired.sum(axes).astype(xs.dtype) for fired in (xs > 0, xs < 0))
     silent = positive + negative == 0
     lean = jnp.where(silent, 1, (positive - negative) / jnp.where(silent, 1, positive + negative))
     slope = jax.lax.stop_gradient(jnp.where(xs == 0, jnp.expand_dims(lean, axes), jnp.sign(xs)))

@@ -116,11 +116,16 @@ def layer_by_name(
     cls = layers[check_choice("name", name, tuple(layers))]
     if half_lives is None:
         return cls(num_neurons, **options)
-    if not (isinstance(half_lives, tuple | list) and len(half_lives) == 2):
-        raise ValueError(f"`half_lives` must be a pair (shortest, longest); got {half_lives!r}.")
+    try:
+        shortest, longest = half_lives
+        decay = spread(shortest, longest)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"`half_lives` must be a pair (shortest, longest) of steps; got {half_lives!r}. {error}"
+        ) from None
     kinds = spec_of(field.name for field in dataclasses.fields(cls)).parameters
     decays = [parameter for parameter, kind in kinds.items() if kind is DECAY]
-    return cls(num_neurons, **{**dict.fromkeys(decays, spread(*half_lives)), **options})
+    return cls(num_neurons, **{**dict.fromkeys(decays, decay), **options})
 
 
 LAYER_BY_NAME = """A named layer, such as one that a command line asks for.

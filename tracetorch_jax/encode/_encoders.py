@@ -20,6 +20,7 @@ from tracetorch_jax._shared.axes import (
 )
 from tracetorch_jax._shared.checks import check_choice, check_integer
 from tracetorch_jax._shared.dtypes import countable
+from tracetorch_jax.functional.engines.masks import steps_of, zero_padding
 from tracetorch_jax.spikes import keep_nan
 
 
@@ -290,7 +291,14 @@ def population(
     return activity.astype(values.dtype)
 
 
-def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = False) -> jax.Array:
+def windows(
+    xs: ArrayLike,
+    width: int,
+    *,
+    stride: int = 1,
+    seq_lengths: ArrayLike | None = None,
+    time_major: bool = False,
+) -> jax.Array:
     """The last steps of a signal at once, so that a layer sees how it changes.
 
     A Dense layer after it is a convolution over time. With a stride there are fewer steps to run,
@@ -300,6 +308,7 @@ def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = Fa
         xs: ``[B, T, ...]``.
         width: steps in a window.
         stride: steps between the ends of windows. The first window ends at step ``stride - 1``.
+        seq_lengths: ``[B]`` integers in [0, T]: what is beyond them counts as 0.
         time_major: whether `xs` is ``[T, B, ...]``.
 
     Returns:
@@ -307,7 +316,8 @@ def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = Fa
         the last axis, of size N. A sequence of ``n`` steps has ``-(-n // stride)`` of them.
 
     Raises:
-        ValueError: `xs` has fewer than two axes, or `width` or `stride` is below 1.
+        ValueError: `xs` has fewer than two axes, `width` or `stride` is below 1, or `seq_lengths`
+            does not fit.
         TypeError: `xs` are not real, or `width` or `stride` is no integer.
 
     Example:
@@ -315,6 +325,7 @@ def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = Fa
         [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]
     """
     steps = time_first("xs", xs, time_major)
+    steps = zero_padding(steps, steps_of(steps, seq_lengths))
     width, stride = check_integer("width", width), check_integer("stride", stride)
     number = -(-len(steps) // stride)
     around = [(max(width - stride, 0), number * stride - len(steps)), *[(0, 0)] * (steps.ndim - 1)]
@@ -325,7 +336,7 @@ def windows(xs: ArrayLike, width: int, *, stride: int = 1, time_major: bool = Fa
 
 
 def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -> jax.Array:
-    """A signal beside what it was some steps before, once for each delay.
+    """A signal together with what it was some steps before, once for each delay.
 
     Args:
         xs: ``[B, T, ...]``.
@@ -344,6 +355,8 @@ def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -
         [[1.0, 0.0], [2.0, 0.0], [3.0, 1.0]]
     """
     steps = time_first("xs", xs, time_major)
+    if not np.iterable(delays):
+        raise TypeError(f"`delays` must be a sequence of integers; got {delays!r}.")
     delays = [check_integer("delays", delay, 0) for delay in delays]
     if not delays:
         raise ValueError("`delays` must hold at least one delay; got none.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.core import unfreeze
 
 from tracetorch_jax import checkpoint
 from tracetorch_jax._shared.checks import check_integer, is_of_nnx
+from tracetorch_jax._shared.dtypes import countable
 from tracetorch_jax._shared.trees import path_name
-from tracetorch_jax.training._rows import arrays, mean_of_rows, over_rows, rows_of
+from tracetorch_jax.training._rows import arrays, mean_of_rows, over_rows, rows_of, take
 
 
 class Fit(NamedTuple):
@@ -58,39 +61,48 @@ def fit(
     greatest one are given. The same key gives the same training.
 
     Several networks train at once, in one program, if `key` holds a key for each. Each network has
-    an order of its own, and learns what it would learn alone, up to rounding.
+    an order of its own, and learns what it would learn alone, up to rounding. What `loss` and
+    `score` refer to is read when `fit` is called: it compiles them anew.
 
     Args:
         loss: from ``(variables, batch, key)`` to a scalar, or to a pair of it and a dict of the
             collections that changed, as ``model.apply(..., mutable=["batch_stats"])`` gives them.
+            A collection that was not in `variables` is an error.
             `batch` is a tree like `data`, of `batch_size` rows. `key` is for dropout and
             augmentation.
         variables: what ``model.init`` gave, a dict with ``"params"``; or a model of nnx, which
-            `loss` and `score` then get instead, and which holds the result in the end.
+            `loss` and `score` then get instead, and which holds the result in the end. They get it
+            in the mode it is in: `score` may have to call ``model.eval()``.
         optimiser: of optax, such as `adamw` here.
         data: a tree of arrays of one length, such as ``(xs, labels)``. Or, for data that no memory
-            holds, a function from the number of the epoch to an iterable of batches.
+            holds, a function from the number of the epoch to an iterable of batches, which all
+            networks get alike.
         epochs: passes over the data, at least 1.
-        batch_size: rows of an update; all of the data, if it has fewer.
+        batch_size: rows of an update, all of the data if it has fewer; and of `validation` at once.
         key: PRNG key; or keys ``[S]`` for S networks, whose variables have S as first axis:
             ``jax.vmap(model.init, (0, None))(keys, xs)``.
         validation: a tree of arrays like `data`, of rows that are not trained on.
         score: from ``(variables, batch)`` to a value of each row, ``[rows]``, greater for better:
             ``metrics.accuracy(model.apply(variables, xs), labels)``, or a loss with a minus sign.
+            An epoch whose score is NaN is better than none.
         patience: epochs without a greater score after which training ends; None for never.
         average: decay per update, in [0, 1), of a running mean of the parameters, which is what is
             scored and given instead of the last ones; 0 for no mean. 0.99 suits some hundreds of
             updates or more.
-        folder: where the variables that would be given are saved, with `checkpoint.save`, whenever
-            they are new; what is there is replaced. `checkpoint.restore` reads them.
+        folder: where the variables that would be given are saved, with `checkpoint.save`: at the
+            start and whenever they are new. A checkpoint that is there is replaced. Of a model of
+            nnx it is ``nnx.state(model)``. `checkpoint.restore` reads them, also after training was
+            interrupted.
         progress: whether a bar is shown, or its title. It needs tqdm.
 
     Returns:
         A `Fit`: the variables, the history and the best epoch.
 
     Raises:
+        FileExistsError: `folder` holds something else than a checkpoint.
         FloatingPointError: the mean loss of an epoch is not finite (of every network, if there are
-            several): see `diagnose`.
+            several): see `diagnose`. After an epoch with a score, training ends with a warning
+            instead, and the best variables are given.
         ImportError: tqdm is missing, or orbax with `folder`.
         TypeError: an argument of the wrong kind.
         ValueError: arrays of different lengths or no rows, `score` without `validation` or one that
@@ -136,19 +148,18 @@ def fit(
     key = _keys(key)
     nets = key.ndim  # leading axes of what belongs to a network
     model = variables if is_of_nnx(variables) else None
+    whole: Callable[[Any], Any] = dict
     if model is not None:
-        variables, loss, score = _without_objects(model, loss, score)
-    _check_variables(variables, key.shape)
-    options = loss, optimiser, average, bool(nets), callable(data)
-    try:
-        start, update = _programs(*options)
-    except TypeError:  # not hashable
-        start, update = _programs.__wrapped__(*options)
+        variables, loss, score, whole = _without_objects(model, loss, score)
+    variables = _checked(variables, key.shape)
+    if folder is not None:  # what is in the way is known before there is anything to lose
+        checkpoint.save(folder, whole(variables), overwrite=True)
+    start, update = _programs(loss, optimiser, average, bool(nets), callable(data))
     if score is not None:
-        score = jax.jit(jax.vmap(score, (0, None)) if nets else score)
-    state = start(variables)
-    best: dict[str, Any] = {}
-    best_score, best_epoch = np.full(key.shape, -np.inf), np.zeros(key.shape, int)
+        # New functions, since JAX would take an old program where one refers to what has changed.
+        score = jax.jit(jax.vmap(score, (0, None)) if nets else functools.partial(score))
+    state, best = start(variables), variables
+    best_score, best_epoch = np.full(key.shape, np.nan), np.zeros(key.shape, int)
     history: dict[str, list[np.ndarray]] = {}
     with _bar(epochs, progress) as bar:
         for epoch in bar:
@@ -157,14 +168,21 @@ def fit(
             for i, batch in enumerate(_batches(data, batch_size, order, epoch)):
                 state, value = update(state, batch, own, np.int32(i))
                 values.append(value)
-            history.setdefault("loss", []).append(_mean_loss(values, epoch))
-            current, better = {**state.variables, "params": state.scored}, np.full(key.shape, True)
+            mean, problem = _mean_loss(values, epoch)
+            if problem and not history.get("score"):
+                raise FloatingPointError(problem)
+            if problem:
+                warnings.warn(f"{problem} Training ends with the best so far.", stacklevel=2)
+                break
+            history.setdefault("loss", []).append(mean)
+            current = {**state.variables, "params": state.scored}
+            better = epoch - best_epoch <= patience  # a network that has ended stays as it is
             if score is not None:
                 now = mean_of_rows(
                     over_rows("score", score, current, validation, batch_size, nets), nets
                 )
                 history.setdefault("score", []).append(now)
-                better = (now > best_score) | (not best)
+                better &= (now > best_score) | np.isnan(best_score) | (epoch == 0)
                 best_score = np.where(better, now, best_score)
             best_epoch = np.where(better, epoch, best_epoch)
             if better.all():
@@ -172,7 +190,7 @@ def fit(
             elif better.any():
                 best = jax.tree.map(functools.partial(_where, better), current, best)
             if folder is not None and better.any():
-                checkpoint.save(folder, best, overwrite=True)
+                checkpoint.save(folder, whole(best), overwrite=True)
             if progress:
                 last = {name: np.mean(values[-1]) for name, values in history.items()}
                 bar.set_postfix({name: f"{value:.3f}" for name, value in last.items()})
@@ -198,7 +216,6 @@ class _State(NamedTuple):
     scored: Any
 
 
-@functools.lru_cache(maxsize=4)
 def _programs(
     loss: Callable[..., Any],
     optimiser: optax.GradientTransformation,
@@ -207,30 +224,28 @@ def _programs(
     shared: bool,
 ) -> tuple[Callable[[Any], _State], Callable[..., tuple[_State, jax.Array]]]:
     """What makes the first state, and an update; of several networks, with one batch for all."""
-    ema = optax.ema(average)
+    ema, optimiser = optax.ema(average), optax.with_extra_args_support(optimiser)
 
     def start(variables: Any) -> _State:
         params = variables["params"]
-        return _State(variables, optimiser.init(params), ema.init(params), params)
+        mean = ema.init(jax.tree.map(_wide, params)) if average else None
+        return _State(variables, optimiser.init(params), mean, params)
 
     def update(state: _State, batch: Any, key: jax.Array, i: Any) -> tuple[_State, jax.Array]:
         params = state.variables["params"]
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             given = loss({**state.variables, "params": params}, batch, jax.random.fold_in(key, i))
-            value, changed = given if isinstance(given, tuple) else (given, {})
-            if jnp.shape(value) or not isinstance(changed, Mapping):
-                raise ValueError(
-                    "`loss` must give a scalar, or a scalar and a dict of the collections that "
-                    f"changed; got {jax.typeof(value)} and {type(changed).__name__}."
-                )
-            return value, changed
+            return _checked_loss(given, state.variables)
 
         (value, changed), gradient = jax.value_and_grad(objective, has_aux=True)(params)
         with jax.numpy_dtype_promotion("standard"):  # for optax
-            change, moments = optimiser.update(gradient, state.optimiser, params)
+            change, moments = optimiser.update(gradient, state.optimiser, params, value=value)
             params = optax.apply_updates(params, change)
-            scored, mean = ema.update(params, state.mean)
+            scored, mean = params, state.mean
+            if average:  # in float32 at least: a narrow mean would not stay at a constant
+                means, mean = ema.update(jax.tree.map(_wide, params), mean)
+                scored = jax.tree.map(lambda p, m: m.astype(p.dtype), params, means)
         variables = {**state.variables, **changed, "params": params}
         return _State(variables, moments, mean, scored), value
 
@@ -250,7 +265,9 @@ def _keys(key: Any) -> jax.Array:
     return key
 
 
-def _check_variables(variables: Any, networks: tuple[int, ...]) -> None:
+def _checked(given: Any, networks: tuple[int, ...]) -> dict[str, Any]:
+    """Variables as a dict of arrays, those of several networks with their number as first axis."""
+    variables: Any = given
     if not (isinstance(variables, Mapping) and "params" in variables):
         raise TypeError(
             "`variables` must be a dict with 'params', as `model.init` gives it; got "
@@ -263,6 +280,36 @@ def _check_variables(variables: Any, networks: tuple[int, ...]) -> None:
                 "jax.vmap(model.init, (0, None))(keys, xs) gives them; got shape "
                 f"{jnp.shape(leaf)} of {path_name(path)}."
             )
+    return {name: jax.tree.map(jnp.asarray, unfreeze(x)) for name, x in variables.items()}
+
+
+def _checked_loss(given: Any, variables: dict[str, Any]) -> tuple[jax.Array, Mapping[str, Any]]:
+    """A loss, and the collections that it changed."""
+    pair: Any = given if isinstance(given, tuple) else (given, {})
+    value, changed = pair if len(pair) == 2 else (None, None)
+    if value is None or jnp.shape(value) or not isinstance(changed, Mapping):
+        raise ValueError(
+            "`loss` must give a scalar, or a pair of a scalar and a dict of the collections that "
+            f"changed; got {jax.tree.map(jnp.shape, given)}."
+        )
+    for name, values in changed.items():
+        if name == "params" or name not in variables:
+            known = [each for each in variables if each != "params"]
+            raise ValueError(
+                f"`loss` must give collections of `variables` that changed ({known}), and nothing "
+                f"else; got {name!r}."
+            )
+        old, new = (str(jax.tree.structure(unfreeze(x))) for x in (variables[name], values))
+        if old != new:
+            raise ValueError(
+                f"`loss` must give the collection {name!r} with the structure that it has in "
+                f"`variables`, {old}; got {new}."
+            )
+    return value, {name: unfreeze(values) for name, values in changed.items()}
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return countable(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 @jax.jit
@@ -288,21 +335,20 @@ def _batches(data: Any, batch_size: int, key: jax.Array, epoch: int) -> Iterator
     batch_size = min(batch_size, rows)
     order = np.asarray(_order(key, rows))
     for start in range(0, rows - batch_size + 1, batch_size):
-        chosen = order[..., start : start + batch_size]
-        yield jax.tree.map(lambda x, chosen=chosen: x[chosen], data)
+        yield take(data, order[..., start : start + batch_size])
 
 
-def _mean_loss(values: list[jax.Array], epoch: int) -> np.ndarray:
-    """Mean of an epoch's losses, if that of any network is finite."""
+def _mean_loss(values: list[jax.Array], epoch: int) -> tuple[np.ndarray, str | None]:
+    """Mean of an epoch's losses, and what is wrong if that of no network is finite."""
     if not values:
         raise ValueError(f"`data` must give at least one batch; got none in epoch {epoch}.")
     mean = np.stack([np.asarray(value, np.float64) for value in values]).mean(axis=0)
-    if not np.isfinite(mean).any():
-        raise FloatingPointError(
-            f"`loss` must be finite; its mean in epoch {epoch} is {mean}. `diagnose` says where "
-            "what is not finite comes from; a lower learning rate may help."
-        )
-    return mean
+    if np.isfinite(mean).any():
+        return mean, None
+    return mean, (
+        f"`loss` must be finite; its mean in epoch {epoch} is {mean}. `diagnose` says where what "
+        "is not finite comes from; a lower learning rate may help."
+    )
 
 
 def _where(better: np.ndarray, new: Any, old: Any) -> jax.Array:
@@ -310,23 +356,29 @@ def _where(better: np.ndarray, new: Any, old: Any) -> jax.Array:
     return jnp.where(better.reshape(-1, *[1] * (jnp.ndim(new) - 1)), new, old)
 
 
-def _without_objects(model: Any, loss: Any, score: Any) -> tuple[Any, Any, Any]:
-    """Variables of a model of nnx, and functions of these instead of the model."""
+def _without_objects(model: Any, loss: Any, score: Any) -> tuple[Any, Any, Any, Any]:
+    """Variables of a model of nnx, functions of these instead of it, and what gives its state."""
     from flax import nnx
 
     is_rest = nnx.Not(nnx.Param)
     graph, params, *others = nnx.split(model, nnx.Param, is_rest)
 
-    def loss_of(variables: Any, batch: Any, key: jax.Array) -> Any:
+    def merge(variables: Any) -> Any:
         # Copied, since Dropout counts up a variable, which must be of this trace.
-        merged = nnx.merge(graph, variables["params"], variables["rest"], copy=True)
+        return nnx.merge(graph, variables["params"], variables["rest"], copy=True)
+
+    def loss_of(variables: Any, batch: Any, key: jax.Array) -> Any:
+        merged = merge(variables)
         value = loss(merged, batch, key)
         return value, {"rest": nnx.state(merged, is_rest)}
 
     def score_of(variables: Any, batch: Any) -> Any:
-        return score(nnx.merge(graph, variables["params"], variables["rest"], copy=True), batch)
+        return score(merge(variables), batch)
 
-    return {"params": params, "rest": others[0]}, loss_of, score and score_of
+    def whole(variables: Any) -> Any:
+        return nnx.state(merge(variables))
+
+    return {"params": params, "rest": others[0]}, loss_of, score and score_of, whole
 
 
 def _bar(epochs: int, progress: bool | str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import optax
 
-from tracetorch_jax._shared.checks import check_integer
+from tracetorch_jax._shared.checks import check_integer, check_number
 from tracetorch_jax.training._labels import decay_mask
 
 
@@ -45,7 +47,7 @@ def adamw(
         The optimiser, of which the state is a tree as usual in optax.
 
     Raises:
-        TypeError: `updates` or `accumulate` is no integer.
+        TypeError: `updates` or `accumulate` is no integer, or another argument no number.
         ValueError: an argument out of its range.
 
     Reference: Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019.
@@ -54,10 +56,14 @@ def adamw(
         >>> optimiser = training.adamw(5e-3, training.num_updates(1000, 32, epochs=20))
         >>> state = optimiser.init({"raw_beta": jnp.ones(3)})
     """
+    advice = "For a schedule or a traced number, write the expression above."
+    learning_rate = check_number("learning_rate", learning_rate, advice)
+    warmup, clip = check_number("warmup", warmup, advice), check_number("clip", clip, advice)
+    weight_decay = check_number("weight_decay", weight_decay, advice)
     updates = check_integer("updates", updates)
     accumulate = check_integer("accumulate", accumulate)
     for name, value, fits, rule in (
-        ("learning_rate", learning_rate, learning_rate > 0, "be greater than 0"),
+        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "be positive and finite"),
         ("warmup", warmup, 0 <= warmup < 1, "lie in [0, 1)"),
         ("clip", clip, clip > 0, "be greater than 0"),
         ("weight_decay", weight_decay, weight_decay >= 0, "be at least 0"),

@@ -204,12 +204,16 @@ def _count(xs: jax.Array | None, ys: jax.Array, seq_lengths: Any) -> _Count:
     inside = jnp.ones((1,) * ys.ndim, bool)
     if seq_lengths is not None:
         inside = expand_mask(valid_steps(seq_lengths, ys.shape[0], []), ys.ndim)
-    steps = jnp.broadcast_to(inside, ys.shape).sum(dtype=jnp.int32)
+    steps = _total(jnp.broadcast_to(inside, ys.shape))
     finite, driven = jnp.isfinite(ys), jnp.array(True)
     if xs is not None:
         finite, driven = finite & jnp.isfinite(xs), ((xs != 0) & inside).any()
-    spikes = ((ys != 0) & inside).sum(dtype=jnp.int32)
-    return _Count(spikes, steps, driven, (finite | ~inside).all())
+    return _Count(_total((ys != 0) & inside), steps, driven, (finite | ~inside).all())
+
+
+def _total(found: jax.Array) -> jax.Array:
+    """How many are true; all of them may be more than an int32 holds."""
+    return found.sum(axis=0, dtype=jnp.int32).astype(jnp.float32).sum()
 
 
 @functools.lru_cache(maxsize=8)

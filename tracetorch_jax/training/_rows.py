@@ -18,8 +18,8 @@ def predict(
 ) -> Any:
     """What a function of batches gives for all rows.
 
-    It is compiled once: a last batch with fewer rows is filled with copies of its last row, whose
-    results are dropped. Further calls with the same function do not compile again.
+    It is compiled once in a call: a last batch with fewer rows is filled with copies of its last
+    row, whose results are dropped. What `jax.jit` gave is compiled once for all calls.
 
     Args:
         function: from ``(variables, batch)`` to a tree of arrays ``[rows, ...]``; `batch` is a tree
@@ -50,8 +50,15 @@ def predict(
         from flax import nnx
 
         graph, variables = nnx.split(variables)
-        function = _of_state(function, graph)
-    return over_rows("function", jax.jit(function), variables, arrays("data", data), batch_size)
+        of_model = function
+
+        def function(state: Any, batch: Any) -> Any:
+            return of_model(nnx.merge(graph, state, copy=True), batch)
+
+    if not hasattr(function, "lower"):
+        # A new function, since JAX would take an old program where one refers to what has changed.
+        function = jax.jit(functools.partial(function))
+    return over_rows("function", function, variables, arrays("data", data), batch_size)
 
 
 def evaluate(
@@ -91,9 +98,11 @@ def arrays(name: str, data: Any) -> Any:
     shapes = {path_name(path): x.shape for path, x in jax.tree.leaves_with_path(data)}
     lengths = {shape[0] if shape else None for shape in shapes.values()}
     if len(lengths) != 1 or lengths & {None, 0}:
+        several = dict(list(shapes.items())[:5])
         raise ValueError(
             f"`{name}` must be a tree of arrays of one length, their first axis, of at least one "
-            f"row; got shapes {shapes}."
+            f"row; got {len(shapes)} with shapes {several}{' ...' * (len(shapes) > 5)}. A list is "
+            "a tree: make it an array."
         )
     return data
 
@@ -101,6 +110,16 @@ def arrays(name: str, data: Any) -> Any:
 def rows_of(data: Any) -> int:
     """Number of rows of what `arrays` gave."""
     return int(jax.tree.leaves(data)[0].shape[0])
+
+
+def take(data: Any, rows: np.ndarray) -> Any:
+    """Rows of what `arrays` gave."""
+    return jax.tree.map(lambda x: _rows(x, rows) if isinstance(x, jax.Array) else x[rows], data)
+
+
+@jax.jit
+def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
+    return x[rows]
 
 
 def over_rows(
@@ -116,8 +135,9 @@ def over_rows(
     batch_size = min(batch_size, rows)
     parts = []
     for start in range(0, rows, batch_size):
-        chosen = np.minimum(np.arange(start, start + batch_size), rows - 1)
-        part = run(variables, jax.tree.map(lambda x, chosen=chosen: x[chosen], data))
+        part = run(
+            variables, take(data, np.minimum(np.arange(start, start + batch_size), rows - 1))
+        )
         for leaf in jax.tree.leaves(part):
             if leaf.shape[axis : axis + 1] != (batch_size,):
                 raise ValueError(
@@ -139,11 +159,3 @@ def mean_of_rows(values: Any, axis: int = 0) -> np.ndarray:
         shapes = [np.shape(leaf)[axis:] for leaf in jax.tree.leaves(values)]
         raise ValueError(f"`score` must give one value a row, [rows]; got {shapes} of all rows.")
     return np.asarray(values.mean(axis=axis, dtype=np.float64))
-
-
-@functools.lru_cache(maxsize=32)
-def _of_state(function: Callable[[Any, Any], Any], graph: Any) -> Callable[[Any, Any], Any]:
-    """The function of a state of nnx; the same one each time, so that it is compiled once."""
-    from flax import nnx
-
-    return lambda state, batch: function(nnx.merge(graph, state, copy=True), batch)
