@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import losses, snn
+from tracetorch_jax import losses, snn, training
 
 SOURCE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
@@ -31,7 +31,7 @@ def network(vocabulary, width, blocks, layer, dropout, *, training=False):
     """A stack that takes one byte per step and gives the logits of the next."""
 
     def block():
-        trace = harness.layer(layer, 2 * width, 0.3, 30.0)
+        trace = snn.layer(layer, 2 * width, half_lives=(0.3, 30.0))
         nonlinear = [] if trace.spec.fires else [nn.gelu]
         return snn.Residual(
             [
@@ -71,32 +71,30 @@ def train(args, seed, symbols, vocabulary, options):
     steps = args.steps
     starts = np.arange(0, len(symbols) - 2 * steps - 1, steps)
     text = jnp.asarray(symbols, jnp.int32)
-    total = harness.updates(len(starts), args.batch, args.epochs)
-    variables = learner.init(
-        {"params": jax.random.key(seed), "dropout": jax.random.key(seed)}, text[None, :steps]
-    )
+    first, key = jax.random.split(jax.random.key(seed))
 
-    def loss(variables, arrays, key):
+    def loss(variables, starts, key):
         move, drop = jax.random.split(key)
-        begin = arrays[0] + jax.random.randint(move, (), 0, steps)
+        begin = starts + jax.random.randint(move, (), 0, steps)
         piece = text[begin[:, None] + jnp.arange(steps + 1)]
         logits = learner.apply(variables, piece[:, :-1], rngs={"dropout": drop})
         # The first bytes have too little before them to learn from.
         counted = jnp.broadcast_to(jnp.arange(steps) >= min(8, steps // 2), piece[:, 1:].shape)
-        return losses.step_cross_entropy(logits, piece[:, 1:], mask=counted).mean(), {}
+        return losses.step_cross_entropy(logits, piece[:, 1:], mask=counted).mean()
 
-    variables = harness.fit(
-        variables,
-        harness.adam(args.rate, total, weight_decay=args.weight_decay),
+    updates = training.num_updates(len(starts), args.batch, args.epochs)
+    fitted = training.fit(
         loss,
-        (starts,),
+        learner.init({"params": first, "dropout": first}, text[None, :steps]),
+        training.adamw(args.rate, updates, weight_decay=args.weight_decay),
+        starts,
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=f"byte_lm, seed {seed}",
-        average=0.99 if total > 1000 else 0.0,
+        batch_size=args.batch,
+        key=key,
+        average=0.99,
+        progress=f"byte_lm, seed {seed}",
     )
-    return {"params": variables["params"]["cell"]}
+    return {"params": fitted.variables["params"]["cell"]}
 
 
 def nats_per_byte(cell, variables, symbols, streams):

@@ -33,7 +33,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from tracetorch_jax import checkpoint, losses, sharding, snn
+from tracetorch_jax import checkpoint, losses, sharding, snn, training
 
 CLASSES, STEPS = 10, 16
 RULES = {
@@ -48,9 +48,9 @@ def network(width):
     return snn.Sequential(
         [
             nn.Dense(width),
-            harness.layer("SLITS", width, 0.3, 8.0),
+            snn.layer("SLITS", width, half_lives=(0.3, 8.0)),
             nn.Dense(width),
-            harness.layer("SLITS", width, 0.3, 8.0),
+            snn.layer("SLITS", width, half_lives=(0.3, 8.0)),
             nn.Dense(CLASSES),
             snn.LI(CLASSES, beta=0.8),
         ]
@@ -98,7 +98,7 @@ def train(args, mesh):
     train_x, train_y = train_x[: args.rows], train_y[: args.rows]
     model = snn.Unroll(network(args.width), hold=STEPS)
     per_epoch = len(train_x) // args.batch
-    optimiser = harness.adam(args.rate, args.epochs * per_epoch)
+    optimiser = training.adamw(args.rate, args.epochs * per_epoch)
 
     def init(key):
         params = model.init(key, train_x[:1])["params"]

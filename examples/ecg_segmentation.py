@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import losses, snn
+from tracetorch_jax import losses, snn, training
 
 CLASSES, SKIPPED = 6, 10
 SOURCE = "https://raw.githubusercontent.com/byin-cwi/Efficient-spiking-networks/main/"
@@ -30,7 +30,7 @@ def network(width, layer, dropout, slowest, feedback, *, training=False):
     """Two spiking layers, each beside what it reads, and a leaky readout."""
 
     def block():
-        neurons = harness.layer(layer, width, 1.0, slowest)
+        neurons = snn.layer(layer, width, half_lives=(1.0, slowest))
         return snn.Residual(
             [
                 nn.Dense(width),
@@ -93,30 +93,32 @@ def train(args, seed, train_set, test_set, options):
     learner = network(**options, training=True)
     model = network(**options)
     x, y, _ = train_set
-    total = harness.updates(len(x), args.batch, args.epochs)
-    variables = model.init(jax.random.key(seed), x[:1].astype(np.float32))
+    first, key = jax.random.split(jax.random.key(seed))
 
     def loss(variables, arrays, key):
         move, drop = jax.random.split(key)
         x, y = augment(*arrays, move)
         ys = learner.apply(variables, x.astype(np.float32), rngs={"dropout": drop})
         counted = jnp.broadcast_to(jnp.arange(y.shape[1]) >= SKIPPED, y.shape)
-        return losses.step_cross_entropy(ys, y, mask=counted).mean(), {}
+        return losses.step_cross_entropy(ys, y, mask=counted).mean()
 
-    variables = harness.fit(
-        variables,
-        harness.adam(args.rate, total),
+    def guess(variables, x):
+        return model.apply(variables, x.astype(np.float32)).argmax(axis=-1)
+
+    fitted = training.fit(
         loss,
+        model.init(first, x[:1].astype(np.float32)),
+        training.adamw(args.rate, training.num_updates(len(x), args.batch, args.epochs)),
         (x, y),
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=f"ecg, seed {seed}",
+        batch_size=args.batch,
+        key=key,
         average=0.99,
+        progress=f"ecg, seed {seed}",
     )
-    guess = jax.jit(lambda x: model.apply(variables, x.astype(np.float32)).argmax(axis=-1))
-    x, y, labelled = (array[:, SKIPPED:] for array in test_set)
-    right = harness.predict(guess, test_set[0], args.batch)[:, SKIPPED:] == y
+    guesses = training.predict(guess, fitted.variables, test_set[0], batch_size=args.batch)
+    _, y, labelled = (array[:, SKIPPED:] for array in test_set)
+    right = guesses[:, SKIPPED:] == y
     return right.mean(), right[labelled].mean()
 
 

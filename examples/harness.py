@@ -1,4 +1,4 @@
-"""What the examples share: their command line, the loop over epochs, and results over seeds."""
+"""What the examples share: their command line, data from files, and results over seeds."""
 
 import argparse
 import pathlib
@@ -7,13 +7,7 @@ import urllib.request
 import zipfile
 import zlib
 
-import jax
 import numpy as np
-import optax
-from tqdm import tqdm
-
-from tracetorch_jax import functional, snn, training
-from tracetorch_jax.initializers import half_lives
 
 
 def count(text):
@@ -89,89 +83,6 @@ def mnist(path=None):
     return [
         (arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int32)) for part in ("train", "test")
     ]
-
-
-def layer(name, width, fastest, slowest, **options):
-    """A layer of the family by name, its half-lives spread from `fastest` to `slowest` steps."""
-    cell = snn.ALL_LAYERS[name]
-    constraints = cell(1).spec.parameters.items()
-    decays = [parameter for parameter, kind in constraints if kind is functional.DECAY]
-    return cell(width, **dict.fromkeys(decays, half_lives(fastest, slowest)), **options)
-
-
-def adam(rate, updates, *, weight_decay=0.0, warmup=0.05, clip=1.0):
-    """AdamW that warms up, then cools down along a cosine; the gradient's norm is clipped."""
-    schedule = optax.warmup_cosine_decay_schedule(0, rate, int(warmup * updates), max(updates, 2))
-    return optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.adamw(schedule, weight_decay=weight_decay, mask=training.decay_mask),
-    )
-
-
-def fit(
-    variables, optimiser, loss, data, *, epochs, batch, seed, title, evaluate=None, average=0.0
-):
-    """Train, and return the variables.
-
-    Args:
-        variables: what ``model.init`` gave.
-        optimiser: of optax.
-        loss: from ``(variables, arrays, key)`` to the loss and the collections that changed.
-        data: arrays of one length, of which `batch` rows at a time are drawn without repetition.
-        epochs: passes over the data.
-        batch: rows per update.
-        seed: of the order and of `key`.
-        title: of the progress bar.
-        evaluate: from variables to a dict of numbers to show after every epoch.
-        average: decay per update of a running mean of the parameters, which is what is evaluated
-            and returned; 0 for the parameters themselves.
-    """
-
-    @jax.jit
-    def update(variables, averaged, state, arrays, key):
-        def objective(params):
-            return loss({**variables, "params": params}, arrays, key)
-
-        params = variables["params"]
-        (value, changed), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-        updates, state = optimiser.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        averaged = optax.incremental_update(params, averaged, 1 - average)
-        return {**variables, **changed, "params": params}, averaged, state, value
-
-    averaged = variables["params"]
-    state = optimiser.init(variables["params"])
-    rng, key = np.random.default_rng(seed), jax.random.key(seed)
-    rows = len(data[0])
-    batch = min(batch, rows)
-    with tqdm(range(epochs), desc=title, unit="epoch", dynamic_ncols=True) as bar:
-        for _ in bar:
-            order = rng.permutation(rows)[: rows - rows % batch]
-            losses = []
-            for chosen in order.reshape(-1, batch):
-                key, own = jax.random.split(key)
-                arrays = tuple(array[chosen] for array in data)
-                variables, averaged, state, value = update(variables, averaged, state, arrays, own)
-                losses.append(value)
-            result = {**variables, "params": averaged}
-            shown = {"loss": float(np.mean(losses)), **(evaluate(result) if evaluate else {})}
-            bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()})
-    return result
-
-
-def updates(rows, batch, epochs):
-    """Number of updates that `fit` makes."""
-    return epochs * (rows // min(batch, rows))
-
-
-def predict(function, xs, batch):
-    """`function` of all rows, `batch` at a time, the last batch padded so that all are alike."""
-    parts = []
-    for start in range(0, len(xs), batch):
-        part = xs[start : start + batch]
-        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        parts.append(np.asarray(function(padded))[: len(part)])
-    return np.concatenate(parts)
 
 
 def over_seeds(args, run, name="test accuracy"):

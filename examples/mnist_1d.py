@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import decode, losses, snn
+from tracetorch_jax import losses, metrics, snn, training
 
 CLASSES = 10
 
@@ -33,7 +33,7 @@ def network(width, blocks, layer, dropout, slowest, *, training=False):
             [
                 nn.LayerNorm(),
                 nn.Dense(width),
-                harness.layer(layer, width, 0.3, slowest),
+                snn.layer(layer, width, half_lives=(0.3, slowest)),
                 nn.Dense(width),
                 nn.Dropout(dropout, deterministic=not training),
             ]
@@ -94,29 +94,31 @@ def train(args, seed, train_set, test_set, options):
     learner = snn.Unroll(network(**options, training=True))
     model = snn.Unroll(network(**options))
     (x, y), taps = train_set, args.taps
-    total = harness.updates(len(x), args.batch, args.epochs)
-    variables = jax.jit(model.init)(jax.random.key(seed), prepare(x[:1], taps))
+    first, key = jax.random.split(jax.random.key(seed))
 
     def loss(variables, arrays, key):
         vary, drop = jax.random.split(key)
         x = prepare(augment(arrays[0], vary), taps)
         ys = learner.apply(variables, x, rngs={"dropout": drop})
-        return losses.cross_entropy(ys, arrays[1], decode=args.decode).mean(), {}
+        return losses.cross_entropy(ys, arrays[1], decode=args.decode).mean()
 
-    variables = harness.fit(
-        variables,
-        harness.adam(args.rate, total, weight_decay=0.01),
+    def score(variables, arrays):
+        ys = model.apply(variables, prepare(arrays[0], taps))
+        return metrics.accuracy(ys, arrays[1], decode=args.decode)
+
+    updates = training.num_updates(len(x), args.batch, args.epochs)
+    fitted = training.fit(
         loss,
+        jax.jit(model.init)(first, prepare(x[:1], taps)),
+        training.adamw(args.rate, updates, weight_decay=0.01),
         (x.astype(np.float32), y.astype(np.int32)),
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=f"mnist_1d, seed {seed}",
+        batch_size=args.batch,
+        key=key,
         average=0.99,
+        progress=f"mnist_1d, seed {seed}",
     )
-    over_time = {"mean": decode.mean, "last": decode.last, "max": decode.max}[args.decode]
-    guess = jax.jit(lambda x: over_time(model.apply(variables, prepare(x, taps))).argmax(axis=-1))
-    return (harness.predict(guess, test_set[0], 500) == test_set[1]).mean()
+    return training.evaluate(score, fitted.variables, test_set, batch_size=500)
 
 
 def main():

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import decode, losses, snn
+from tracetorch_jax import losses, metrics, snn, training
 
 CLASSES = 10
 
@@ -56,7 +56,7 @@ def network(channels, layer, dropout, *, training=False):
             nn.Conv(channels, (size, size), strides=strides, use_bias=False),
             nn.BatchNorm(use_running_average=not training, momentum=0.95),
             channels_first,
-            harness.layer(layer, channels, 0.3, 3.0, dim=-3),
+            snn.layer(layer, channels, half_lives=(0.3, 3.0), dim=-3),
             nn.Dropout(dropout, deterministic=not training),
         ]
 
@@ -98,8 +98,7 @@ def train(args, seed, train_set, test_set, options):
     """Train a network; return its accuracy on the test set."""
     learner = snn.Unroll(network(**options, training=True), hold=args.steps)
     model = snn.Unroll(network(**options), hold=args.steps)
-    total = harness.updates(len(train_set[0]), args.batch, args.epochs)
-    variables = jax.jit(model.init)(jax.random.key(seed), present(train_set[0][:1]))
+    first, key = jax.random.split(jax.random.key(seed))
 
     def loss(variables, arrays, key):
         images, labels = arrays
@@ -112,26 +111,23 @@ def train(args, seed, train_set, test_set, options):
         )
         return losses.cross_entropy(readout, labels, decode="mean").mean(), changed
 
+    def score(variables, arrays):
+        return metrics.accuracy(model.apply(variables, present(arrays[0])), arrays[1])
+
     start = time.perf_counter()
-    variables = harness.fit(
-        variables,
-        harness.adam(args.rate, total, weight_decay=0.01),
+    updates = training.num_updates(len(train_set[0]), args.batch, args.epochs)
+    fitted = training.fit(
         loss,
+        jax.jit(model.init)(first, present(train_set[0][:1])),
+        training.adamw(args.rate, updates, weight_decay=0.01),
         train_set,
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=f"mnist_conv, seed {seed}",
+        batch_size=args.batch,
+        key=key,
+        progress=f"mnist_conv, seed {seed}",
     )
     print(f"trained in {time.perf_counter() - start:.0f} s")
-
-    @jax.jit
-    def guess(images):
-        readout = model.apply(variables, present(images))
-        return decode.mean(readout).argmax(axis=-1)
-
-    x, y = test_set
-    return (harness.predict(guess, x, args.batch) == y).mean()
+    return training.evaluate(score, fitted.variables, test_set, batch_size=args.batch)
 
 
 def main():

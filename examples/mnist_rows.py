@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import decode, losses, snn
+from tracetorch_jax import losses, metrics, snn, training
 
 CLASSES = 10
 MODES = {  # how an image is cut up, and what suits that
@@ -59,7 +59,7 @@ class Network(nn.Module):
 
     @nn.nowrap
     def neurons(self, width):
-        return harness.layer(self.layer, width, 0.3, self.slowest)
+        return snn.layer(self.layer, width, half_lives=(0.3, self.slowest))
 
     @nn.nowrap
     def block(self):
@@ -108,37 +108,33 @@ def move(images, key, farthest):
 def train(args, seed, train_set, test_set, options):
     """Train a network; return its accuracy on the test set."""
     learner, model = Network(**options, training=True), Network(**options)
-    x, y = train_set
-    total = harness.updates(len(x), args.batch, args.epochs)
-    variables = jax.jit(model.init)(jax.random.key(seed), present(x[:1], args.mode))
+    first, key = jax.random.split(jax.random.key(seed))
 
     def loss(variables, arrays, key):
         shift, drop = jax.random.split(key)
         xs = present(move(arrays[0], shift, args.moved), args.mode)
         readout = learner.apply(variables, xs, rngs={"dropout": drop})
-        return losses.cross_entropy(at_the_end(readout), arrays[1]).mean(), {}
+        return losses.cross_entropy(at_the_end(readout), arrays[1]).mean()
+
+    def score(variables, arrays):
+        readout = model.apply(variables, present(arrays[0], args.mode))
+        return metrics.accuracy(at_the_end(readout), arrays[1])
 
     start = time.perf_counter()
-    variables = harness.fit(
-        variables,
-        harness.adam(args.rate, total, weight_decay=0.01),
+    updates = training.num_updates(len(train_set[0]), args.batch, args.epochs)
+    fitted = training.fit(
         loss,
+        jax.jit(model.init)(first, present(train_set[0][:1], args.mode)),
+        training.adamw(args.rate, updates, weight_decay=0.01),
         train_set,
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=f"{args.mode}, seed {seed}",
-        average=0.99 if total > 1000 else 0.0,
+        batch_size=args.batch,
+        key=key,
+        average=0.99,
+        progress=f"{args.mode}, seed {seed}",
     )
     print(f"trained in {time.perf_counter() - start:.0f} s")
-
-    @jax.jit
-    def guess(images):
-        readout = model.apply(variables, present(images, args.mode))
-        return decode.mean(at_the_end(readout)).argmax(axis=-1)
-
-    x, y = test_set
-    return (harness.predict(guess, x, args.batch) == y).mean()
+    return training.evaluate(score, fitted.variables, test_set, batch_size=args.batch)
 
 
 def main():

@@ -16,7 +16,6 @@ import argparse
 import time
 
 import flax.linen as nn
-import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +32,7 @@ def network(width):
     return snn.Sequential(
         [
             nn.Dense(width),
-            harness.layer("LIT", width, 0.3, 8.0),
+            snn.layer("LIT", width, half_lives=(0.3, 8.0)),
             nn.Dense(CLASSES),
             snn.LI(CLASSES, beta=0.8),
         ]

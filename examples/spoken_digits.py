@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax import decode, encode, losses, snn
+from tracetorch_jax import encode, losses, metrics, snn, training
 
 CLASSES, CHANNELS, SPEAKERS = 10, 64, 6
 STEPS = 24  # of every recording
@@ -200,7 +200,7 @@ def network(classes, width, blocks, layer, dropout, slowest, *, training=False):
         return snn.Residual(
             [
                 nn.Dense(width),
-                harness.layer(layer, width, 1.0, slowest),
+                snn.layer(layer, width, half_lives=(1.0, slowest)),
                 nn.Dropout(dropout, deterministic=not training),
             ],
             merge="concatenate",
@@ -214,7 +214,7 @@ def train(args, seed, title, train_set, test_set, classes, options):
     """Train a network; return its accuracy on the test set."""
     learner = network(classes, **options, training=True)
     model = network(classes, **options)
-    total = harness.updates(len(train_set[0]), args.batch, args.epochs)
+    first, key = jax.random.split(jax.random.key(seed))
 
     def whole(x):
         return listen(x, np.full(len(x), x.shape[1]), args.delays)
@@ -225,24 +225,26 @@ def train(args, seed, title, train_set, test_set, classes, options):
         xs = listen(x, lengths, args.delays)
         ys = learner.apply(variables, xs, seq_lengths=lengths, rngs={"dropout": drop})
         options = {"seq_lengths": lengths, "label_smoothing": 0.1}
-        return losses.cross_entropy(ys, arrays[1], **options).mean(), {}
+        return losses.cross_entropy(ys, arrays[1], **options).mean()
 
-    initialize = jax.jit(lambda key, x: model.init(key, whole(x)))
+    def score(variables, arrays):
+        return metrics.accuracy(model.apply(variables, whole(arrays[0])), arrays[1])
+
     start = time.perf_counter()
-    variables = harness.fit(
-        initialize(jax.random.key(seed), train_set[0][:1]),
-        harness.adam(args.rate, total),
+    updates = training.num_updates(len(train_set[0]), args.batch, args.epochs)
+    fitted = training.fit(
         loss,
+        jax.jit(lambda key, x: model.init(key, whole(x)))(first, train_set[0][:1]),
+        training.adamw(args.rate, updates),
         train_set,
         epochs=args.epochs,
-        batch=args.batch,
-        seed=seed,
-        title=title,
-        average=0.99 if total > 500 else 0.0,
+        batch_size=args.batch,
+        key=key,
+        average=0.99,
+        progress=title,
     )
     seconds = time.perf_counter() - start
-    guess = jax.jit(lambda x: decode.mean(model.apply(variables, whole(x))).argmax(axis=-1))
-    accuracy = (harness.predict(guess, test_set[0], args.batch) == test_set[1]).mean()
+    accuracy = training.evaluate(score, fitted.variables, test_set, batch_size=args.batch)
     print(f"{title}: {accuracy:.3f}, {seconds / args.epochs:.2f} s per epoch", flush=True)
     return accuracy
 
