@@ -6,17 +6,17 @@
 
 The file holds arrays x_train, y_train, x_test and y_test. Sequences are [rows, steps] or [rows,
 steps, channels], classes integers or words. Sequences of different lengths are padded at their end:
-with NaN, or with anything if length_train and length_test say how long they are. Nothing is set for
-a data set; what depends on it depends on its shape.
+with NaN, or with anything if length_train and length_test say how long they are. Nothing is chosen
+for a data set: what differs follows from the number of rows and steps.
 
-Every layer reads a few steps at once, all neurons fire 0 or 1, and the readout reads how often
-each neuron has fired. Channels are standardised, a channel for the slope and one for the time are
-added, and long sequences are read with a stride. Sequences are changed anew each time they are
-learnt from. All seeds are trained at once.
+Every layer reads a few steps at once of what the layers before it fire, which is 0 or 1, and the
+readout reads how often each neuron has fired. Channels are standardised; their slope and the time
+are added. Sequences of more than 64 steps are read with a stride. Each time a sequence is learnt
+from, it is changed anew: the more, the fewer there are. All seeds are trained at once.
 
---hold-out scores a share of the training rows, drawn anew for each seed, and does not look at the
-test set: choose settings with it. --groups NAME puts both sets together, and leaves out each group
-in turn that the arrays NAME_train and NAME_test name, such as a speaker.
+--hold-out scores a share of the training rows, drawn by --seed, and leaves the test set alone:
+choose settings with it. --groups NAME joins both sets, and leaves out in turn each group that the
+arrays NAME_train and NAME_test name, such as a speaker.
 """
 
 import time
@@ -38,9 +38,9 @@ class Network(nn.Module):
     """Spiking layers, each a convolution over time of what those before it fire, and a readout."""
 
     classes: int
+    layer: str
     width: int
     blocks: int
-    layer: str
     learning: bool = False
 
     @nn.compact
@@ -49,7 +49,9 @@ class Network(nn.Module):
         dropout = nn.Dropout(0.2, deterministic=not self.learning)
         stride = -(-xs.shape[1] // STEPS)
         lengths = -(-lengths // stride)
-        read = encode.windows(xs, max(TAPS, 2 * stride + 1), stride=stride)
+        clock = jnp.broadcast_to(jnp.linspace(-1, 1, xs.shape[1])[:, None], (*xs.shape[:2], 1))
+        read = jnp.concatenate([xs, clock], axis=-1)
+        read = encode.windows(read, max(TAPS, 2 * stride + 1), stride=stride)
         fired = []
         for i in range(self.blocks):
             if i:
@@ -68,19 +70,12 @@ class Network(nn.Module):
         return nn.Dense(self.classes)(dropout(3 * rates)), spikes, lengths
 
 
-def features(xs):
-    """Sequences beside their slope and the time, ``[B, T, 2 N + 1]``."""
-    slope = jnp.diff(xs, axis=1, prepend=xs[:, :1])
-    time = jnp.broadcast_to(jnp.linspace(-1, 1, xs.shape[1])[:, None], (*xs.shape[:2], 1))
-    return jnp.concatenate([xs, slope, time], axis=-1)
-
-
-def vary(key, xs):
-    """Sequences moved in time, scaled, with noise and without a stretch."""
+def vary(key, xs, strength):
+    """Sequences moved in time, scaled, with noise, and without a stretch."""
     keys = jax.random.split(key, 4)
-    most = xs.shape[1] // 10
-    xs = augment.scale(keys[0], augment.shift(keys[1], xs, most), 0.1)
-    return augment.cutout(keys[2], augment.noise(keys[3], xs, 0.1), most)
+    most = round(strength * xs.shape[1])
+    xs = augment.scale(keys[0], augment.shift(keys[1], xs, most), strength)
+    return augment.cutout(keys[2], augment.noise(keys[3], xs, strength), most)
 
 
 def load(path):
@@ -116,15 +111,21 @@ def made_up(rows, steps=20):
 
 
 def standardised(train, *others):
-    """Sets with each channel's mean and deviation in `train` made 0 and 1, ready to be learnt.
+    """Sets ready to be learnt: values and slopes, ``[B, T, 2 N]``, lengths and classes.
 
-    A missing value becomes 0, padding a copy of the last step.
+    The mean and the deviation of each in `train` become 0 and 1. A missing value becomes 0, padding
+    a copy of the last step.
     """
     steps = np.arange(train["x"].shape[1])
-    valid = train["x"][steps < train["length"][:, None]]
+
+    def features(own):
+        slopes = np.diff(own["x"], axis=1, prepend=own["x"][:, :1])
+        return np.concatenate([own["x"], slopes], axis=-1)
+
+    valid = features(train)[steps < train["length"][:, None]]
     mean, deviation = np.nanmean(valid, axis=0), np.nanstd(valid, axis=0) + 1e-6
     for own in (train, *others):
-        x = np.nan_to_num((own["x"] - mean) / deviation, posinf=0, neginf=0)
+        x = np.nan_to_num((features(own) - mean) / deviation, posinf=0, neginf=0)
         ends = np.minimum(steps, own["length"][:, None] - 1)
         yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
 
@@ -133,21 +134,22 @@ def train(args, train_set, test_set, title):
     """Train a network for each seed; return their accuracies, and print what they took."""
     start = time.process_time()
     data, test = standardised(train_set, test_set)
-    classes = 1 + max(own["y"].max() for own in (train_set, test_set))
-    options = {"classes": classes, "width": args.width, "blocks": args.blocks, "layer": args.layer}
+    classes = 1 + max(data[2].max(), test[2].max())
+    options = {"classes": classes, "layer": args.layer, "width": args.width, "blocks": args.blocks}
     learner, model = Network(**options, learning=True), Network(**options)
-    keys = jax.vmap(jax.random.key)(args.seed + jnp.arange(args.seeds or 1))
+    seeds = jax.vmap(jax.random.key)(args.seed + jnp.arange(args.seeds or 1))
+    first, keys = jax.vmap(jax.random.split, out_axes=1)(seeds)
+    variables = jax.jit(jax.vmap(model.init, (0, None, None)))(first, data[0][:1], data[1][:1])
     epochs = args.epochs or -(-args.updates // training.num_updates(len(data[0]), args.batch, 1))
-    total = training.num_updates(len(data[0]), args.batch, epochs)
-    init = jax.vmap(lambda key: model.init(key, features(data[0][:1]), data[1][:1]))
-    variables = jax.jit(init)(keys)
+    updates = training.num_updates(len(data[0]), args.batch, epochs)
+    strength = 0.1 * min(1, (300 / len(data[0])) ** 0.5)
 
     def loss(variables, batch, key):
         xs, lengths, labels = batch
         change, drop = jax.random.split(key)
         (logits, spikes, lengths), changed = learner.apply(
             variables,
-            features(vary(change, xs)),
+            vary(change, xs, strength),
             lengths,
             rngs={"dropout": drop},
             mutable=["batch_stats"],
@@ -159,7 +161,7 @@ def train(args, train_set, test_set, title):
     fitted = training.fit(
         loss,
         variables,
-        training.adamw(args.rate, total, weight_decay=0.01),
+        training.adamw(args.rate, updates, weight_decay=0.01),
         data,
         epochs=epochs,
         batch_size=args.batch,
@@ -170,7 +172,7 @@ def train(args, train_set, test_set, title):
 
     def scores(variables, batch):
         xs, lengths, labels = batch
-        logits, spikes, lengths = model.apply(variables, features(xs), lengths)
+        logits, spikes, lengths = model.apply(variables, xs, lengths)
         rates = decode.mean(spikes**2, seq_lengths=lengths).mean(axis=-1)
         return metrics.accuracy(logits[:, None], labels), rates
 
@@ -181,7 +183,7 @@ def train(args, train_set, test_set, title):
     spent = (time.process_time() - start) / 60
     print(
         f"{title}: accuracy {' '.join(f'{value:.4f}' for value in right)}; firing rate "
-        f"{rates.mean():.3f}; {number} parameters, {total} updates; {spent:.1f} CPU minutes"
+        f"{rates.mean():.3f}; {number} parameters, {updates} updates; {spent:.1f} CPU minutes"
     )
     return right
 

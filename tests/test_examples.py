@@ -20,6 +20,7 @@ RESULTS = {
     "byte_lm": "validation nats per byte",
     "distributed": "test accuracy",
     "population": "test accuracy",
+    "series": "test accuracy",
 }
 NAMES = sorted({command.split()[0] for command in RESULTS})
 EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
