@@ -210,9 +210,11 @@ def main():
     else:
         train_set, test_set = load(args.data)
     trials = {"all": (train_set, test_set)}
-    if args.hold_out:
+    if args.hold_out is not None:
         order = np.random.default_rng(args.seed).permutation(len(train_set["y"]))
         kept = round((1 - args.hold_out) * len(order))
+        if not 0 < kept < len(order):
+            harness.fail(f"--hold-out must be a share between 0 and 1; got {args.hold_out}.")
         trials = {"held out": (rows(train_set, order[:kept]), rows(train_set, order[kept:]))}
     if args.groups:
         if args.groups not in train_set:
