@@ -54,7 +54,9 @@ def call(monkeypatch, capsys):
 
 
 def test_every_example_is_here():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"digits", "harness", *NAMES}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "digits", "harness", "sparsity", *NAMES,
+    }  # fmt: skip
 
 
 @pytest.mark.nightly
@@ -64,6 +66,14 @@ def test_runs_and_ends_with_its_result(command):
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"{RESULTS[command]} \d\.\d{{3}}", done.stdout.splitlines()[-1])
     assert re.search(r"100%.*2/2", done.stderr)  # the progress bar
+
+
+@pytest.mark.nightly
+def test_sparsity_gives_a_table_and_a_plot(tmp_path):
+    done = run("sparsity", "--smoke", "--seeds", "2", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^ +[\d.]+ +[01]\.\d{3} +\d\.\d{3} +\d+ +[\d.]+$", done.stdout, re.M)
+    assert len(rows) == 4 and (tmp_path / "sparsity.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in EMBEDDED])
