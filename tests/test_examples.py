@@ -20,6 +20,7 @@ RESULTS = {
     "byte_lm": "validation nats per byte",
     "distributed": "test accuracy",
     "population": "test accuracy",
+    "series": "test accuracy",
 }
 NAMES = sorted({command.split()[0] for command in RESULTS})
 EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
@@ -97,3 +98,20 @@ def test_help_says_what_to_type(name, call):
     status, out, _ = call(name, "--help")
     assert not status
     assert f"python examples/{name}.py" in out and "--seed" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "--data must name a file"),
+        (("--smoke", "--hold-out", "1"), "--hold-out must be a share between 0 and 1; got 1.0."),
+        (
+            ("--smoke", "--groups", "who"),
+            r"--groups must be one of \['length', 'x', 'y'\]; got who.",
+        ),
+    ],
+)
+def test_series_says_what_it_needs(args, message, call):
+    status, out, err = call("series", *args)
+    assert status == 1 and not out
+    assert re.search(f"^error: {message}", err, re.M), err

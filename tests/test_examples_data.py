@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -95,3 +96,45 @@ def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
     shd.write(path, [(times, good)], np.array([19]))
     x, labels = shd.read(path)
     assert x.shape == (1, shd.STEPS, 70) and x.sum() == 2 and labels.tolist() == [19]
+
+
+def test_time_series_are_read_whatever_their_layout(example, tmp_path):
+    """Classes of words, one channel without an axis, padding of NaN, and arrays of groups."""
+    series = example("series")
+    x = np.arange(12, dtype=np.int16).reshape(3, 4)
+    padded = np.where([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1]], x, np.nan)
+    arrays = {"x_train": padded, "y_train": np.array(["b", "a", "b"]), "who_train": np.arange(3)}
+    arrays |= {"x_test": x[:1], "y_test": np.array(["b"]), "who_test": np.arange(1)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    train, test = series.load(tmp_path / "a.npz")
+    assert train["x"].shape == (3, 4, 1) and train["y"].tolist() == [1, 0, 1]
+    assert train["length"].tolist() == [4, 2, 4] and test["length"].tolist() == [4]
+    assert train["who"].tolist() == [0, 1, 2] and test["y"].tolist() == [1]
+    (xs, lengths, labels), (others, *_) = series.standardised(train, test)
+    slopes = np.diff(padded, axis=1, prepend=padded[:, :1])
+    for channel, values in enumerate((padded, slopes)):
+        expected = (values - np.nanmean(values)) / np.nanstd(values)
+        ends = np.nan_to_num(expected)[[[0], [1], [2]], [[0, 1, 2, 3], [0, 1, 1, 1], [0, 1, 2, 3]]]
+        np.testing.assert_allclose(xs[..., channel], ends, rtol=1e-4)
+        np.testing.assert_allclose(others[0, :, channel], expected[0], rtol=1e-4)
+    assert lengths.tolist() == [4, 2, 4] and labels.tolist() == [1, 0, 1]
+    np.savez(tmp_path / "b.npz", **arrays, length_train=[3, 2, 1], length_test=[4])
+    assert series.load(tmp_path / "b.npz")[0]["length"].tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"y_test": None}, r"must hold x_test and y_test; it has"),
+        ({"x_train": np.zeros((3, 4, 1, 1))}, r"x_train .*shape \(3, 4, 1, 1\)"),
+        ({"y_train": np.zeros(2, int)}, r"x_train must be sequences with a class each"),
+        ({"x_test": np.zeros((2, 5))}, "of one length and number of channels"),
+        ({"y_test": np.array([0, 2])}, "no class that y_train lacks"),
+    ],
+)
+def test_what_is_wrong_with_time_series_is_said(changed, message, example, tmp_path):
+    arrays = {"x_train": np.zeros((3, 4)), "y_train": np.arange(3) % 2}
+    arrays |= {"x_test": np.zeros((2, 4)), "y_test": np.arange(2)} | changed
+    path = tmp_path / "a.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    assert re.search(message, error(example("series").load, path))
