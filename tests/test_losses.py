@@ -1,12 +1,13 @@
 """Losses over time: their minima, their axes, their errors."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 
-from tracetorch_jax import losses
+from tracetorch_jax import losses, snn
 
 B, T, C = 3, 6, 4
 LABELS = np.array([0, 3, 1])
@@ -333,3 +334,42 @@ def test_the_silence_penalty_wakes_a_layer():
         params, value = update(params)
         values.append(float(value))
     assert values[0] == pytest.approx(0.04, rel=1e-5) and values[-1] < 0.01
+
+
+@pytest.mark.parametrize("drive", [-1.0, 1.0])
+@pytest.mark.parametrize("layer", [snn.LIB, snn.LIT, snn.LITS])
+def test_penalties_change_rates_the_way_they_say(layer, drive):
+    """Gradient descent on nothing else, for neurons that fire either sign or one most of all."""
+    model = snn.Unroll(snn.Sequential([nn.Dense(16), layer(16)]))
+    xs = drive * np.random.default_rng(0).uniform(size=(20, 15, 8)).astype(np.float32)
+    start = model.init(jax.random.key(1), xs)["params"]
+
+    def rates(params):
+        fired = np.asarray(model.apply({"params": params}, xs)) != 0
+        return fired.mean(axis=(0, 1))
+
+    def descend(penalty, steps=60):
+        gradient = jax.jit(jax.grad(lambda p: penalty(model.apply({"params": p}, xs))))
+        params = start
+        for _ in range(steps):
+            params = jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient(params))
+        return rates(params)
+
+    before = rates(start)
+    after = descend(lambda spikes: losses.rate_penalty(spikes, max_rate=0.05))
+    busy = before > 0.1
+    assert busy.sum() > 3 and (after[busy] < before[busy]).mean() > 0.9
+    assert after.mean() < 0.7 * before.mean()
+    after = descend(lambda spikes: losses.silence_penalty(spikes, min_rate=0.3))
+    quiet = before < 0.15
+    assert quiet.sum() > 3 and (after[quiet] >= before[quiet]).mean() > 0.9
+    assert after[quiet].mean() > before[quiet].mean() + 0.05
+
+
+def test_slope_of_a_rate_where_nothing_fires():
+    """The sign that prevails among the spikes of a neuron; 1 for a silent one, 0 for a draw."""
+    spikes = np.zeros((4, 4), np.float32)  # [T, N]
+    spikes[:2, 1], spikes[:2, 2] = 1, -1
+    spikes[0, 3], spikes[1, 3] = 1, -1
+    slope = jax.grad(lambda s: losses.silence_penalty(s, min_rate=1.0))(spikes)[3]
+    assert np.sign(slope).tolist() == [-1, -1, 1, 0]

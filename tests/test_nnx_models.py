@@ -106,6 +106,11 @@ def nodes(graph):
     return {name: vars(node) for name, node in graph.nodes.items()}
 
 
+def variables_of(model):
+    """What a function gave, be it variables or the model of nnx that has them."""
+    return tnnx.to_linen(model) if isinstance(model, nnx.Module) else model
+
+
 # Each takes what stands for the model: (model, variables) of linen, or (model,) of nnx.
 TAKE = {
     "record": lambda *m: tt.record(*m, XS),
@@ -120,15 +125,16 @@ TAKE = {
     "to_nir": lambda *m: nodes(interop.to_nir(*m, input_shape=(3,))),
     "nir_mismatch": lambda *m: interop.nir_mismatch(*m, XS),
     "to_torch": lambda *m: interop.to_torch(*m[::-1], XS),
+    "scale_to_rate": lambda *m: variables_of(training.scale_to_rate(*m, XS, tolerance=0.9)),
     "initial_carry": lambda *m: interop.initial_carry(*m[::-1], XS),
 }
 # What linen's model is refused for as well, in the same words.
 REFUSED = {
-    "recurrent": {"initial_carry"},
-    "cell": {"record", "diagnose", "synaptic_operations", "sequence"},
+    "recurrent": {"initial_carry", "scale_to_rate"},
+    "cell": {"record", "diagnose", "synaptic_operations", "sequence", "scale_to_rate"},
     "own": {"step", "to_nir", "nir_mismatch", "initial_carry"},
     "stack": {"to_nir", "nir_mismatch"},
-    "flex": {"synaptic_operations", "to_nir", "nir_mismatch", "to_torch"},
+    "flex": {"synaptic_operations", "to_nir", "nir_mismatch", "to_torch", "scale_to_rate"},
 }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result", covariant=True)
+Model = TypeVar("Model", bound="nnx.Module")
 
 # Flax's own layers that linen has with the same parameters, under the same name or this one. Of
 # others the code of nnx is run, which does for what nothing in linen asks for by its class.
@@ -81,6 +82,35 @@ def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Re
 
 def _are_variables(given: Any = None) -> bool:
     return isinstance(given, Mapping) and (not given or "params" in given)
+
+
+class _ChangesBoth(Protocol[Arguments, Result]):
+    """A function that gives variables of a linen model, or the nnx model that has them."""
+
+    @overload
+    def __call__(self, model: Model, /, *args: Any, **kwargs: Any) -> Model: ...
+
+    @overload
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result: ...
+
+
+def changes_nnx(function: Callable[Arguments, Result]) -> _ChangesBoth[Arguments, Result]:
+    """Let a function from `model` and `variables` to new variables take an nnx model, as
+    `takes_nnx` does. It gets them, and is given back.
+    """
+    taking = takes_nnx(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        variables: Any = taking(*args, **kwargs)
+        model = args[0] if args else kwargs["model"]
+        if not is_of_nnx(model):
+            return variables
+        from tracetorch_jax.nnx import from_linen
+
+        return from_linen(variables, model)
+
+    return cast(_ChangesBoth[Arguments, Result], call)
 
 
 def fills_nnx(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

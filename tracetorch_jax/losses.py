@@ -414,9 +414,15 @@ def _rate_error(
     """Mean square of what neurons' rates are above a bound, or below it if `sign` is -1."""
     xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)
-    total = jnp.abs(zero_padding(xs, valid)).sum(axis=0)
     steps = lengths_of(xs, valid).sum()
-    total = total.sum(axis=0) if xs.ndim > 2 else total
+    xs, axes = zero_padding(xs, valid), tuple(range(min(xs.ndim - 1, 2)))
+    # The magnitude of no spike has a slope only where it is known of which sign a spike would be:
+    # as far as one sign prevails among those of the neuron, and positive if it is silent.
+    positive, negative = ((sign * xs > 0).sum(axes).astype(xs.dtype) for sign in (1, -1))
+    silent = positive + negative == 0
+    lean = jnp.where(silent, 1, (positive - negative) / jnp.where(silent, 1, positive + negative))
+    slope = jax.lax.stop_gradient(jnp.where(xs == 0, jnp.expand_dims(lean, axes), jnp.sign(xs)))
+    total = (slope * xs).sum(axes)
     rates = total / jnp.maximum(steps, 1).astype(xs.dtype)
     return jnp.square(jnp.maximum(sign * (rates - plain(bound, rates.dtype)), 0)).mean()
 

@@ -36,6 +36,18 @@ def path_name(path: Iterable[Any]) -> str:
     return "/".join(map(key_name, path))
 
 
+def below(tree: Any, path: str) -> Any:
+    """What a tree has at a path, as `path_name` spells it; an empty dict where it has nothing.
+
+    Example:
+        >>> below({"cell": {"kernel": 1.0}}, "cell/kernel"), below({}, "cell")
+        (1.0, {})
+    """
+    for name in path.split("/") if path else []:
+        tree = tree[name] if name in tree else {}
+    return tree
+
+
 def differences(
     got: Mapping[Any, Any], want: Collection[Any], kind: Callable[[Any], Any] | None = None
 ) -> list[str]:

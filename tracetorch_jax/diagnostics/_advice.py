@@ -452,7 +452,12 @@ def _rescaled(layer: Layer, factor: float) -> str:
         gain = factor**2 * fan_in * float(np.square(source.value).mean()) or 1.0
         code = f'kernel_init=nn.initializers.variance_scaling({gain:.2g}, "fan_in", "normal")'
     way = f"Multiply the weights of {source.path} by {factor:.2g}: start with `{code}`"
-    return f"{way}, or set {_thresholds(layer, levels)}." if factor > 1 and levels else f"{way}."
+    if factor > 1 and levels:
+        way = f"{way}, or set {_thresholds(layer, levels)}"
+    if layer.fires:
+        code = "variables = training.scale_to_rate(model, variables, xs)"
+        way = f"{way}, or scale those of all layers to a firing rate on this batch: `{code}`"
+    return f"{way}."
 
 
 def _feedback(layer: Layer) -> str | None:

@@ -15,19 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._core.delays import AbstractDelayCell
-from tracetorch_jax._core.front_end import is_in_loop
 from tracetorch_jax._models import takes_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.text import table
-from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax._shared.trees import below, path_name
+from tracetorch_jax._watch import Arguments, Sources, SteppedLayers, compiled, each_unrolled
 from tracetorch_jax.diagnostics import _advice
-from tracetorch_jax.diagnostics._recording import Recording, SteppedLayers, each_unrolled, record
+from tracetorch_jax.diagnostics._recording import Recording, record
 from tracetorch_jax.functional import DECAY
 from tracetorch_jax.functional.constraints import half_life
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.functional.steps import is_stochastic, sides
-from tracetorch_jax.snn import DelayedDense, TraceCell, Unroll
+from tracetorch_jax.snn import Unroll
 from tracetorch_jax.spikes import emit
 
 Percentiles = tuple[float, float, float]
@@ -230,7 +229,7 @@ def diagnose(
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")
-    sources, stepped, params = _Sources(), SteppedLayers(), variables.get("params", {})
+    sources, stepped, params = Sources(), SteppedLayers(), variables.get("params", {})
     with nn.intercept_methods(sources.watch), nn.intercept_methods(stepped.watch):
         outputs, recordings = record(model, variables, xs, *args, **kwargs)
     measure = _probe if loss is None else loss
@@ -239,14 +238,7 @@ def diagnose(
     of_model = _floating(pull(jnp.ones_like(value))[0])
     # A zero added to each layer's output: the gradient with respect to it is that of the output.
     taps = {path: jnp.zeros_like(_time_first(each)) for path, each in recordings.items()}
-    # Arrays are arguments of the program, all else is part of it. 1 is not to be taken for True.
-    leaves, tree = jax.tree.flatten((args, kwargs))
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
-    rest = tuple((type(x), None if i in arrays else x) for i, x in enumerate(leaves))
-    try:
-        program = _program(model, rest, tree)
-    except TypeError:  # not hashable
-        program = _program.__wrapped__(model, rest, tree)
+    program, arrays = compiled(_program, model, args, kwargs)
     seconds = []
     for _ in range(2):  # the first time it is compiled
         start = time.perf_counter()
@@ -274,13 +266,14 @@ def diagnose(
     reports: list[LayerReport] = []
     remarks: dict[str, _advice.Remarks] = {}
     for path, recording in recordings.items():
-        source = sources.of.get(path)
-        if source is not None:
-            source = source._replace(value=np.asarray(_below(params, source.path)[source.name]))
+        source = None
+        if path in sources.of:
+            at, name = sources.of[path]
+            source = _advice.Source(at, name, np.asarray(below(params, at)[name]))
         layer = _layer(
             recording,
             None if lengths is None else _held(lengths, xs, axes, len(taps[path])),
-            (gradients[path], _norm(jax.tree.leaves(_below(of_params, path)))),
+            (gradients[path], _norm(jax.tree.leaves(below(of_params, path)))),
             None if reports or cause or path in sources.scaled else given,
             source,
         )
@@ -323,7 +316,7 @@ def diagnose(
 
 
 @functools.lru_cache(maxsize=8)
-def _program(model: nn.Module, rest: tuple[Any, ...], tree: Any) -> Any:
+def _program(model: nn.Module, given: Arguments) -> Any:
     """The compiled backward pass, kept for further calls with the same model.
 
     It takes the loss's gradient with respect to the output, as a loss may refer to what changes.
@@ -333,8 +326,7 @@ def _program(model: nn.Module, rest: tuple[Any, ...], tree: Any) -> Any:
     def backward(
         params: Any, taps: Any, variables: Any, xs: Any, arrays: dict[int, Any], of_model: Any
     ) -> Any:
-        leaves = [arrays.get(i, leaf) for i, (_, leaf) in enumerate(rest)]
-        args, kwargs = jax.tree.unflatten(tree, leaves)
+        args, kwargs = given.filled(arrays)
 
         def run(params: Any, taps: dict[str, jax.Array]) -> list[jax.Array]:
             with nn.intercept_methods(each_unrolled(lambda path, _, __, ___, ys: ys + taps[path])):
@@ -350,46 +342,9 @@ def _floating(tree: Any) -> list[Any]:
     return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-class _Sources:
-    """Which module with weights ran last before each trace layer."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, _advice.Source] = {}
-        self.scaled: set[str] = set()  # layers after a normalisation
-        self.delays: dict[str, Any] = {}  # cells without parameters
-        self._last: _advice.Source | None = None
-        self._scaled = False
-
-    def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        """Interceptor of Flax methods."""
-        module: Any = context.module
-        out = next_fun(*args, **kwargs)
-        path = path_name(module.path)
-        if is_in_loop():
-            return out
-        if isinstance(module, TraceCell) and context.method_name == "observe":
-            if self._last is not None:
-                self.of[path] = self._last
-            if self._scaled:
-                self.scaled.add(path)
-            self._last = None
-        elif isinstance(module, AbstractDelayCell):
-            cell, runs = context.module, context.method_name in ("__call__", "unroll")
-            if runs and not cell.is_initializing():
-                self.delays[path] = cell.clone(parent=None, name=None)
-                if isinstance(module, DelayedDense):
-                    self._last = _advice.Source(path, "kernel", np.zeros(0))
-        elif context.method_name == "__call__" and not isinstance(module, TraceCell):
-            for name in ("kernel", "scale"):
-                if module.has_variable("params", name):
-                    self._last = _advice.Source(path, name, np.zeros(0))
-                    self._scaled |= name == "scale"
-        return out
-
-
 def _delay_report(path: str, cell: Any, params: Any) -> DelayReport:
     """The delays of a cell, and whether many are where they hardly learn."""
-    own = cell.apply({"params": _below(params, path)}, method="parameters")
+    own = cell.apply({"params": below(params, path)}, method="parameters")
     delays = np.asarray(own["delay"], np.float64)
     most = cell.max_delay
     notes = []
@@ -416,13 +371,6 @@ def _delay_report(path: str, cell: Any, params: Any) -> DelayReport:
 def _delay_row(report: DelayReport) -> tuple[str, ...]:
     steps = (f"{each:.3g}" for each in report.delays)
     return f"{report.path} {report.layer}", *steps, str(report.max_delay)
-
-
-def _below(tree: Any, path: str) -> Any:
-    """What a tree has at a path; an empty dict where it has nothing."""
-    for name in path.split("/") if path else []:
-        tree = tree[name] if name in tree else {}
-    return tree
 
 
 def _axes(model: Any, kwargs: Any, first: Recording) -> tuple[int | None, int]:

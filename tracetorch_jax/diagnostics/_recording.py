@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from tracetorch_jax._models import takes_nnx
-from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.shapes import along
-from tracetorch_jax._shared.trees import path_name
+from tracetorch_jax._shared.trees import below
+from tracetorch_jax._watch import SteppedLayers, check_over_time, each_unrolled, sown
 from tracetorch_jax.functional.steps import integrate, sum_membrane, thresholds
 from tracetorch_jax.snn import TraceCell
 
@@ -140,16 +139,9 @@ def record(
         >>> layers["cell/layers_1"].states["mem"].shape
         (2, 10, 4)
     """
-    check_linen("model", model)
-    if isinstance(model, nn.RNNCellBase):
-        raise TypeError(
-            f"`model` must run over time: put the cell {type(model).__name__} into snn.Unroll."
-        )
+    check_over_time(model)
     layers: dict[str, TraceCell] = {}
     axes: dict[str, int] = {}
-    mutable = kwargs.pop("mutable", False)
-    if mutable is not True:
-        mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), "trace_states"]
 
     def watch(path: str, cell: TraceCell, carry: Any, xs: jax.Array, ys: jax.Array) -> jax.Array:
         layers[path] = cell.clone(parent=None, name=None)
@@ -159,15 +151,11 @@ def record(
 
     stepped = SteppedLayers()
     with nn.intercept_methods(each_unrolled(watch)), nn.intercept_methods(stepped.watch):
-        out, updated = model.apply(variables, *args, mutable=mutable, **kwargs)
-    if not layers:
-        got = f"it runs {stepped.named()}" if stepped.paths else "none was run"
-        raise ValueError(f"`model` must run trace layers through tracetorch_jax.snn.Unroll; {got}.")
+        out, recorded = sown(model, variables, "trace_states", args, kwargs)
+    stepped.check(layers)
     recordings = {}
     for path in layers:
-        own: Any = updated.get("trace_states", {})
-        for name in path.split("/") if path else []:
-            own = own.get(name, {})
+        own = below(recorded, path)
         if _SEEN not in own or own[_SEEN][-1][0].ndim != axes[path]:
             raise ValueError(
                 f"`model` must not run its trace layers under nn.vmap or nn.scan to be recorded; "
@@ -184,48 +172,6 @@ def record(
             carry,
         )
     return out, recordings
-
-
-class SteppedLayers:
-    """The trace layers that something runs step by step, so that nothing sees their whole run.
-
-    Attributes:
-        paths: of these layers, in the order in which they ran.
-    """
-
-    def __init__(self) -> None:
-        self.paths: dict[str, str] = {}
-
-    def watch(self, next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        """Interceptor of Flax methods."""
-        layer = context.module
-        if isinstance(layer, TraceCell) and context.method_name == "__call__":
-            if not layer.is_initializing():  # then only a shape is asked for
-                self.paths[path_name(layer.path)] = type(layer).__name__
-        return next_fun(*args, **kwargs)
-
-    def named(self) -> str:
-        """The layers in words."""
-        layers = ", ".join(f"{path} ({kind})" for path, kind in self.paths.items())
-        return f"{layers} step by step, as nn.RNN and a Recurrent of several layers do"
-
-
-def each_unrolled(
-    watch: Callable[[str, TraceCell, Any, jax.Array, jax.Array], jax.Array],
-) -> Callable[..., Any]:
-    """Interceptor of Flax methods that hands to `watch` each trace layer run over time.
-
-    `watch` gets the layer's path, the layer, its first carry, its input and output ``[T, ...]``. It
-    returns the output that the network goes on with.
-    """
-
-    def intercept(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        cell = context.module
-        if isinstance(cell, TraceCell) and context.method_name == "observe":
-            return watch(path_name(cell.path), cell, *args)
-        return next_fun(*args, **kwargs)
-
-    return intercept
 
 
 def _batch_first(xs: jax.Array, batched: bool) -> jax.Array:

@@ -22,7 +22,13 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
+from jax.sharding import (
+    AbstractMesh,
+    NamedSharding,
+    PartitionSpec,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
 
 from tracetorch_jax.functional.engines import adjoint
 from tracetorch_jax.functional.engines.native.handler import ATTRIBUTES
@@ -279,7 +285,13 @@ def _partitioning(call: Call, ndim: int, params: tuple[tuple[int, ...], ...]) ->
         def shardings(named: list[list[str]]) -> list[NamedSharding]:
             return [NamedSharding(mesh, PartitionSpec(*map(split.get, names))) for names in named]
 
-        return mesh, functools.partial(_run, call), shardings(results), tuple(shardings(factors))
+        def run_part(*args: jax.Array) -> list[jax.Array]:
+            # A part is on one device. On a mesh with explicit axes that is still set, JAX would
+            # ask for shardings in it, which XLA has no more use for.
+            with use_abstract_mesh(AbstractMesh((), ())):
+                return _run(call, *args)
+
+        return mesh, run_part, shardings(results), tuple(shardings(factors))
 
     run.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=whole)
     return run
