@@ -11,6 +11,7 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 RESULTS = {
     "ecg_segmentation": "test accuracy",
+    "ecg_segmentation --compare LIB LIT": "held-out accuracy of the last",
     "spoken_digits": "test accuracy",
     "mnist_rows": "test accuracy",
     "mnist_rows --mode pixels": "test accuracy",
