@@ -561,3 +561,13 @@ def test_a_loss_that_ends_up_not_finite_leaves_the_best():
         fitted = fit_w(loss, **options)
     assert 0 < fitted.best_epoch < 8
     assert fitted.variables["params"]["w"][0] == pytest.approx(fitted.history["score"].max())
+
+
+def test_a_network_that_is_lost_among_others_is_named():
+    def loss(variables, batch, key):
+        return variables["fixed"]["factor"] * distance(variables, batch, key)
+
+    variables = {"params": {"w": jnp.ones((2, 2))}, "fixed": {"factor": jnp.array([1.0, jnp.nan])}}
+    with pytest.warns(UserWarning, match=r"that of the networks \[1\] of 2 is not any more"):
+        fitted = fit_w(loss, variables=variables, key=jax.random.split(KEY))
+    assert np.isfinite(fitted.history["loss"]).tolist() == [[True, False]]

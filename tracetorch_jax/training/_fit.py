@@ -102,7 +102,8 @@ def fit(
         FileExistsError: `folder` holds something else than a checkpoint.
         FloatingPointError: the mean loss of an epoch is not finite (of every network, if there are
             several): see `diagnose`. After an epoch with a score, training ends with a warning
-            instead, and the best variables are given.
+            instead, and the best variables are given. If only some networks are lost, a warning
+            names them.
         ImportError: tqdm is missing, or orbax with `folder`.
         TypeError: an argument of the wrong kind.
         ValueError: arrays of different lengths or no rows, `score` without `validation` or one that
@@ -196,6 +197,13 @@ def fit(
                 bar.set_postfix({name: f"{value:.3f}" for name, value in last.items()})
             if (epoch - best_epoch >= patience).all():
                 break
+    lost = np.flatnonzero(~np.isfinite(history["loss"][-1]))
+    if lost.size:
+        warnings.warn(
+            f"`loss` must be finite; that of the networks {lost.tolist()} of {key.size} is not any "
+            "more. See `history`.",
+            stacklevel=2,
+        )
     if model is not None:
         from flax import nnx
 
