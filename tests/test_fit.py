@@ -486,9 +486,12 @@ def test_an_nnx_model_gets_its_best_and_saves_it(tmp_path):
 
 def test_adamw_is_the_expression_that_its_docstring_shows():
     schedule = optax.warmup_cosine_decay_schedule(0, 0.3, 2, 10)
-    by_hand = optax.chain(
-        optax.clip_by_global_norm(0.5),
-        optax.adamw(schedule, weight_decay=0.1, mask=training.decay_mask),
+    by_hand = optax.apply_if_finite(
+        optax.chain(
+            optax.clip_by_global_norm(0.5),
+            optax.adamw(schedule, weight_decay=0.1, mask=training.decay_mask),
+        ),
+        max_consecutive_errors=10,
     )
     ours = training.adamw(0.3, 10, warmup=0.2, clip=0.5, weight_decay=0.1)
     params = {"kernel": jnp.ones(3), "raw_beta": jnp.ones(3)}
@@ -571,3 +574,26 @@ def test_a_network_that_is_lost_among_others_is_named():
     with pytest.warns(UserWarning, match=r"that of the networks \[1\] of 2 is not any more"):
         fitted = fit_w(loss, variables=variables, key=jax.random.split(KEY))
     assert np.isfinite(fitted.history["loss"]).tolist() == [[True, False]]
+
+
+def test_a_gradient_that_overflows_changes_nothing():
+    @jax.custom_jvp
+    def overflow(w, batch):  # 0, with a derivative that is infinite for some batches
+        return jnp.zeros(())
+
+    @overflow.defjvp
+    def _(primals, tangents):
+        size = jnp.where(primals[1].max() > 6, jnp.inf, 0.0)
+        return jnp.zeros(()), size * tangents[0].sum()
+
+    def loss(variables, batch, key):
+        w = variables["params"]["w"]
+        return jnp.square(w).sum() + overflow(w, batch)
+
+    optimiser = training.adamw(0.1, 6, warmup=0.0)
+    got, want = (
+        fit_w(loss, optimiser=optimiser, data=lambda epoch, batches=batches: batches).variables
+        for batches in ([VALUES[:2], VALUES[6:], VALUES[2:4]], [VALUES[:2], VALUES[2:4]])
+    )
+    assert_close(got, want)
+    assert (got["params"]["w"] < 0.9).all()

@@ -21,16 +21,21 @@ def adamw(
 ) -> optax.GradientTransformation:
     """AdamW with a warm-up, a cosine decay of the learning rate and clipped gradients.
 
-    The learning rate rises linearly from 0, then falls to 0 along half a cosine. It is one
-    expression of optax, to be copied where another is wanted::
+    The learning rate rises linearly from 0, then falls to 0 along half a cosine. A gradient that is
+    not finite changes nothing, unless it is the eleventh in a row: over hundreds of steps, that of
+    recurrent or adaptive neurons may overflow now and then. It is one expression of optax, to be
+    copied where another is wanted::
 
-        optax.chain(
-            optax.clip_by_global_norm(clip),
-            optax.adamw(
-                optax.warmup_cosine_decay_schedule(0, learning_rate, warmup * updates, updates),
-                weight_decay=weight_decay,
-                mask=training.decay_mask,
+        optax.apply_if_finite(
+            optax.chain(
+                optax.clip_by_global_norm(clip),
+                optax.adamw(
+                    optax.warmup_cosine_decay_schedule(0, learning_rate, warmup * updates, updates),
+                    weight_decay=weight_decay,
+                    mask=training.decay_mask,
+                ),
             ),
+            max_consecutive_errors=10,
         )
 
     Args:
@@ -78,9 +83,10 @@ def adamw(
         optax.clip_by_global_norm(clip),
         optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask),
     )
+    optimiser = optax.apply_if_finite(chain, max_consecutive_errors=10)
     if accumulate == 1:
-        return chain
-    return optax.MultiSteps(chain, accumulate).gradient_transformation()
+        return optimiser
+    return optax.MultiSteps(optimiser, accumulate).gradient_transformation()
 
 
 def num_updates(rows: int, batch_size: int, epochs: int) -> int:
