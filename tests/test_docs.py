@@ -28,7 +28,7 @@ ELSEWHERE = {
 }
 PEERS = {
     *("equinox", "jaxpike", "norse", "snntorch", "sparx", "spikingjelly", "spyx", "torch"),
-    "tracetorch",
+    *("aeon", "tracetorch"),
 }
 TEXTS = {
     "README": (ROOT / "README.md").read_text(),
