@@ -80,6 +80,11 @@ def evidence(readout, mode):
     return readout if mode == "image" else readout[:, -HOLD[mode] :]
 
 
+def hidden(layers):
+    """Spikes of the hidden layers that `record` gave."""
+    return [each.outputs for each in layers.values() if each.layer.spec.fires]
+
+
 def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     """Train a network on what `load` gave.
 
@@ -94,8 +99,7 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     def loss(variables, rows, key):
         x, y = rows
         readout, layers = record(learner, variables, x, rngs={"dropout": key})
-        hidden = [each.outputs for each in layers.values() if each.layer.spec.fires]
-        busy = sum(losses.rate_penalty(spikes, max_rate=MOST) for spikes in hidden)
+        busy = sum(losses.rate_penalty(spikes, max_rate=MOST) for spikes in hidden(layers))
         return losses.cross_entropy(evidence(readout, mode), y).mean() + COST * busy
 
     def score(variables, rows):
@@ -113,8 +117,7 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     )
     accuracy = training.evaluate(score, fitted.variables, (test_x, test_y), batch_size=batch)
     _, layers = record(model, fitted.variables, test_x)
-    hidden = [each.outputs for each in layers.values() if each.layer.spec.fires]
-    rate = np.mean([metrics.spike_rate(spikes).total for spikes in hidden])
+    rate = np.mean([metrics.spike_rate(spikes).total for spikes in hidden(layers)])
     return fitted.variables["params"], fitted.history["loss"], accuracy, float(rate)
 
 

@@ -38,7 +38,7 @@ FILES = {"train": "data/QTDB_train.mat", "test": "NMI_vis/ecg/QTDB_test.mat"}
 
 
 def network(layer, width, blocks, dropout, slowest, feedback, *, training=False):
-    """Spiking layers, each beside what it reads, and a leaky readout."""
+    """Spiking layers, of which each gives its input too, and a leaky readout."""
 
     def block():
         neurons = snn.layer(layer, width, half_lives=(1.0, slowest))

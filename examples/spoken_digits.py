@@ -187,14 +187,14 @@ def listen(x, lengths, delays, apart=2, places=8):
     steps, channels = x.shape[1:]
     distance = np.abs(np.arange(channels)[:, None] - np.arange(0, channels, 2))
     x = x.astype(np.float32) @ (np.maximum(1 - distance / 5, 0) / 5).astype(np.float32)
-    past = [jnp.pad(x, ((0, 0), (by, 0), (0, 0)))[:, :steps] for by in apart * np.arange(delays)]
+    past = encode.delayed(x, range(0, apart * delays, apart))
     over = (jnp.arange(steps) + 0.5) / lengths[:, None]
     code = encode.population(over[..., None], places, low=0.0, high=1.0)
-    return jnp.concatenate([*past, code], axis=-1)
+    return jnp.concatenate([past, code], axis=-1)
 
 
 def network(classes, width, blocks, layer, dropout, slowest, *, training=False):
-    """Spiking layers, each beside what it reads, and a leaky readout."""
+    """Spiking layers, of which each gives its input too, and a leaky readout."""
 
     def block():
         return snn.Residual(

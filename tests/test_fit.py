@@ -1,5 +1,7 @@
 """Training over epochs, and what is measured on all rows."""
 
+import types
+
 import flax
 import flax.linen as nn
 import jax
@@ -342,16 +344,16 @@ def fit_w(loss=distance, **options):
 
 
 def test_reads_anew_what_functions_refer_to():
-    cost = 0.0
+    given = types.SimpleNamespace()
 
     def loss(variables, batch, key):
-        return cost + distance(variables, batch, key)
+        return given.cost + distance(variables, batch, key)
 
     def shifted(variables, batch):
-        return batch + cost
+        return batch + given.cost
 
     found, shown, scored = [], [], []
-    for cost in (0.0, 10.0):  # noqa: B007  (`loss` refers to it)
+    for given.cost in (0.0, 10.0):
         found.append(fit_w(loss).history["loss"][0])
         shown.append(training.predict(shifted, {}, VALUES, batch_size=4)[0])
         scored.append(fit_w(validation=VALUES, score=shifted).history["score"][0])

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import check_values, plain, real
 from tracetorch_jax._shared.checks import check_integer
+from tracetorch_jax.functional.engines.masks import expand_mask
 
 __all__ = ["cutout", "noise", "scale", "shift", "warp"]
 
@@ -74,7 +75,7 @@ def scale(key: jax.Array, xs: ArrayLike, deviation: float) -> jax.Array:
     """
     xs = _sequences(xs)
     draw = jax.random.normal(key, xs.shape[:1], xs.dtype)
-    return xs * _per_sequence(jnp.exp(_at_least_0("deviation", deviation, xs) * draw), xs)
+    return xs * expand_mask(jnp.exp(_at_least_0("deviation", deviation, xs) * draw), xs.ndim)
 
 
 def shift(key: jax.Array, xs: ArrayLike, most: int) -> jax.Array:
@@ -131,7 +132,7 @@ def warp(key: jax.Array, xs: ArrayLike, most: float) -> jax.Array:
     middle = (xs.shape[1] - 1) / 2
     source = middle + speed * (jnp.arange(xs.shape[1], dtype=speed.dtype)[None] - middle)
     before = jnp.floor(source)
-    part = (source - before).astype(xs.dtype).reshape(*source.shape, *[1] * (xs.ndim - 2))
+    part = expand_mask((source - before).astype(xs.dtype), xs.ndim)
     first, second = (_at(xs, before.astype(int) + i) for i in (0, 1))
     return first + part * (second - first)
 
@@ -164,7 +165,7 @@ def cutout(key: jax.Array, xs: ArrayLike, longest: int) -> jax.Array:
     first = jax.random.randint(keys[1], (len(xs), 1), 1 - length, xs.shape[1])
     steps = jnp.arange(xs.shape[1])[None]
     cut = (steps >= first) & (steps < first + length)
-    return jnp.where(cut.reshape(*cut.shape, *[1] * (xs.ndim - 2)), jnp.zeros_like(xs), xs)
+    return jnp.where(expand_mask(cut, xs.ndim), jnp.zeros_like(xs), xs)
 
 
 def _sequences(xs: ArrayLike) -> jax.Array:
@@ -182,11 +183,7 @@ def _at_least_0(name: str, value: Any, xs: jax.Array) -> Any:
     return plain(value, xs.dtype)
 
 
-def _per_sequence(values: jax.Array, xs: jax.Array) -> jax.Array:
-    return values.reshape(-1, *[1] * (xs.ndim - 1))
-
-
 def _at(xs: jax.Array, steps: jax.Array) -> jax.Array:
     """Steps of each sequence; before the first the first, and after the last the last."""
     steps = jnp.clip(steps, 0, xs.shape[1] - 1)
-    return jnp.take_along_axis(xs, steps.reshape(*steps.shape, *[1] * (xs.ndim - 2)), axis=1)
+    return jnp.take_along_axis(xs, expand_mask(steps, xs.ndim), axis=1)

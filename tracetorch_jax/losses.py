@@ -21,9 +21,9 @@ from jax.typing import ArrayLike
 from tracetorch_jax import decode as _decode
 from tracetorch_jax._shared.axes import check_positive, check_values, known, plain, real, time_first
 from tracetorch_jax._shared.checks import as_array
-from tracetorch_jax._shared.dtypes import countable
+from tracetorch_jax._shared.dtypes import as_int32, countable
 from tracetorch_jax._shared.labels import check_label_kind, check_labels, check_outputs, check_range
-from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
+from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
 
 __all__ = [
     "count_target",
@@ -77,7 +77,7 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1); got {label_smoothing!r}.")
     logits = _decode.decoded(check_outputs(outputs), decode, seq_lengths, time_major)
-    return _label_loss(logits, as_int32(check_labels(labels, logits)), label_smoothing)
+    return _label_loss(logits, check_labels(labels, logits), label_smoothing)
 
 
 def soft_cross_entropy(
@@ -299,7 +299,7 @@ def first_spike_cross_entropy(
         check_outputs(spikes, "spikes"), seq_lengths=seq_lengths, time_major=time_major
     )
     temperature = check_positive("temperature", temperature, times.dtype)
-    return _label_loss(-times / temperature, as_int32(check_labels(labels, times)), 0.0)
+    return _label_loss(-times / temperature, check_labels(labels, times), 0.0)
 
 
 def first_spike_target(
@@ -444,7 +444,7 @@ def _label_loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
 
 def _class_error(values: jax.Array, labels: Any, correct: Any, incorrect: Any) -> jax.Array:
     """Mean square of differences to what is wanted of classes; NaN for labels out of range."""
-    labels = as_int32(check_labels(labels, values))
+    labels = check_labels(labels, values)
     correct, incorrect = (plain(number, values.dtype) for number in (correct, incorrect))
     inside = (labels >= 0) & (labels < values.shape[-1])
     rows = jax.nn.one_hot(labels, values.shape[-1], dtype=values.dtype)

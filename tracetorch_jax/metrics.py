@@ -21,7 +21,7 @@ from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.labels import check_labels, check_outputs
 from tracetorch_jax._shared.trees import path_name
 from tracetorch_jax.decode import Decoder, decoded
-from tracetorch_jax.functional.engines.masks import as_int32, lengths_of, steps_of, zero_padding
+from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
 from tracetorch_jax.snn import DelayedDense, Recurrent, Unroll
 
 __all__ = [
@@ -73,10 +73,9 @@ def accuracy(
         >>> metrics.accuracy(outputs, jnp.array([1, 0])).tolist()
         [1.0, 0.0]
     """
-    logits = decoded(check_outputs(outputs), decode, seq_lengths, time_major)
-    labels = as_int32(check_labels(labels, logits))
-    known = (labels >= 0) & (labels < logits.shape[-1]) & ~jnp.isnan(logits).any(axis=-1)
-    return jnp.where(known, (logits.argmax(axis=-1) == labels).astype(logits.dtype), jnp.nan)
+    logits, classes, known = _classified(outputs, labels, decode, seq_lengths, time_major)
+    right = logits.argmax(axis=-1) == classes
+    return jnp.where(known, right.astype(logits.dtype), jnp.nan)
 
 
 def confusion_matrix(
@@ -111,12 +110,21 @@ def confusion_matrix(
         >>> metrics.confusion_matrix(outputs, jnp.array([1, 0, 0])).tolist()
         [[1, 1], [0, 1]]
     """
+    logits, classes, known = _classified(outputs, labels, decode, seq_lengths, time_major)
+    number = logits.shape[-1]
+    rows = jnp.where(known, classes, number)  # what is out of range is dropped
+    counts = jnp.zeros((number, number), int)
+    return counts.at[rows, logits.argmax(axis=-1)].add(1, mode="drop")
+
+
+def _classified(
+    outputs: Any, labels: Any, decode: Decoder, seq_lengths: Any, time_major: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Logits and class of each sequence, and whether both are known."""
     logits = decoded(check_outputs(outputs), decode, seq_lengths, time_major)
-    labels = as_int32(check_labels(labels, logits))
-    classes = logits.shape[-1]
-    known = (labels >= 0) & ~jnp.isnan(logits).any(axis=-1)
-    row = jnp.where(known, labels, classes)  # what is out of range is dropped
-    return jnp.zeros((classes, classes), int).at[row, logits.argmax(axis=-1)].add(1, mode="drop")
+    classes = check_labels(labels, logits)
+    inside = (classes >= 0) & (classes < logits.shape[-1])
+    return logits, classes, inside & ~jnp.isnan(logits).any(axis=-1)
 
 
 class Rates(NamedTuple):

@@ -17,6 +17,20 @@ def as_given(x: object) -> Any:
     return x if isinstance(x, jax.Array) else np.asarray(x)
 
 
+def as_int32(whole: Any) -> jax.Array:
+    """Integers as int32; one that it can't hold becomes the nearest that it can, not another.
+
+    Example:
+        >>> as_int32(np.array([2**32 + 3, 7])).tolist()
+        [2147483647, 7]
+    """
+    whole = as_given(whole)
+    numeric: Any = jnp if isinstance(whole, jax.Array) else np
+    own, ours = jnp.iinfo(whole.dtype), jnp.iinfo(jnp.int32)
+    low, high = max(int(own.min), int(ours.min)), min(int(own.max), int(ours.max))
+    return jnp.asarray(numeric.clip(whole, low, high).astype(numeric.int32))
+
+
 def asarray(x: object) -> jax.Array:
     """`jnp.asarray`, but known whole numbers that JAX would cut to 32 bits become floating."""
     if not (isinstance(x, jax.Array) or hasattr(x, "__jax_array__")):

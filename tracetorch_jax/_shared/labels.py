@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from tracetorch_jax._shared.axes import check_values, real
 from tracetorch_jax._shared.checks import as_array
-from tracetorch_jax._shared.dtypes import as_given, countable
+from tracetorch_jax._shared.dtypes import as_given, as_int32, countable
 
 
 def check_outputs(outputs: Any, name: str = "outputs") -> jax.Array:
@@ -23,11 +23,11 @@ def check_outputs(outputs: Any, name: str = "outputs") -> jax.Array:
     return xs
 
 
-def check_labels(labels: Any, logits: jax.Array) -> Any:
-    """Check one label per row of logits."""
+def check_labels(labels: Any, logits: jax.Array) -> jax.Array:
+    """Check one label per row of logits, and give them as int32."""
     labels = check_label_kind(labels, logits.shape[:-1], logits.shape[-1])
     check_range(labels, logits.shape[-1])
-    return labels
+    return as_int32(labels)
 
 
 def check_label_kind(labels: Any, want: tuple[int, ...], classes: int) -> Any:

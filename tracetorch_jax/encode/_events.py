@@ -12,8 +12,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from tracetorch_jax._shared.axes import check_finite, check_positive, check_values, known, plain
 from tracetorch_jax._shared.checks import check_integer
-from tracetorch_jax._shared.dtypes import as_given, countable, is_real
-from tracetorch_jax.functional.engines.masks import as_int32, whole_counts
+from tracetorch_jax._shared.dtypes import as_given, as_int32, countable, is_real
+from tracetorch_jax.functional.engines.masks import whole_counts
 
 
 class Events(NamedTuple):

@@ -19,7 +19,8 @@ from tracetorch_jax import checkpoint
 from tracetorch_jax._shared.checks import check_integer, is_of_nnx
 from tracetorch_jax._shared.dtypes import countable
 from tracetorch_jax._shared.trees import path_name
-from tracetorch_jax.training._rows import arrays, mean_of_rows, over_rows, rows_of, take
+from tracetorch_jax.functional.engines.masks import keep_ended
+from tracetorch_jax.training._rows import anew, arrays, mean_of_rows, over_rows, rows_of, take
 
 
 class Fit(NamedTuple):
@@ -157,8 +158,7 @@ def fit(
         checkpoint.save(folder, whole(variables), overwrite=True)
     start, update = _programs(loss, optimiser, average, bool(nets), callable(data))
     if score is not None:
-        # New functions, since JAX would take an old program where one refers to what has changed.
-        score = jax.jit(jax.vmap(score, (0, None)) if nets else functools.partial(score))
+        score = anew(jax.vmap(score, (0, None)) if nets else score)
     state, best = start(variables), variables
     best_score, best_epoch = np.full(key.shape, np.nan), np.zeros(key.shape, int)
     history: dict[str, list[np.ndarray]] = {}
@@ -189,7 +189,7 @@ def fit(
             if better.all():
                 best = current
             elif better.any():
-                best = jax.tree.map(functools.partial(_where, better), current, best)
+                best = keep_ended(jnp.asarray(better), current, best)
             if folder is not None and better.any():
                 checkpoint.save(folder, whole(best), overwrite=True)
             if progress:
@@ -357,11 +357,6 @@ def _mean_loss(values: list[jax.Array], epoch: int) -> tuple[np.ndarray, str | N
         f"`loss` must be finite; its mean in epoch {epoch} is {mean}. `diagnose` says where what "
         "is not finite comes from; a lower learning rate may help."
     )
-
-
-def _where(better: np.ndarray, new: Any, old: Any) -> jax.Array:
-    """What is new of the networks that are better."""
-    return jnp.where(better.reshape(-1, *[1] * (jnp.ndim(new) - 1)), new, old)
 
 
 def _without_objects(model: Any, loss: Any, score: Any) -> tuple[Any, Any, Any, Any]:

@@ -55,10 +55,8 @@ def predict(
         def function(state: Any, batch: Any) -> Any:
             return of_model(nnx.merge(graph, state, copy=True), batch)
 
-    if not hasattr(function, "lower"):
-        # A new function, since JAX would take an old program where one refers to what has changed.
-        function = jax.jit(functools.partial(function))
-    return over_rows("function", function, variables, arrays("data", data), batch_size)
+    run = function if hasattr(function, "lower") else anew(function)
+    return over_rows("function", run, variables, arrays("data", data), batch_size)
 
 
 def evaluate(
@@ -90,6 +88,13 @@ def evaluate(
         1.0
     """
     return float(mean_of_rows(predict(score, variables, data, batch_size=batch_size)))
+
+
+def anew(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, compiled for this once, since it may refer to what has changed since the last."""
+    return jax.jit(
+        functools.partial(function)
+    )  # not known to JAX, which keeps programs by function
 
 
 def arrays(name: str, data: Any) -> Any:

@@ -8,21 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._shared.dtypes import as_given
-
-
-def as_int32(whole: Any) -> jax.Array:
-    """Integers as int32; one that it can't hold becomes the nearest that it can, not another.
-
-    Example:
-        >>> as_int32(np.array([2**32 + 3, 7])).tolist()
-        [2147483647, 7]
-    """
-    whole = as_given(whole)
-    numeric: Any = jnp if isinstance(whole, jax.Array) else np
-    own, ours = jnp.iinfo(whole.dtype), jnp.iinfo(jnp.int32)
-    low, high = max(int(own.min), int(ours.min)), min(int(own.max), int(ours.max))
-    return jnp.asarray(numeric.clip(whole, low, high).astype(numeric.int32))
+from tracetorch_jax._shared.dtypes import as_int32
 
 
 def whole_counts(name: str, counts: Any, least: int, most: int, ends: str) -> jax.Array:
