@@ -24,6 +24,7 @@ from tracetorch_jax import losses, metrics, record, snn, training
 
 matplotlib.use("Agg")  # works without a display
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 STEPS, CLASSES = 16, 10
 WEIGHTS = {"weight of the penalty": (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}
@@ -110,6 +111,9 @@ def main():
             x, y, deviation, marker="o", capsize=3, label=f"{name}: {values[0]:g} to {values[-1]:g}"
         )
     ax.set(xscale="log", xlabel="spikes per image, both layers", ylabel="test accuracy")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.xaxis.set_minor_formatter("")
     ax.legend()
     args.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out / "sparsity.png", dpi=120)
