@@ -19,6 +19,7 @@ RESULTS = {
     "mnist_1d": "test accuracy",
     "shd": "test accuracy",
     "byte_lm": "validation nats per byte",
+    "byte_lm --layer LIT --tune": "validation nats per byte",
     "distributed": "test accuracy",
     "population": "test accuracy",
     "series": "test accuracy",

@@ -5,8 +5,11 @@ import pathlib
 import re
 import zipfile
 
+import jax
 import numpy as np
 import pytest
+
+from tracetorch_jax import snn
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
@@ -58,6 +61,22 @@ def test_recordings_are_read_from_the_archive(example, tmp_path):
     x = module.bin_events(recordings)
     assert x.shape == (6, module.STEPS, module.CHANNELS)
     assert x.sum() == sum(len(times) for times, _ in recordings)
+
+
+@pytest.mark.parametrize("layer", ["LI", "LIB"])
+def test_a_text_is_read_alike_at_once_and_byte_by_byte(layer, example):
+    module = example("byte_lm")
+    symbols = np.arange(1, 13, dtype=np.int32) * 5 % 7
+    seen = module.windows(symbols)
+    assert seen.shape == (12, module.READ) and (seen[:, -1] == symbols).all()
+    assert (seen[-1] == symbols[-module.READ :]).all() and not seen[0, :-1].any()
+    cell = module.network(7, width=6, blocks=2, layer=layer, dropout=0.5)
+    variables = snn.Unroll(cell).init(jax.random.key(0), seen[None])
+    expected = snn.Unroll(cell).apply(variables, seen[None])[0]
+    carry = cell.initialize_carry(None, (module.READ,))
+    for row, logits in zip(seen, expected, strict=True):
+        carry, found = cell.apply({"params": variables["params"]["cell"]}, carry, row)
+        np.testing.assert_allclose(found, logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["--epochs", "--batch", "--seeds"])
