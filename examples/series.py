@@ -122,10 +122,9 @@ def standardised(train, *others):
         slopes = np.diff(own["x"], axis=1, prepend=own["x"][:, :1])
         return np.concatenate([own["x"], slopes], axis=-1)
 
-    valid = features(train)[steps < train["length"][:, None]]
-    mean, deviation = np.nanmean(valid, axis=0), np.nanstd(valid, axis=0) + 1e-6
+    standardise = encode.standardiser(features(train), seq_lengths=train["length"])
     for own in (train, *others):
-        x = np.nan_to_num((features(own) - mean) / deviation, posinf=0, neginf=0)
+        x = np.nan_to_num(standardise(features(own)))
         ends = np.minimum(steps, own["length"][:, None] - 1)
         yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
 

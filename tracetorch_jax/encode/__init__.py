@@ -20,9 +20,11 @@ from tracetorch_jax.encode._encoders import (
     windows,
 )
 from tracetorch_jax.encode._events import Events, frames, pad_events
+from tracetorch_jax.encode._standard import Standardiser, standardiser
 
 __all__ = [
     "Events",
+    "Standardiser",
     "constant",
     "delayed",
     "delta",
@@ -32,5 +34,6 @@ __all__ = [
     "pad_events",
     "population",
     "rate",
+    "standardiser",
     "windows",
 ]
