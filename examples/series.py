@@ -198,14 +198,15 @@ def rows(own, chosen):
 def compare(args, trials):
     """Train networks of each kind of layer; print their accuracies and differences as a table."""
     found = {}
-    for args.layer in args.compare:
-        measured = [train(args, *sets, f"{args.layer}, {title}") for title, sets in trials.items()]
+    for layer in args.compare:
+        args.layer = layer
+        measured = [train(args, *sets, f"{layer}, {title}") for title, sets in trials.items()]
         right, rates = np.mean(measured, axis=0)
-        found[args.layer] = right
-        cells = [args.layer, harness.interval(right).lstrip("+")]
+        found[layer] = right
+        cells = [layer, harness.interval(right).lstrip("+")]
         cells.append(harness.interval(right - found[args.compare[0]]) if len(found) > 1 else "")
         print("| " + " | ".join([*cells, f"{rates.mean():.3f}"]) + " |", flush=True)
-    return found[args.layer]
+    return right
 
 
 def main():
