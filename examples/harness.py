@@ -92,6 +92,15 @@ def nanojoules(model, variables, *args):
     return 1e9 * metrics.energy(metrics.synaptic_operations(model, variables, *args))
 
 
+def interval(values):
+    """The mean of one value per seed and its interval of 95 %, as text; NaN are left out."""
+    from scipy import stats
+
+    values = np.asarray(values)[np.isfinite(values)]
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):+.3f} ± {half:.3f}"
+
+
 def over_seeds(args, run, name="test accuracy"):
     """Run for each seed asked for; print the results, the mean as the last line."""
     seeds = range(args.seed, args.seed + (args.seeds or 1))

@@ -16,7 +16,6 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -115,13 +114,11 @@ def main():
     width, rows = (16, 128) if args.smoke else (64, None)
     args.epochs = 1 if args.smoke else args.epochs
     data = load(args.mode, rows)
-    print(f"{'form':>40}  accuracy  interval  firing rate  learning rate")
+    print(f"{'form':>40}       accuracy  firing rate  learning rate")
     for name, form in list(FORMS.items())[: 2 if args.smoke else None]:
         rate, right, busy = trial(args, width, data, form)
-        wide = np.nan
-        if len(right) > 1:
-            wide = stats.t.ppf(0.975, len(right) - 1) * right.std(ddof=1) / len(right) ** 0.5
-        print(f"{name:>40}  {right.mean():8.3f}  {wide:8.3f}  {busy:11.3f}  {rate:13g}", flush=True)
+        accuracy = harness.interval(right) if len(right) > 1 else f"{right.mean():.3f}"
+        print(f"{name:>40}  {accuracy.lstrip('+'):>13}  {busy:11.3f}  {rate:13g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ RESULTS = {
     "distributed": "test accuracy",
     "population": "test accuracy",
     "series": "test accuracy",
+    "series --compare LIB LIT": "mean accuracy of the last",
 }
 NAMES = sorted({command.split()[0] for command in RESULTS})
 EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
@@ -105,6 +106,7 @@ def test_help_says_what_to_type(name, call):
     ("args", "message"),
     [
         ((), "--data must name a file"),
+        (("--smoke", "--compare", "LIB", "--seeds", "1"), "--compare needs --seeds of 2 or more"),
         (("--smoke", "--hold-out", "1"), "--hold-out must be a share between 0 and 1; got 1.0."),
         (
             ("--smoke", "--groups", "who"),

@@ -1,8 +1,8 @@
 """Changes of training sequences that leave their class as it is.
 
-Each takes a key and sequences ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]`` without
-a batch axis), changes every sequence in its own way, and gives sequences of the same shape and
-floating-point dtype (float32 for integers). All run under `jax.jit`
+Each takes a key and sequences ``[B, T, ...]`` (``[T, B, ...]`` with `time_major`, ``[T, N]``
+without a batch axis), changes every sequence in its own way, and gives sequences of the same shape
+and floating-point dtype (float32 for integers). All run under `jax.jit`
 and `jax.vmap`. They belong into the loss, which has a key::
 
     def loss(variables, batch, key):
@@ -131,7 +131,8 @@ def shift(
 
     Raises:
         TypeError: `xs` are not real, or `most` is no integer.
-        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `most` is negative.
+        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `most` is
+            negative.
 
     Example:
         >>> xs = jnp.array([1.0, 2.0, 3.0, 4.0])[None, :, None]  # [1, 4, 1]
@@ -168,7 +169,8 @@ def warp(
 
     Raises:
         TypeError: `xs` are not real.
-        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `most` is negative.
+        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `most` is
+            negative.
 
     Example:
         >>> augment.warp(jax.random.key(0), jnp.arange(10.0)[None, :, None], 0.2).shape
@@ -207,7 +209,8 @@ def cutout(
 
     Raises:
         TypeError: `xs` are not real, or `longest` is no integer.
-        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `longest` is negative.
+        ValueError: `xs` has fewer than two axes, `seq_lengths` does not fit, or `longest` is
+            negative.
 
     Reference: DeVries & Taylor, "Improved regularization of convolutional neural networks with
     cutout", arXiv:1708.04552, 2017.
@@ -242,7 +245,7 @@ class _Rows:
         self.steps = jnp.arange(len(steps))[None]
 
     def at(self, steps: jax.Array) -> jax.Array:
-        """Steps ``[B, T]`` of each sequence, before the first the first, after the last the last."""
+        """Steps ``[B, T]``: before the first the first, after the last one the last."""
         steps = jnp.clip(steps, 0, jnp.maximum(self.lengths - 1, 0))
         return jnp.take_along_axis(self.xs, expand_mask(steps, self.xs.ndim), axis=1)
 

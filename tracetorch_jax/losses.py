@@ -356,9 +356,10 @@ def rate_penalty(
         time_major: whether `spikes` is ``[T, B, ...]``. Recordings are ``[B, T, ...]`` always.
 
     Returns:
-        A scalar: the mean over neurons, of recordings the sum over layers. Rates are those over the whole batch. Its gradient is that
-        of the spikes' magnitudes. Where nothing fires, their slope is as that of spikes of the sign
-        that prevails in the neuron, less as the other sign is as frequent.
+        A scalar: the mean over neurons, and of recordings the sum of these over layers. Rates are
+        those over the whole batch. Its gradient is that of the spikes' magnitudes. Where nothing
+        fires, their slope is as that of spikes of the sign that prevails in the neuron, less as the
+        other sign is as frequent.
 
     Raises:
         ValueError: `max_rate` outside [0, 1), `spikes` with fewer than two axes, or `seq_lengths`
@@ -398,8 +399,9 @@ def silence_penalty(
         time_major: whether `spikes` is ``[T, B, ...]``. Recordings are ``[B, T, ...]`` always.
 
     Returns:
-        A scalar: the mean over neurons, of recordings the sum over layers. Rates are those over the whole batch. Its gradient reaches
-        a silent neuron through the surrogate gradient of its spikes.
+        A scalar: the mean over neurons, and of recordings the sum of these over layers. Rates are
+        those over the whole batch. Its gradient reaches a silent neuron through the surrogate
+        gradient of its spikes.
 
     Raises:
         ValueError: `min_rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths`

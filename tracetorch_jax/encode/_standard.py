@@ -50,8 +50,8 @@ class Standardiser(NamedTuple):
         shape = np.shape(self.mean)
         if xs.shape[xs.ndim - len(shape) :] != shape or xs.ndim < len(shape):
             raise ValueError(
-                f"`xs` must have the channels of the sequences that gave the mean, {shape}, as last "
-                f"axes; got shape {xs.shape}."
+                f"`xs` must have the axes of the mean, {shape}, as its last ones; got shape "
+                f"{xs.shape}."
             )
         wide = countable(xs)
         axes = range(xs.ndim - len(shape))
