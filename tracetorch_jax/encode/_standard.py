@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ from tracetorch_jax._shared.dtypes import countable
 from tracetorch_jax.functional.engines.masks import steps_of
 
 
-class Standardiser(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standardiser:
     """What `standardiser` gives: called with other sequences, it standardises these alike.
 
-    It is a tree of arrays, so it can be saved with a model's variables, and takes whole sequences
-    as well as a step of a stream.
+    It takes whole sequences as well as a step of a stream. To save it, save its two arrays.
 
     Attributes:
         mean: ``[...]``, of each channel.
