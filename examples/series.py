@@ -122,8 +122,8 @@ def standardised(train, *others):
     steps = np.arange(train["x"].shape[1])
 
     def features(own):
-        slopes = np.diff(own["x"], axis=1, prepend=own["x"][:, :1])
-        return np.concatenate([own["x"], slopes], axis=-1)
+        x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
+        return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
     standardise = encode.standardiser(features(train), seq_lengths=train["length"])
     for own in (train, *others):

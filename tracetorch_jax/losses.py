@@ -11,7 +11,7 @@ the outputs are: bfloat16 and float16 can hold neither counts of steps nor their
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,10 @@ from tracetorch_jax._shared.axes import check_positive, check_values, known, pla
 from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import as_int32, countable
 from tracetorch_jax._shared.labels import check_label_kind, check_labels, check_outputs, check_range
-from tracetorch_jax.diagnostics import Recording
 from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
+
+if TYPE_CHECKING:
+    from tracetorch_jax.diagnostics import Recording
 
 __all__ = [
     "count_target",
