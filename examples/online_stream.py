@@ -44,7 +44,7 @@ def network(width, layer):
 
 def stream(key, data, streams, digits):
     """Rows ``[T, B, 8]`` and classes ``[T, B]`` of digits drawn at random."""
-    xs, labels = data
+    xs, labels = map(jnp.asarray, data)
     chosen = jax.random.randint(key, (digits, streams), 0, len(labels))
     rows = jnp.moveaxis(xs[chosen], 2, 1)  # [digits, 8, B, 8]
     return rows.reshape(-1, streams, ROWS), jnp.repeat(labels[chosen], ROWS, axis=0)
@@ -113,14 +113,15 @@ def updates_of(cell, optimiser, method):
 def train(args, seed, data, test):
     """Learn from a stream; return the accuracy on another one, and the parameters."""
     cell = network(args.width, args.layer)
-    number = args.digits * (1 if args.method == "bptt" else ROWS)
+    digits = -(-args.epochs * len(data[1]) // args.batch)
+    number = digits * (1 if args.method == "bptt" else ROWS)
     update, first = updates_of(cell, training.adamw(args.rate, number), args.method)
     key = jax.random.key(seed)
     params = cell.init(key, None, jnp.zeros((args.batch, ROWS)))["params"]
     state = first(params, jnp.zeros((args.batch, ROWS)))
     draw = jax.jit(lambda key: stream(key, data, args.batch, 1))
     start = time.process_time()
-    for i in tqdm(range(args.digits), f"{args.method}, seed {seed}"):
+    for i in tqdm(range(digits), f"{args.method}, seed {seed}"):
         state = update(state, *draw(jax.random.fold_in(key, i)))
     seconds = time.process_time() - start
     params = state[0]
@@ -151,20 +152,20 @@ def cosines(args, params, data):
 
 
 def main():
-    parser = harness.parser(__doc__, epochs=1, batch=16, rate=2e-3)
+    parser = harness.parser(__doc__, epochs=20, batch=16, rate=2e-3)
     parser.add_argument("--method", choices=METHODS, default="e-prop")
     parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="LIB", metavar="NAME")
     parser.add_argument("--width", type=harness.count, default=64, help="neurons of each layer")
-    parser.add_argument("--digits", type=harness.count, default=2000, help="of each stream")
     parser.add_argument("--cosines", action="store_true", help="beside backpropagation")
     parser.add_argument("--steps", type=harness.count, default=400, help="of these cosines")
     args = parser.parse_args()
     if args.smoke:
-        args.width, args.digits, args.steps = 16, 4, 16
-    (xs, labels), test = load()
+        args.width, args.epochs, args.steps = 16, 1, 16
+    xs, others, *classes = load(0)
+    data, test = zip((xs.reshape(-1, 8, ROWS), others.reshape(-1, 8, ROWS)), classes, strict=True)
 
     def run(seed):
-        accuracy, params = train(args, seed, (xs, labels), test)
+        accuracy, params = train(args, seed, data, test)
         if args.cosines:
             cosines(args, params, test)
         return accuracy
