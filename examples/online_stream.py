@@ -163,6 +163,8 @@ def main():
         args.width, args.epochs, args.steps = 16, 1, 16
     xs, others, *classes = load(0)
     data, test = zip((xs.reshape(-1, 8, ROWS), others.reshape(-1, 8, ROWS)), classes, strict=True)
+    if args.smoke:
+        data = data[0][: 2 * args.batch], data[1][: 2 * args.batch]
 
     def run(seed):
         accuracy, params = train(args, seed, data, test)
