@@ -215,14 +215,14 @@ class _TraceLayer:
 
         def zeros(like: jax.Array) -> dict[str, jax.Array]:
             # One array for each entry, so that all can be donated.
-            each = jnp.zeros_like(like, dtype=wider(like.dtype, self.layer.param_dtype))
-            found = {name: jnp.zeros_like(each) for name in self.names}
-            for name, own in synapses.items():
-                inputs = jnp.zeros_like(own.x, dtype=each.dtype)
-                shaped = inputs if own.shared else inputs[..., :, None] * each[..., None, :]
+            zero = jnp.zeros_like(like, dtype=wider(like.dtype, self.layer.param_dtype))
+            found = {name: jnp.zeros_like(zero) for name in self.names}
+            for name, each in synapses.items():
+                inputs = jnp.zeros_like(each.x, dtype=zero.dtype)
+                shaped = inputs if each.shared else inputs[..., :, None] * zero[..., None, :]
                 found[f"{name}/kernel"] = shaped
-                if ("bias",) in own.own:
-                    found[f"{name}/bias"] = jnp.zeros_like(each)
+                if ("bias",) in each.own:
+                    found[f"{name}/bias"] = jnp.zeros_like(zero)
             return found
 
         return {state: zeros(like) for state, like in carry.items()}
@@ -263,11 +263,11 @@ class _TraceLayer:
                 return direct + sum(by(row.carry[s]) * eligibility[s][name] for s in row.carry)
 
             found: dict[str, Any] = {name: passed(name, row.params[name]) for name in wide}
-            for name, own in synapses.items():
-                if ("bias",) in own.own:
+            for name, each in synapses.items():
+                if ("bias",) in each.own:
                     found[f"{name}/bias"] = passed(f"{name}/bias", row.x)
-                kernel, inputs = f"{name}/kernel", own.x.astype(fine)
-                if not own.shared:
+                kernel, inputs = f"{name}/kernel", each.x.astype(fine)
+                if not each.shared:
                     direct = inputs[..., :, None] * row.x[..., None, :]
                     found[kernel] = passed(kernel, direct, lambda d: d[..., None, :])
                 elif steady is not None:
