@@ -503,7 +503,7 @@ def _stateless(part: _Part, own: Own, x: Any, frozen: bool) -> tuple[Any, Callab
     run: Any = part.run
     out, pull = jax.vjp(run, own, x)
 
-    def back(d: jax.Array, found: dict[Names, jax.Array]) -> jax.Array:
+    def back(d: Any, found: dict[Names, jax.Array]) -> jax.Array:
         if not is_inexact(out):  # such as a comparison, through which nothing goes back
             d = np.zeros(out.shape, jax.dtypes.float0)
         d_own, d_x = pull(d if d.dtype == jax.dtypes.float0 else d.astype(out.dtype))
