@@ -88,12 +88,13 @@ class TestExact:
 
     def test_comparisons_and_integers(self, x64):
         """Nothing goes back through them, and nothing fails."""
-        check_equal(snn.Sequential([lambda x: x > 0, dense(NEURONS), layer("LIB"), dense(2)]))
-        network = snn.Sequential([dense(3), layer("LIB"), lambda x: x > 0, dense(2)])
+        signs = [lambda x: x > 0, lambda x: x.astype(jnp.float64)]
+        check_equal(snn.Sequential([*signs, dense(NEURONS), layer("LIB"), dense(2)]))
+        network = snn.Sequential([signs[1], dense(3), layer("LIB"), *signs, dense(2)])
         xs, targets = data()
         params = network.init(KEY, None, xs[0])["params"]
         got, _ = online_gradient(network, params, (xs > 0).astype(jnp.int32), targets)
-        assert not jnp.any(got["layers_0"]["kernel"]) and jnp.any(got["layers_3"]["kernel"])
+        assert not jnp.any(got["layers_1"]["kernel"]) and jnp.any(got["layers_5"]["kernel"])
 
     def test_nothing_in_front_and_no_batch(self, x64):
         network = snn.Sequential([layer("SRLIB", INPUTS), dense(2)])
