@@ -96,6 +96,11 @@ class TestExact:
         got, _ = online_gradient(network, params, (xs > 0).astype(jnp.int32), targets)
         assert not jnp.any(got["layers_1"]["kernel"]) and jnp.any(got["layers_5"]["kernel"])
 
+    def test_modules_that_have_names(self, x64):
+        first = dense(NEURONS, name="first")
+        cell = snn.LIB(NEURONS, param_dtype=jnp.float64, name="second")
+        check_equal(snn.Sequential([first, cell, dense(2)]))
+
     def test_nothing_in_front_and_no_batch(self, x64):
         network = snn.Sequential([layer("SRLIB", INPUTS), dense(2)])
         xs, targets = data()
@@ -130,6 +135,18 @@ class TestExact:
         got, _ = online_gradient(network, params, xs, targets, "ottt")
         want, _ = batch_gradient(network, params, xs, targets)
         chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "options"), [("DLIB", {}), ("LIB", {"reset": "zero"})])
+def test_sequences_of_a_batch_do_not_mix(name, options, x64):
+    """What neurons share is of their sequence alone, also where it depends on what they get."""
+    network = snn.Sequential([dense(NEURONS), layer(name, **options), dense(2)])
+    xs, targets = data()
+    params = network.init(KEY, None, xs[0])["params"]
+    gradient = jax.jit(lambda xs, ys: online_gradient(network, params, xs, ys, "ottt")[0])
+    each = [gradient(xs[:, i : i + 1], targets[:, i : i + 1]) for i in range(B)]
+    want = jax.tree.map(lambda *leaves: sum(leaves), *each)
+    chex.assert_trees_all_close(gradient(xs, targets), want, rtol=1e-9)
 
 
 def test_two_neurons_by_hand(x64):
@@ -221,6 +238,18 @@ def test_nnx_gives_what_linen_gives():
         chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(want), rtol=1e-5)
 
 
+def test_modules_of_nnx_that_hold_layers():
+    rngs = nnx.Rngs(0)
+    own = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), jnp.tanh, nnx.Linear(4, 2, rngs=rngs))
+    network = tnnx.Sequential([nnx.Linear(INPUTS, 3, rngs=rngs), tnnx.LIB(3, rngs=rngs), own])
+    ends = [nn.Dense(4), jnp.tanh, nn.Dense(2)]
+    linen = snn.Sequential([nn.Dense(3), snn.LIB(3), nn.Sequential(ends)])
+    xs, targets = data(dtype=jnp.float32)
+    got, _ = online_gradient(network, nnx.state(network, nnx.Param), xs, targets)
+    want, _ = online_gradient(linen, tnnx.to_linen(network)["params"], xs, targets)
+    chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(want), rtol=1e-5)
+
+
 def test_states_survive_a_checkpoint_and_can_be_donated(tmp_path):
     network = snn.Sequential([nn.Dense(3), snn.SLIB(3), nn.Dense(2), snn.LI(2)])
     xs = jax.random.normal(KEY, (4, B, INPUTS))
@@ -237,6 +266,16 @@ def test_states_survive_a_checkpoint_and_can_be_donated(tmp_path):
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, again)
 
 
+class Bent(nn.Dense):
+    """No product of its kernel and its input."""
+
+    def __call__(self, x):
+        return jnp.tanh(super().__call__(x))
+
+
+SAME = nn.Dense(3)
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("layers", "error", "message"),
@@ -250,6 +289,16 @@ class TestErrors:
             ([nn.Dropout(0.5), snn.LIB(3)], TypeError, r"`layer.layers\[0\]` must neither draw"),
             ([nn.BatchNorm(), snn.LIB(3)], TypeError, r"`layer.layers\[0\]` must neither draw"),
             ([nn.Dense(3)], ValueError, "`layer` must hold at least one trace layer"),
+            (
+                [SAME, snn.LIB(3), SAME, snn.LIB(3)],
+                ValueError,
+                r"`layer.layers\[2\]` must be a layer of its own; got the Dense .* layers\[0\]",
+            ),
+            (
+                [snn.Recurrent(snn.LIB(3), Bent(3))],
+                TypeError,
+                r"`layer.layers\[0\]` must be a Recurrent .* Dense as feedback; got LIB and Bent",
+            ),
         ],
     )
     def test_networks_that_it_does_not_know(self, layers, error, message):
@@ -266,6 +315,7 @@ class TestErrors:
         ("first", "method", "message"),
         [
             (nn.Conv(3, (1,)), "e-prop", "unless it is a Dense directly .* got Conv"),
+            (Bent(3), "e-prop", "unless it is a Dense directly .* got Bent"),
             (nn.LayerNorm(), "ottt", "unless it is a Dense or a convolution .* got LayerNorm"),
         ],
     )
@@ -298,3 +348,26 @@ class TestErrors:
             ValueError, match=re.escape("`d_out` must have the shape of `out`, (2, 2)")
         ):
             step(params, state, x)[2](jnp.zeros(2))
+        with pytest.raises(ValueError, match="`params` must .*; it lacks 'layers_0'"):
+            init({name: params[name] for name in ("layers_1", "layers_2")}, x)
+        with pytest.raises(TypeError, match="`params` must be a tree of arrays; got an array"):
+            init(x, x)
+        with pytest.raises(TypeError, match="`x` must be an array; got NoneType"):
+            init(params, None)
+        with pytest.raises(TypeError, match="`d_out` must be an array; got str"):
+            step(params, state, x)[2]("1")
+        with pytest.raises(TypeError, match="`state` must be .*OnlineState.*; got dict"):
+            step(params, state.carry, x)
+        assert step(params, state, x.tolist())[1].shape == (2, 2)
+
+    @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,)])
+    def test_inputs_that_would_broadcast_to_the_feedback(self, shape):
+        network = snn.Sequential([snn.Recurrent(snn.LIB(3)), nn.Dense(2)])
+        x = jnp.ones((B, 3))
+        params = network.init(KEY, None, x)["params"]
+        init, step = training.online(network)
+        state = init(params, x)
+        with pytest.raises(
+            ValueError, match="`x` must have .*num_neurons = 3|`x` must have the shape"
+        ):
+            step(params, state, jnp.ones(shape))

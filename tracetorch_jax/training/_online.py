@@ -17,12 +17,12 @@ from tracetorch_jax._core.cell import AbstractCell
 from tracetorch_jax._core.front_end import impure
 from tracetorch_jax._core.recurrent import AbstractRecurrent
 from tracetorch_jax._core.sequential import AbstractSequential
-from tracetorch_jax._shared.checks import check_choice, check_names, is_of_nnx, within
+from tracetorch_jax._shared.checks import as_array, check_choice, check_names, is_of_nnx, within
 from tracetorch_jax._shared.dtypes import asarray, wider
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import key_name
 from tracetorch_jax.functional.engines.adjoint import is_inexact, reduce_to
-from tracetorch_jax.functional.engines.placement import common_placement
+from tracetorch_jax.functional.engines.placement import Placement, common_placement, placement_of
 from tracetorch_jax.functional.steps import is_stochastic
 
 Method = Literal["e-prop", "ottt"]
@@ -67,8 +67,8 @@ def online(
     networks two things are left out, as in e-prop (Bellec et al., Nature Communications 11, 2020):
     what reaches a layer through the *later* states of another one, and what reaches a neuron of a
     `Recurrent` through its feedback. One exception: the memory of a leaky readout at the end is
-    kept for the layer before it, with the readout's mean decay; if its decays are equal and only
-    functions and Dense lie between the two, that is exact.
+    kept for the layer before it, with the readout's mean decay; if its decays are equal and what
+    lies between the two is linear, such as a Dense, that is exact.
 
     ``"ottt"`` (Xiao et al., NeurIPS 2022) keeps one number per state and *input* of a Dense or a
     convolution, instead of one per synapse. The layer's neurons share it, so it is that of their
@@ -91,10 +91,11 @@ def online(
         structure.
 
     Raises:
-        TypeError: `layer` is none of these.
-        ValueError: its spikes are random, or `method` is unknown; when called, an input of another
-            shape than the states, a `d_out` of another than `out`, `params` that are not the
-            layer's, or parameters where none are allowed.
+        TypeError: `layer` is none of these; when called, an argument that is not what `init` and
+            `step` take.
+        ValueError: its spikes are random, it holds a module twice, or `method` is unknown; when
+            called, an input of another shape than the states, a `d_out` of another than `out`,
+            `params` that are not the layer's, or parameters where none are allowed.
 
     Example:
         >>> network = snn.Sequential([nn.Dense(3), snn.LIB(3), nn.Dense(1)])
@@ -121,6 +122,7 @@ def online(
     def step(
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
+        _check_state(state)
         own = {names[0]: leaf for names, leaf in _named(params).items()}
         done = one.step(own, state.carry, state.eligibility, x, {})
 
@@ -142,16 +144,22 @@ class _Synapses:
         own: its parameters, of which ``kernel`` and perhaps ``bias``.
         x: its input.
         shared: whether an eligibility is kept per input and shared by all neurons.
+        axes: how many of the last axes are the features of a sequence.
     """
 
     run: Callable[[Own, Any], jax.Array]
     own: Own
     x: jax.Array
     shared: bool
+    axes: int
 
     @property
     def kernel(self) -> jax.Array:
         return self.own[("kernel",)]
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """The mean over the neurons of each sequence, all axes kept."""
+        return x.mean(tuple(range(-min(self.axes, x.ndim), 0)), keepdims=True)
 
     def of_kernel(self, x: jax.Array, d: jax.Array) -> jax.Array:
         """The gradient of the kernel for an input and the derivative of the output."""
@@ -240,10 +248,7 @@ class _TraceLayer:
         x = asarray(x)
         elementwise = [e[name] for e in eligibility.values() for name in self.names]
         for leaf in [*before.values(), *elementwise]:
-            if jnp.shape(leaf) != x.shape:
-                raise ValueError(
-                    f"`x` must have the shape of the states, {jnp.shape(leaf)}; got {x.shape}."
-                )
+            _check_step(x, jnp.shape(leaf))
         check_names("params", own, self.names, type(layer).__name__)
         x, compute, given = layer._prepare("x", x)
         x, fine = x.astype(compute), wider(compute, precise)
@@ -271,8 +276,8 @@ class _TraceLayer:
                     direct = inputs[..., :, None] * row.x[..., None, :]
                     found[kernel] = passed(kernel, direct, lambda d: d[..., None, :])
                 elif steady is not None:
-                    found[kernel] = inputs * steady.x.mean() + sum(
-                        steady.carry[s].mean() * eligibility[s][kernel] for s in row.carry
+                    found[kernel] = inputs * each.mean(steady.x) + sum(
+                        each.mean(steady.carry[s]) * eligibility[s][kernel] for s in row.carry
                     )
                 else:
                     pairs = [(eligibility[s][kernel], row.carry[s]) for s in row.carry]
@@ -328,7 +333,11 @@ def _rows(
     def advance(raw: Any, carry: Any, x: jax.Array) -> Any:
         return _per_element(layer, raw, carry, x, spike)
 
-    (new, out), pullback = jax.vjp(advance, wide, carry, x)
+    # In jax.shard_map, the derivative by what is the same on all devices would be a sum over them.
+    given = wide, carry, x
+    leaves = jax.tree.leaves(given)
+    place = Placement(varying=frozenset().union(*(placement_of(leaf).varying for leaf in leaves)))
+    (new, out), pullback = jax.vjp(advance, *jax.tree.map(place.put, given))
     zeros = jax.tree.map(jnp.zeros_like, new), jnp.zeros_like(out)
 
     def row(d_carry: Any, d_out: jax.Array) -> _Row:
@@ -350,24 +359,26 @@ class _Part:
     """A layer of a network.
 
     Attributes:
-        place: its name in carries and errors.
-        prefix: the first of its parameters' names.
+        place: its name in carries, parameters and errors.
         layer: itself.
         run: a module without a state, or a function, of its parameters and an input; else None.
         cell: a trace layer, also that of a `Recurrent`; else None.
         feedback: the feedback of a `Recurrent`, of its parameters and an output.
+        weights: whether it is a Dense or a convolution.
         feeds: whether it is a Dense or a convolution directly in front of a cell.
         shared: whether eligibilities are kept per input.
+        axes: how many axes its features take, if it feeds a cell.
     """
 
     place: str
-    prefix: str
     layer: Any
     run: Any
     cell: _TraceLayer | None
     feedback: Callable[[Own, Any], Any] | None
+    weights: bool
     feeds: bool
     shared: bool
+    axes: int
 
 
 def _parts(network: AbstractSequential, method: Method) -> list[_Part]:
@@ -379,9 +390,15 @@ def _parts(network: AbstractSequential, method: Method) -> list[_Part]:
     for i, layer in enumerate(layers):
         place, run, cell, feedback = f"layers_{i}", None, None, None
         called = f"`layer.layers[{i}]`"
-        feeds = isinstance(layer, linear) and i + 1 < len(layers) and cells[i + 1]
+        same = next((j for j in range(i) if layers[j] is layer), None)
+        if same is not None and isinstance(layer, front.module):
+            raise ValueError(
+                f"{called} must be a layer of its own; got the {type(layer).__name__} that is "
+                f"layers[{same}], too."
+            )
+        feeds = _runs_as(layer, linear) and i + 1 < len(layers) and cells[i + 1]
         if isinstance(layer, AbstractRecurrent):
-            if not isinstance(layer.cell, AbstractCell) or not isinstance(
+            if not isinstance(layer.cell, AbstractCell) or not _runs_as(
                 layer.feedback, front.dense
             ):
                 raise TypeError(
@@ -402,12 +419,17 @@ def _parts(network: AbstractSequential, method: Method) -> list[_Part]:
             raise impure(f"layer.layers[{i}]", layer)
         else:
             run = _function(layer)
-        own = getattr(layer, "name", None) if isinstance(layer, front.module) else None
-        prefix = own if isinstance(own, str) and not is_of_nnx(layer) else place
-        parts.append(_Part(place, prefix, layer, run, cell, feedback, feeds, shared))
+        axes = front.feature_axes(layer) or 1
+        weights = isinstance(layer, front.dense + front.conv)
+        parts.append(_Part(place, layer, run, cell, feedback, weights, feeds, shared, axes))
     if not any(cells):
         raise ValueError("`layer` must hold at least one trace layer; got none.")
     return parts
+
+
+def _runs_as(layer: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a layer is of one of these classes, and computes what that computes."""
+    return any(isinstance(layer, kind) and type(layer).__call__ is kind.__call__ for kind in kinds)
 
 
 def _function(module: Any) -> Callable[[Own, Any], Any]:
@@ -416,7 +438,9 @@ def _function(module: Any) -> Callable[[Own, Any], Any]:
         from flax import nnx
 
         graph, params, *rest = nnx.split(module, nnx.Param, nnx.Not(nnx.Param))
-        return lambda own, x: nnx.merge(graph, _filled(params, own), *rest, copy=True)(x)
+        return lambda own, x: nnx.merge(
+            graph, _filled(params, own, _inner_names), *rest, copy=True
+        )(x)
     if not hasattr(module, "apply"):
         return lambda own, x: module(x)
     return lambda own, x: module.apply({"params": flax.traverse_util.unflatten_dict(own)}, x)
@@ -438,24 +462,33 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
     def step(
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
+        _check_state(state)
         places = tuple(part.place for part in cells)
         check_names("state.carry", state.carry, places, "the network")
+        check_names("state.eligibility", state.eligibility, places, "the network")
         return run(params, state, x)
 
     def run(params: Any, state: OnlineState | None, x: jax.Array) -> Any:
-        flat = _named(params)
-        strange = sorted({names[0] for names in flat} - {part.prefix for part in parts})
+        flat, x = _named(params), as_array("x", x)
+        got = {names[0] for names in flat}
+        strange = sorted(got - {part.place for part in parts})
         if strange:
             raise ValueError(
                 "`params` must be those of the network, with an entry per layer, such as "
-                f"{last.prefix!r}; got {strange}."
+                f"{last.place!r}; got {strange}."
+            )
+        lacking = [part.place for part in parts if part.weights and part.place not in got]
+        if lacking:
+            raise ValueError(
+                "`params` must be those of the network, with an entry per layer; it lacks "
+                f"{', '.join(map(repr, lacking))}."
             )
         carry, eligibility, filtered = {}, {}, {}
         backwards: list[Callable[..., jax.Array]] = []
         influence: dict[str, jax.Array] = {}
         fed: dict[str, _Synapses] = {}
         for i, part in enumerate(parts):
-            own = {names[1:]: leaf for names, leaf in flat.items() if names[0] == part.prefix}
+            own = {names[1:]: leaf for names, leaf in flat.items() if names[0] == part.place}
             with within(part.place, part.layer):
                 if part.cell is None:
                     synaptic = part.feeds and bool(own)
@@ -466,7 +499,7 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
                             f"directly in front of a cell; got {type(part.layer).__name__}."
                         )
                     if synaptic:
-                        fed = {part.prefix: _Synapses(part.run, own, x, part.shared)}
+                        fed = {part.place: _Synapses(part.run, own, x, part.shared, part.axes)}
                     x, back = _stateless(part, own, x, frozen=synaptic)
                 else:
                     held = state and (state.carry[part.place], state.eligibility[part.place])
@@ -508,7 +541,7 @@ def _stateless(part: _Part, own: Own, x: Any, frozen: bool) -> tuple[Any, Callab
             d = np.zeros(out.shape, jax.dtypes.float0)
         d_own, d_x = pull(d if d.dtype == jax.dtypes.float0 else d.astype(out.dtype))
         if not frozen:  # else the cell behind it gives them
-            found.update({(part.prefix, *names): g for names, g in d_own.items()})
+            found.update({(part.place, *names): g for names, g in d_own.items()})
         return d_x
 
     return out, back
@@ -533,8 +566,9 @@ def _through(
         prev = carry["prev_output"]
         fed = {
             **fed,
-            f"{part.prefix}/feedback": _Synapses(part.feedback, weights, prev, part.shared),
+            f"{part.place}/feedback": _Synapses(part.feedback, weights, prev, part.shared, 1),
         }
+        x = _check_step(cell.layer._prepare("x", x)[0], prev.shape)
         x, states = x + part.feedback(weights, prev), carry["cell"]
     else:
         states = carry
@@ -546,7 +580,7 @@ def _through(
     new = done.carry
     if part.feedback is not None:
         new = {"cell": new, "prev_output": done.out.astype(prev.dtype)}
-    path = (part.prefix,) if part.feedback is None else (part.prefix, "cell")
+    path = (part.place,) if part.feedback is None else (part.place, "cell")
 
     def back(d: jax.Array, found: dict[Names, jax.Array], *influence: Any) -> jax.Array:
         for name, g in done.gradients(d, *influence).items():
@@ -562,19 +596,39 @@ def _named(params: Any) -> Own:
 
 
 def _names(path: tuple[Any, ...]) -> Names:
-    names = [key_name(key) for key in path]
-    if isinstance(path[-1], jax.tree_util.GetAttrKey):  # the value of a variable of nnx
-        names.pop()
-    return (f"layers_{names[1]}", *names[2:]) if names[0] == "layers" else tuple(names)
+    names = _inner_names(path)
+    if not names:
+        raise TypeError("`params` must be a tree of arrays; got an array.")
+    return (f"layers_{names[1]}", *names[2:]) if names[0] == "layers" else names
 
 
-def _filled(params: Any, own: Own) -> Any:
+def _inner_names(path: tuple[Any, ...]) -> Names:
+    if path and isinstance(path[-1], jax.tree_util.GetAttrKey):  # the value of a variable of nnx
+        path = path[:-1]
+    return tuple(key_name(key) for key in path)
+
+
+def _filled(params: Any, own: Own, names: Callable[..., Names] = _names) -> Any:
     """A tree like `params`, with the leaves of `own`."""
-    return jax.tree.map_with_path(lambda path, _: own[_names(path)], params)
+    return jax.tree.map_with_path(lambda path, _: own[names(path)], params)
+
+
+def _check_step(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    if x.shape != shape:
+        raise ValueError(f"`x` must have the shape of the states, {shape}; got {x.shape}.")
+    return x
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, OnlineState):
+        raise TypeError(
+            f"`state` must be an OnlineState, as `init` and `step` give it; got "
+            f"{type(state).__name__}."
+        )
 
 
 def _check_derivative(d_out: Any, out: jax.Array) -> jax.Array:
-    d_out = jnp.asarray(d_out)
+    d_out = as_array("d_out", d_out)
     if d_out.shape != out.shape:
         raise ValueError(f"`d_out` must have the shape of `out`, {out.shape}; got {d_out.shape}.")
     return d_out
