@@ -120,6 +120,8 @@ def test_bad_arguments_of_augment(change):
         change(KEY, XS[0, 0, 0], EACH[change])
     with pytest.raises((ValueError, TypeError), match="must be an integer of|must not be negative"):
         change(KEY, XS, -1)
+    with pytest.raises(TypeError, match="must be an integer of|must be a number"):
+        change(KEY, XS, jnp.ones(2))
 
 
 def test_amounts_of_any_kind_keep_the_dtype():

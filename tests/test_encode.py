@@ -467,10 +467,15 @@ class TestStandardiser:
         np.testing.assert_allclose(standardise.deviation, np.nanstd(there, axis=0), rtol=1e-6)
         assert np.isnan(standardise(padded)[0, 2, 1])
 
-    @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -1e-9])
+    @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -1e-9, 1e-42])
     def test_a_channel_that_does_not_change_becomes_0(self, value):
         xs = np.full((4, 50, 1), value, np.float32)
         assert not encode.standardiser(xs)(xs).any()
+
+    def test_a_deviation_that_float32_has_not_becomes_0(self):
+        xs = np.array([[[1e-42], [3e-42]]], np.float32)
+        standardise = encode.standardiser(xs)
+        assert standardise.deviation > 0 and not standardise(xs).any()
 
     def test_small_units_are_standardised_as_well(self):
         xs = 1e-9 * self.XS

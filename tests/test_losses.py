@@ -412,5 +412,7 @@ def test_penalties_of_recordings():
         )
         with pytest.raises(ValueError, match="`time_major` must be left out with recordings"):
             penalty(recorded, time_major=True)
+        with pytest.raises(TypeError, match="`spikes` must be an array, or recordings .*'a'"):
+            penalty({"a": fired[0]})
         with pytest.raises(ValueError, match="`spikes` must have a layer that fires; .*layers_4"):
             penalty({"cell/layers_4": recorded["cell/layers_4"]})

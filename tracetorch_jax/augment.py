@@ -257,7 +257,8 @@ class _Rows:
 
 def _at_least_0(name: str, value: Any, xs: jax.Array) -> Any:
     """An amount, such that what it is computed with keeps its dtype."""
-    if not (isinstance(value, jax.Array) or np.isscalar(value)) or isinstance(value, str):
+    number = np.isscalar(value) or (isinstance(value, jax.Array) and not value.ndim)
+    if not number or isinstance(value, str):
         raise TypeError(f"`{name}` must be a number; got {value!r}.")
     check_values(name, value, lambda number: number >= 0, "not be negative")
     return plain(value, xs.dtype)

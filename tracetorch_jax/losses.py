@@ -366,7 +366,7 @@ def rate_penalty(
     Raises:
         ValueError: `max_rate` outside [0, 1), `spikes` with fewer than two axes, or `seq_lengths`
             that does not fit; recordings of which no layer fires, or with `time_major`.
-        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
+        TypeError: `spikes` are neither real nor recordings, or `seq_lengths` is not integer.
 
     Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
     surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
@@ -408,7 +408,7 @@ def silence_penalty(
     Raises:
         ValueError: `min_rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths`
             that does not fit; recordings of which no layer fires, or with `time_major`.
-        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
+        TypeError: `spikes` are neither real nor recordings, or `seq_lengths` is not integer.
 
     Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
     surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
@@ -427,6 +427,12 @@ def _rate_error(
 ) -> jax.Array:
     """Mean square of what neurons' rates are above a bound, or below it if `sign` is -1."""
     if isinstance(spikes, Mapping):
+        for name, layer in spikes.items():
+            if not hasattr(layer, "outputs"):
+                raise TypeError(
+                    f"`spikes` must be an array, or recordings as `record` gives them; got "
+                    f"{type(layer).__name__} named {name!r}."
+                )
         each = [layer.outputs for layer in spikes.values() if layer.layer.spec.fires]
         if not each:
             raise ValueError(

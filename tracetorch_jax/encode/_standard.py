@@ -107,7 +107,7 @@ def standardiser(
     mean = np.where(counts, values, 0).sum(axes) / number
     apart = np.where(counts, values - mean, 0)
     deviation = np.sqrt(np.square(apart).sum(axes) / number)
-    # Rounding makes a deviation of a constant, and would be blown up.
-    constant = deviation <= 1e-7 * np.abs(mean)
+    # Rounding makes a deviation of a constant, and would be blown up. float32 has no smaller one.
+    constant = deviation <= np.maximum(1e-7 * np.abs(mean), np.finfo(np.float32).tiny)
     deviation = np.where(constant, 1, deviation)
     return Standardiser(mean.astype(np.float32), deviation.astype(np.float32))
