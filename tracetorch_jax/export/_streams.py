@@ -168,10 +168,10 @@ class Streams:
             for name, slot in slots.items():
                 xs[slot], active[slot] = rows[name], True
             self._carry, ys = self._advance(self._carry, xs, active)
-        ys = jax.tree.map(np.asarray, ys)
+        leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, ys))
         # Copies: a view of one row would keep those of all slots.
         return {
-            name: jax.tree.map(lambda y, slot=slot: np.array(y[slot]), ys)
+            name: structure.unflatten([np.array(y[slot]) for y in leaves])
             for name, slot in slots.items()
         }
 
@@ -202,9 +202,10 @@ class Streams:
         """A sample that fits into a row of the input."""
         want = self._sample
         row = np.asarray(sample)
-        held = row.dtype
-        if row.dtype != want.dtype and row.dtype.kind in "iuf":
-            held = jax.dtypes.canonicalize_dtype(row.dtype)
+        if row.shape == want.shape and row.dtype == want.dtype:
+            return row
+        numeric = row.dtype.kind in "iuf"
+        held = jax.dtypes.canonicalize_dtype(row.dtype) if numeric else row.dtype
         if row.shape != want.shape or held != want.dtype:
             raise ValueError(
                 f"`samples[{name!r}]` must be {type_of(want)}, one input of the program; got "
