@@ -62,16 +62,18 @@ class Streams:
                 f"{type(program).__name__}."
             )
         self._capacity = check_integer("capacity", capacity)
-        carry, x = _check(program)
+        state, x = _check(program)
         of, *sizes = x.shape
         _, y = jax.tree.unflatten(program.out_tree, program.out_avals)
-        state_axes, output_axes = (
-            jax.tree.map(functools.partial(_axis_of, str(of)), tree) for tree in (carry, y)
+        axes, output_axes = (
+            jax.tree.map(functools.partial(_axis_of, str(of)), tree) for tree in (state, y)
         )
+        one, xs = (
+            jax.ShapeDtypeStruct((number, *sizes), x.dtype) for number in (1, self._capacity)
+        )
+        fresh, carry = initial_carry(program, one), initial_carry(program, xs)
         self._sample = jax.ShapeDtypeStruct(tuple(sizes), x.dtype)
-        self._fresh = initial_carry(program, jax.ShapeDtypeStruct((1, *sizes), x.dtype))
-        xs = jax.ShapeDtypeStruct((self._capacity, *sizes), x.dtype)
-        self._carry = initial_carry(program, xs)
+        self._fresh, self._carry = fresh, carry
         self._slots: dict[Hashable, int] = {}
         self._free = list(reversed(range(self._capacity)))
         self._lock = threading.Lock()
@@ -79,11 +81,11 @@ class Streams:
         # Compiled now, so that no sample waits for it and what cannot run is an error here.
         active = jax.ShapeDtypeStruct((self._capacity,), bool)
         slot = jax.ShapeDtypeStruct((), jnp.int32)
-        advance = functools.partial(_advance, program, state_axes, output_axes)
-        put, take = (functools.partial(f, state_axes) for f in (_put, _take))
-        self._advance = jax.jit(advance, donate_argnums=0).lower(self._carry, xs, active).compile()
-        self._put = jax.jit(put, donate_argnums=0).lower(self._carry, self._fresh, slot).compile()
-        self._take = jax.jit(take).lower(self._carry, slot).compile()
+        advance = functools.partial(_advance, program, axes, output_axes)
+        put, take = functools.partial(_put, axes), functools.partial(_take, axes)
+        self._advance = jax.jit(advance, donate_argnums=0).lower(carry, xs, active).compile()
+        self._put = jax.jit(put, donate_argnums=0).lower(carry, fresh, slot).compile()
+        self._take = jax.jit(take).lower(carry, slot).compile()
 
     @property
     def capacity(self) -> int:
@@ -171,7 +173,7 @@ class Streams:
         leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, ys))
         # Copies: a view of one row would keep those of all slots.
         return {
-            name: structure.unflatten([np.array(y[slot]) for y in leaves])
+            name: jax.tree.unflatten(structure, [np.array(y[slot]) for y in leaves])
             for name, slot in slots.items()
         }
 
