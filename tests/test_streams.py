@@ -305,8 +305,8 @@ LAYER = snn.LIB(N)
 OWN = LAYER.init(KEY, None, jnp.zeros((1, N)))
 
 
-def of(shape, cell=LAYER, variables=OWN, **options):
-    return export.step(cell, variables, shape, platforms=["cpu"], **options)
+def of(shape, cell=LAYER, variables=OWN, platforms=("cpu",), **options):
+    return export.step(cell, variables, shape, platforms=platforms, **options)
 
 
 class Shared(Sideways):
@@ -331,6 +331,7 @@ PROGRAMS = [
     (lambda: of("4"), ValueError, r"any number of streams along its first axis.*got \[4\]"),
     (lambda: of("2*b, 4"), ValueError, r"any number of streams.*got \[2\*b, 4\]"),
     (lambda: of("b, t, 4"), ValueError, r"fixed size along the others.*got \[b, t, 4\]"),
+    (lambda: of("b, 4", platforms=["tpu"]), ValueError, "exported for platforms.*tpu"),
     (lambda: of("b, 4", bake=False), ValueError, "must hold its variables.*bake=False"),
     (
         lambda: of("b, 4", snn.LIB(N, spike=spikes.bernoulli(spikes.atan(2.0))), rngs=["spike"]),
@@ -390,7 +391,8 @@ USES = [
     ),
     (lambda s: s.step({"a": np.ones(N, bool)}), ValueError, r"got bool\[4\]"),
     (lambda s: s.step({"a": np.ones(N, np.float16)}), ValueError, r"got float16\[4\]"),
-    (lambda s: s.step({"a": None}), ValueError, r"got object\[\]"),
+    (lambda s: s.step({"a": None}), TypeError, r"`samples\['a'\]` must be an array; got NoneType"),
+    (lambda s: s.step({"a": [[1.0], 2.0]}), TypeError, r"`samples\['a'\]` must be an array"),
 ]
 CARRIES = [
     ({}, "lacks 'mem'"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.export import Exported
 
-from tracetorch_jax._shared.checks import check_integer
+from tracetorch_jax._shared.checks import as_array, check_integer
 from tracetorch_jax._shared.dtypes import as_given, in_words, type_of
 from tracetorch_jax._shared.trees import differences, leaves_by_name, listed
 from tracetorch_jax.export._forms import initial_carry, step_arguments
@@ -36,10 +36,10 @@ class Streams:
 
     Raises:
         TypeError: `program` is not a `jax.export.Exported`, or `capacity` no integer.
-        ValueError: `program` is no step, takes one number of streams only or an input whose size is
-            open, has a state or an output without one axis of streams, takes variables
-            (``bake=False``), or draws random numbers, which would depend on the slot; `capacity`
-            below 1.
+        ValueError: `program` is no step, or one for other devices; takes one number of streams only
+            or an input whose size is open; has a state or an output without one axis of streams;
+            takes variables (``bake=False``); or draws random numbers, which would depend on the
+            slot. `capacity` below 1.
 
     Example:
         >>> cell = snn.LI(2, beta=0.5)
@@ -151,7 +151,7 @@ class Streams:
             The outputs by the same names, as NumPy arrays without the axis of streams.
 
         Raises:
-            TypeError: `samples` is not a dict.
+            TypeError: `samples` is not a dict, or a sample no array.
             ValueError: a name that no stream has; a sample of another shape or dtype. No stream has
                 advanced then.
         """
@@ -203,7 +203,7 @@ class Streams:
     def _row(self, name: Hashable, sample: Any) -> np.ndarray[Any, Any]:
         """A sample that fits into a row of the input."""
         want = self._sample
-        row = np.asarray(sample)
+        row: Any = as_array(f"samples[{name!r}]", sample, convert=np.asarray)
         if row.shape == want.shape and row.dtype == want.dtype:
             return row
         numeric = row.dtype.kind in "iuf"
@@ -279,7 +279,7 @@ def _advance(
 def _put(axes: Any, carry: Any, one: Any, slot: Any) -> Any:
     """The carry of all slots with that of one stream in a slot."""
     put = jax.lax.dynamic_update_index_in_dim
-    return jax.tree.map(lambda axis, all, own: put(all, own, slot, axis), axes, carry, one)
+    return jax.tree.map(lambda axis, every, own: put(every, own, slot, axis), axes, carry, one)
 
 
 def _take(axes: Any, carry: Any, slot: Any) -> Any:
