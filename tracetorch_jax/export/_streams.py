@@ -203,7 +203,9 @@ class Streams:
     def _row(self, name: Hashable, sample: Any) -> np.ndarray[Any, Any]:
         """A sample that fits into a row of the input."""
         want = self._sample
-        row: Any = as_array(f"samples[{name!r}]", sample, convert=np.asarray)
+        row: Any = sample
+        if not isinstance(sample, np.ndarray):
+            row = as_array(f"samples[{name!r}]", sample, convert=np.asarray)
         if row.shape == want.shape and row.dtype == want.dtype:
             return row
         numeric = row.dtype.kind in "iuf"
