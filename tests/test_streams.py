@@ -151,6 +151,22 @@ def joined(program, names, capacity=4):
     return streams
 
 
+@pytest.mark.optimised
+@pytest.mark.slow
+def test_bit_for_bit_as_users_compile():
+    """First, middle and last slots; sizes that are no powers of two."""
+    cell = snn.Sequential([nn.Dense(37), snn.SRLIT(37), snn.Recurrent(snn.LIB(37)), snn.LI(37)])
+    xs = 3 * np.asarray(jax.random.normal(KEY, (20, 19, 5)))
+    variables = jax.jit(cell.init)(KEY, cell.initialize_carry(KEY, (1, 5)), xs[0, :1])
+    program = export.step(cell, variables, "b, 5", platforms=["cpu"])
+    together = outputs(joined(program, range(19), capacity=19), xs, range(19))
+    other = export.Streams(program, capacity=19)
+    for name in (0, 7, 8, 18):
+        got, _ = alone(other, xs[:, name])
+        assert_equal(got, [y[name] for y in together])
+    assert np.any(together[-1][0])
+
+
 def test_nan_stays_in_its_stream_and_leaves_with_it(small):
     program, xs = small
     want = outputs(joined(program, "abc"), xs)
