@@ -61,20 +61,26 @@ MODELS = {
 }
 
 
+def drawn(*shape, seed=0):
+    """By NumPy, which compiles nothing."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def variables_of(cell, x):
+    """Any values, in the shapes of the cell's variables."""
+    carry = cell.initialize_carry(KEY, x.shape)
+    shapes = jax.eval_shape(cell.init, KEY, carry, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    leaves, structure = jax.tree.flatten(shapes)
+    return structure.unflatten([drawn(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
+
+
 def prepared(name):
-    """A cell, variables away from their first values, its program, and inputs ``[T, 3, ...]``."""
+    """A cell, variables, its program, and inputs ``[T, 3, ...]``."""
     cell, shape, options = MODELS[name]
-    sizes = [int(size) for size in shape.split(",")[1:]]
-    xs = 2 * np.asarray(jax.random.normal(KEY, (12, 3, *sizes)))
-    xs = abs(xs) if name == "words" else xs
-    xs = xs.astype(options.get("dtype", "float32"))
+    xs = 2 * drawn(12, 3, *(int(size) for size in shape.split(",")[1:]))
+    xs = (abs(xs) if name == "words" else xs).astype(options.get("dtype", "float32"))
     with jax.numpy_dtype_promotion("standard"):
-        variables = jax.jit(cell.init)(
-            KEY, cell.initialize_carry(KEY, xs.shape[1:]), jnp.asarray(xs[0])
-        )
-        variables = jax.tree.map(
-            lambda p: p + 0.3 * jax.random.normal(KEY, p.shape, p.dtype), variables
-        )
+        variables = variables_of(cell, xs[0])
         program = export.step(cell, variables, shape, platforms=["cpu"], **options)
     return cell, variables, program, xs
 
@@ -155,10 +161,9 @@ def joined(program, names, capacity=4):
 @pytest.mark.slow
 def test_bit_for_bit_as_users_compile():
     """First, middle and last slots; sizes that are no powers of two."""
-    cell = snn.Sequential([nn.Dense(37), snn.SRLIT(37), snn.Recurrent(snn.LIB(37)), snn.LI(37)])
-    xs = 3 * np.asarray(jax.random.normal(KEY, (20, 19, 5)))
-    variables = jax.jit(cell.init)(KEY, cell.initialize_carry(KEY, (1, 5)), xs[0, :1])
-    program = export.step(cell, variables, "b, 5", platforms=["cpu"])
+    cell = snn.Sequential([nn.Dense(37), snn.SRLIT(37), nn.Dense(9), snn.LI(9)])
+    xs = drawn(20, 19, 5)
+    program = export.step(cell, variables_of(cell, xs[0]), "b, 5", platforms=["cpu"])
     together = outputs(joined(program, range(19), capacity=19), xs, range(19))
     other = export.Streams(program, capacity=19)
     for name in (0, 7, 8, 18):
