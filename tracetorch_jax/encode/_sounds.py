@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from tracetorch_jax._shared.axes import real
 from tracetorch_jax._shared.checks import check_integer, check_number
+from tracetorch_jax._shared.dtypes import countable
 
 
 def log_mel(
@@ -87,7 +88,7 @@ def log_mel(
         )
     starts = np.arange(0, sounds.shape[-1] - size + 1, hop)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    wide = sounds.astype(jnp.promote_types(sounds.dtype, jnp.float32))
+    wide = countable(sounds)
     pieces = wide[..., starts[:, None] + np.arange(size)]
     pieces = pieces * hann.astype(wide.dtype).reshape((1,) * sounds.ndim + (size,))
     spectrum = jnp.fft.rfft(pieces, points)
