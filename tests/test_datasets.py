@@ -62,6 +62,19 @@ def test_who_can_be_held_out(chosen):
         datasets.Recordings(lambda rows: iter(()), [0], shape=(1,)).hold_out("a")
 
 
+def test_what_labels_and_speakers_must_be():
+    def made(labels, **options):
+        return datasets.Recordings(lambda rows: iter(()), labels, shape=(1,), **options)
+
+    with pytest.raises(TypeError, match="`labels` must be integers; got dtype float64"):
+        made([0.5])
+    with pytest.raises(ValueError, match=r"`labels` must be \[rows\]; got shape \(1, 2\)"):
+        made([[0, 1]])
+    with pytest.raises(ValueError, match=r"the shape of `labels`, \(2,\); got \(1,\)"):
+        made([0, 1], speakers=[3])
+    assert made([]).frames(5, 1.0).shape == (0, 5, 1)
+
+
 # Frames.
 
 
@@ -73,7 +86,7 @@ def made_up(rows=5, shape=(700,), longest=0.9, whole=False):
         channels = rng.integers(0, np.prod(shape), len(times))
         events.append((times.astype(np.int64 if whole else np.float32), channels))
     recordings = datasets.Recordings(
-        lambda chosen: (events[i] for i in chosen), np.zeros(rows), shape=shape
+        lambda chosen: (events[i] for i in chosen), np.zeros(rows, int), shape=shape
     )
     return recordings, events
 
@@ -111,7 +124,7 @@ def test_events_after_the_last_step_are_an_error_or_left_out():
 def test_every_recording_fills_all_steps_without_a_step():
     events = [(np.array([1.0, 1.5, 3.0]), np.array([0, 1, 2])), (np.array([9.0]), np.array([1]))]
     events.append((np.zeros(0), np.zeros(0, int)))
-    made = datasets.Recordings(lambda rows: (events[i] for i in rows), np.zeros(3), shape=(3,))
+    made = datasets.Recordings(lambda rows: (events[i] for i in rows), np.zeros(3, int), shape=(3,))
     xs = made.frames(4, None)
     assert xs[0].argmax(axis=1).tolist()[:2] == [0, 1] and xs[0, 3, 2] == 1 and xs[0].sum() == 3
     assert xs[1].sum() == xs[1, 0, 1] == 1 and not xs[2].any()

@@ -75,8 +75,18 @@ class _Rows:
         speakers: ArrayLike | None,
         classes: Iterable[str],
     ) -> None:
-        self.labels = np.asarray(labels, np.int32)
+        labels = np.asarray(labels)
+        if labels.size and not np.issubdtype(labels.dtype, np.integer):
+            raise TypeError(f"`labels` must be integers; got dtype {labels.dtype}.")
+        if labels.ndim != 1:
+            raise ValueError(f"`labels` must be [rows]; got shape {labels.shape}.")
+        self.labels = labels.astype(np.int32)
         self.speakers = None if speakers is None else np.asarray(speakers)
+        if self.speakers is not None and self.speakers.shape != labels.shape:
+            raise ValueError(
+                f"`speakers` must have the shape of `labels`, {labels.shape}; got "
+                f"{self.speakers.shape}."
+            )
         self.classes = tuple(classes)
         self._rows, self._read = np.arange(len(self.labels)), read
 
@@ -102,6 +112,20 @@ class Recordings(_Rows):
         shape: as above.
         speakers: as above.
         classes: as above.
+
+    Raises:
+        TypeError: labels that are no integers.
+        ValueError: labels that are no vector, or speakers of another length.
+
+    Example:
+        >>> events = [([0.1, 0.7], [0, 1]), ([0.4], [2])]  # which `read` may take from a file
+        >>> def read(rows):
+        ...     for row in rows:
+        ...         times, channels = events[row]
+        ...         yield np.array(times), np.array(channels)
+        >>> recordings = datasets.Recordings(read, [1, 0], shape=(3,))
+        >>> recordings.frames(2, step=0.5).tolist()
+        [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 0]]]
     """
 
     shape: tuple[int, ...]
@@ -188,6 +212,18 @@ class Sounds(_Rows):
         rate: as above.
         speakers: as above.
         classes: as above.
+
+    Raises:
+        TypeError: labels that are no integers, or a `rate` that is none.
+        ValueError: labels that are no vector, speakers of another length, or a `rate` below 1.
+
+    Example:
+        >>> def read(rows):
+        ...     for row in rows:
+        ...         yield np.sin(np.arange(8000) * (row + 1) / 10).astype(np.float32)
+        >>> sounds = datasets.Sounds(read, [0, 1], rate=8000)
+        >>> sounds.log_mel(20).shape
+        (2, 98, 20)
     """
 
     rate: int

@@ -99,9 +99,10 @@ def dvs_gesture(folder: str | os.PathLike[str], split: str) -> Recordings:
     r"""DVS Gesture: 11 gestures of 29 people in three kinds of light, before an event camera.
 
     Each of the 98 recordings to train on and 24 to test shows all gestures, one after the other,
-    for about six seconds each; a row is one gesture. The people of the test set are not in the
-    training set. There is no validation set: hold out people with `Recordings.hold_out`. Frames of
-    50 steps and 32 x 32 pixels (``merge=4``) take 102 kB for each gesture.
+    for about six seconds each. A row is one gesture, a line of the files of labels: 1176 to train
+    on and 288 to test. The people of the test set are not in the training set. There is no
+    validation set: hold out people with `Recordings.hold_out`. Frames of 50 steps and 32 x 32
+    pixels (``merge=4``) take 102 kB for each gesture.
 
     Args:
         folder: where ``trials_to_train.txt``, ``trials_to_test.txt`` and the recordings,
