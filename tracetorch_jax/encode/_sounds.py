@@ -54,7 +54,7 @@ def log_mel(
     1980, with today's triangles.
 
     Example:
-        >>> tone = jnp.sin(2 * jnp.pi * 1000 * jnp.arange(16000) / 16000)
+        >>> tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
         >>> mels = encode.log_mel(tone[None])
         >>> mels.shape, int(mels[0].mean(axis=0).argmax())
         ((1, 98, 40), 13)
