@@ -122,13 +122,12 @@ def standardised(train, *others):
     steps = np.arange(train["x"].shape[1])
 
     def features(own):
-        slopes = np.diff(own["x"], axis=1, prepend=own["x"][:, :1])
-        return np.concatenate([own["x"], slopes], axis=-1)
+        x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
+        return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    valid = features(train)[steps < train["length"][:, None]]
-    mean, deviation = np.nanmean(valid, axis=0), np.nanstd(valid, axis=0) + 1e-6
+    standardise = encode.standardiser(features(train), seq_lengths=train["length"])
     for own in (train, *others):
-        x = np.nan_to_num((features(own) - mean) / deviation, posinf=0, neginf=0)
+        x = np.nan_to_num(standardise(features(own)))
         ends = np.minimum(steps, own["length"][:, None] - 1)
         yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
 
@@ -183,10 +182,13 @@ def train(args, train_set, test_set, title):
     right, rates = training.predict(every, fitted.variables, test, batch_size=100)
     right, rates = right.mean(axis=0), rates.mean(axis=0)
     number = sum(x.size for x in jax.tree.leaves(variables["params"])) // len(keys)
+    networks = [jax.tree.map(lambda x, i=i: x[i], fitted.variables) for i in range(len(keys))]
+    energy = np.mean([harness.nanojoules(model, each, *test[:2]) for each in networks])
     spent = (time.process_time() - start) / 60
     print(
         f"{title}: accuracy {' '.join(f'{value:.4f}' for value in right)}; firing rate "
-        f"{rates.mean():.3f}; {number} parameters, {updates} updates; {spent:.1f} CPU minutes"
+        f"{rates.mean():.3f}; {energy:.0f} nJ of synaptic operations, steps of padding included; "
+        f"{number} parameters, {updates} updates; {spent:.1f} CPU minutes"
     )
     return right, rates
 

@@ -58,8 +58,18 @@ def call(monkeypatch, capsys):
 
 def test_every_example_is_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "digits", "harness", "sparsity", *NAMES,
+        "digits", "harness", "ported", "sparsity", *NAMES,
     }  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", ["rows", "image"])
+def test_ported_gives_a_table(mode):
+    done = run("ported", "--smoke", "--seeds", "2", "--mode", mode)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split()[:2] == ["form", "accuracy"] and len(rows) == 2
+    assert all(re.search(r"0\.\d{3} ± \d\.\d{3} +[01]\.\d{3} +0\.\d+$", row) for row in rows)
 
 
 @pytest.mark.nightly
