@@ -98,20 +98,16 @@ class Recordings(_Rows):
     of them. ``recordings[10:20]``, ``recordings[mask]`` and ``recordings[[4, 2]]`` are recordings
     of fewer rows, of which nothing is read. Iterating reads one after the other.
 
-    Attributes:
-        labels: the class of each row, int32 ``[rows]``.
-        speakers: who made each recording, ``[rows]``; None if that is not known.
-        classes: names of the classes.
-        shape: of the channels. Of a camera it is ``(height, width, 2)``: of each pixel first the
-            events of getting darker, then those of getting brighter.
+    All arguments but `read` are attributes of this name.
 
     Args:
         read: from row numbers ``[n]`` to the recordings of these, ``(times, channels)`` in order of
             time, one after the other: for recordings of your own.
-        labels: as above.
-        shape: as above.
-        speakers: as above.
-        classes: as above.
+        labels: the class of each row, int32 ``[rows]``.
+        shape: of the channels. Of a camera it is ``(height, width, 2)``: of each pixel first the
+            events of getting darker, then those of getting brighter.
+        speakers: who made each recording, ``[rows]``; None if that is not known.
+        classes: names of the classes.
 
     Raises:
         TypeError: labels that are no integers.
@@ -199,19 +195,15 @@ class Sounds(_Rows):
     ``sounds[mask]`` and ``sounds[[4, 2]]`` are sounds of fewer rows, of which nothing is read.
     Iterating reads one after the other: ``np.stack(list(sounds[:100]))`` is an array of a hundred.
 
-    Attributes:
-        labels: the class of each row, int32 ``[rows]``.
-        speakers: who is heard, ``[rows]``; None if that is not known.
-        classes: names of the classes.
-        rate: samples per second.
+    All arguments but `read` are attributes of this name.
 
     Args:
         read: from row numbers ``[n]`` to the sounds of these, one after the other: for recordings
             of your own.
-        labels: as above.
-        rate: as above.
-        speakers: as above.
-        classes: as above.
+        labels: the class of each row, int32 ``[rows]``.
+        rate: samples per second.
+        speakers: who is heard, ``[rows]``; None if that is not known.
+        classes: names of the classes.
 
     Raises:
         TypeError: labels that are no integers, or a `rate` that is none.
