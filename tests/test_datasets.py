@@ -298,7 +298,7 @@ def test_gestures_become_frames(tmp_path):
     trials = {"train": ["user01_fluorescent_led", "user10_lab"], "test": ["user24_led"]}
     published.gestures(tmp_path, trials, [(2, 1000, 2000), (11, 2500, 9000), (2, 2500, 2600)])
     packets = [
-        (1, 0, [(0, 0, 0, 999), (127, 3, 1, 1000), (5, 126, 0, 1999), (9, 9, 1, 2000)]),
+        (1, 0, [(0, 0, 0, 999), (5, 126, 0, 1999), (127, 3, 1, 1000), (9, 9, 1, 2000)]),
         (0, 0, [(0, 0, 0, 2500)]),  # of another kind
         (1, 1, [(1, 1, 1, 6)]),  # after a lap of the clock
     ]
