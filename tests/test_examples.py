@@ -19,6 +19,8 @@ RESULTS = {
     "mnist_1d": "test accuracy",
     "shd": "test accuracy",
     "shd --set ssc": "test accuracy",
+    "online_stream": "test accuracy",
+    "online_stream --method bptt --cosines": "test accuracy",
     "byte_lm": "validation nats per byte",
     "distributed": "test accuracy",
     "population": "test accuracy",
@@ -26,7 +28,7 @@ RESULTS = {
     "series --compare LIB LIT": "mean accuracy of the last",
 }
 NAMES = sorted({command.split()[0] for command in RESULTS})
-EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
+EMBEDDED = ("distributed", "online_stream", "population")  # data that come with scikit-learn
 
 
 def run(name, *args):
