@@ -34,7 +34,11 @@ FORMS = {
     "half-lives spread, learnt": PORT | {"decays": "spread"},
     "surrogate and LI readout": PORT | {"surrogate": "atan(2)", "readout": "LI"},
     "all three": {"surrogate": "atan(2)", "readout": "LI", "decays": "spread"},
-}
+    "surrogate and LI that sums": PORT | {"surrogate": "atan(2)", "readout": "LI, ema=False"},
+    "all three, LI that sums": {
+        "surrogate": "atan(2)", "readout": "LI, ema=False", "decays": "spread"
+    },
+}  # fmt: skip
 
 
 def network(width, mode, surrogate, readout, decays):

@@ -18,6 +18,7 @@ RESULTS = {
     "mnist_conv": "test accuracy",
     "mnist_1d": "test accuracy",
     "shd": "test accuracy",
+    "shd --set ssc": "test accuracy",
     "online_stream": "test accuracy",
     "online_stream --method bptt --cosines": "test accuracy",
     "byte_lm": "validation nats per byte",
@@ -97,7 +98,7 @@ def test_data_that_are_missing_are_named(name, tmp_path, call):
         path, file = tmp_path, r"shd_train\.h5"
     status, out, err = call(name, "--data", str(path))
     assert status == 1 and not out
-    assert re.search(rf"^error: there is no .*{file}\. ", err, re.M), err
+    assert re.search(rf"^error: .*there is no .*{file}\. ", err, re.M), err
 
 
 @pytest.mark.nightly

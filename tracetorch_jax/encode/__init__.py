@@ -20,6 +20,7 @@ from tracetorch_jax.encode._encoders import (
     windows,
 )
 from tracetorch_jax.encode._events import Events, frames, pad_events
+from tracetorch_jax.encode._sounds import log_mel
 from tracetorch_jax.encode._standard import Standardiser, standardiser
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "frames",
     "latency",
     "level_crossing",
+    "log_mel",
     "pad_events",
     "population",
     "rate",
