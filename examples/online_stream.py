@@ -4,10 +4,11 @@
     python examples/online_stream.py --method bptt --seeds 3
     python examples/online_stream.py --cosines
 
-Scikit-learn's handwritten digits pass by without a pause, a row of eight pixels per step, in
-several streams at once. No step says where a digit begins. The network says its class in the second
-half of its rows, is told the right one, and changes its weights at every step. `training.online`
-carries along what that needs, so that memory does not depend on how long the stream is.
+Scikit-learn's handwritten digits follow one another without a pause, a row of eight pixels per
+step, in several streams at once. No step says where a digit begins. The network says its class in
+the second half of its rows, is told the right one, and changes its weights at every step.
+`training.online` carries along what that needs, so that memory does not depend on how long the
+stream is.
 
 To compare, --method bptt keeps the rows of each digit and goes back through time over them, as
 truncated backpropagation does: one update per digit, the states handed on. --cosines prints, for
@@ -136,7 +137,7 @@ def train(args, seed, data, test):
 
 
 def cosines(args, params, data):
-    """Print by layer and method where the gradient goes, beside backpropagation through time."""
+    """Print by layer and method the cosine to the gradient of backpropagation through time."""
     cell = network(args.width, args.layer)
     xs, labels = stream(jax.random.key(1), data, args.batch, args.steps // ROWS)
     found = {name: gradients(cell, params, xs, labels, name) for name in METHODS}
@@ -156,9 +157,11 @@ def main():
     parser.add_argument("--method", choices=METHODS, default="e-prop")
     parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="LIB", metavar="NAME")
     parser.add_argument("--width", type=harness.count, default=64, help="neurons of each layer")
-    parser.add_argument("--cosines", action="store_true", help="beside backpropagation")
+    parser.add_argument("--cosines", action="store_true", help="to backpropagation's gradient")
     parser.add_argument("--steps", type=harness.count, default=400, help="of these cosines")
     args = parser.parse_args()
+    if args.data:
+        harness.fail("--data has no use here: the digits come with scikit-learn.")
     if args.smoke:
         args.width, args.epochs, args.steps = 16, 1, 16
     xs, others, *classes = load(0)
