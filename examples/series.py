@@ -117,7 +117,8 @@ def standardised(train, *others):
     """Sets ready to be learnt: values and slopes, ``[B, T, 2 N]``, lengths and classes.
 
     The mean and the deviation of each in `train` become 0 and 1. A missing value becomes 0, padding
-    a copy of the last step.
+    a copy of the last step. What no row of `train` has, such as the slope of a channel that misses
+    every other step, is left out.
     """
     steps = np.arange(train["x"].shape[1])
 
@@ -125,9 +126,11 @@ def standardised(train, *others):
         x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
         return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    standardise = encode.standardiser(features(train), seq_lengths=train["length"])
+    known = np.isfinite(features(train)) & (steps < train["length"][:, None])[..., None]
+    seen = known.any(axis=(0, 1))
+    standardise = encode.standardiser(features(train)[..., seen], seq_lengths=train["length"])
     for own in (train, *others):
-        x = np.nan_to_num(standardise(features(own)))
+        x = np.nan_to_num(standardise(features(own)[..., seen]))
         ends = np.minimum(steps, own["length"][:, None] - 1)
         yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
 

@@ -128,6 +128,9 @@ def test_time_series_are_read_whatever_their_layout(example, tmp_path):
         np.testing.assert_allclose(xs[..., channel], ends, rtol=1e-4)
         np.testing.assert_allclose(others[0, :, channel], expected[0], rtol=1e-4)
     assert lengths.tolist() == [4, 2, 4] and labels.tolist() == [1, 0, 1]
+    train["x"][:, ::2] = np.nan  # so that no slope is known
+    ((xs, *_),) = series.standardised(train)
+    assert xs.shape == (3, 4, 1) and np.isfinite(xs).all()
     np.savez(tmp_path / "b.npz", **arrays, length_train=[3, 2, 1], length_test=[4])
     assert series.load(tmp_path / "b.npz")[0]["length"].tolist() == [3, 2, 1]
 

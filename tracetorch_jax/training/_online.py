@@ -72,8 +72,9 @@ def online(
 
     ``"ottt"`` (Xiao et al., NeurIPS 2022) keeps one number per state and *input* of a Dense or a
     convolution, instead of one per synapse. The layer's neurons share it, so it is that of their
-    mean decay, and it leaves out resets. It equals ``"e-prop"`` if all neurons of a layer have one
-    decay and ``detach_reset=True``, but for a leaky readout, whose memory it does not keep.
+    mean decay, and it leaves out resets by subtraction. It equals ``"e-prop"`` if all neurons of a
+    layer have one decay and ``detach_reset=True``, but for a leaky readout, whose memory it does
+    not keep.
 
     Args:
         layer: a trace layer, of linen or nnx; or a `Sequential` of trace layers, of `Recurrent`
