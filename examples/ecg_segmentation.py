@@ -191,21 +191,14 @@ def compare(args, train_set, test_set, seeds=range(5)):
     one network follow. Networks of one seed see the same data, and differences are taken by seed.
     Networks that became NaN are counted, and left out of all this.
     """
-    from scipy import stats
-
-    def interval(values):
-        values = values[np.isfinite(values)]
-        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-        return f"{np.mean(values):+.3f} ± {half:.3f}"
-
     accuracy = {}
     for kind in args.compare or kinds():
         found = train(args, seeds, train_set, test_set, **kinds()[kind])
         accuracy[kind] = np.where(np.isfinite(found["rate"]), found["everywhere"], np.nan)
-        cells = [kind, interval(accuracy[kind]).lstrip("+")]
+        cells = [kind, harness.interval(accuracy[kind]).lstrip("+")]
         for base in ("LIB", "LIT"):
             known = base in accuracy and base != kind
-            cells.append(interval(accuracy[kind] - accuracy[base]) if known else "")
+            cells.append(harness.interval(accuracy[kind] - accuracy[base]) if known else "")
         cells += [f"{np.nanmean(found['rate']):.3f}", f"{found['seconds']:.0f} s"]
         lost = int(np.isnan(accuracy[kind]).sum())
         print("| " + " | ".join(cells) + " |" + (f" {lost} lost" if lost else ""), flush=True)
