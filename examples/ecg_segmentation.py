@@ -15,6 +15,8 @@ whose adaptive recurrent network of 36 neurons reaches 84.4 to 85.9 %: the first
 skipped, and steps without a label count as the first class. Accuracy at labelled steps alone is
 printed too. Without --data the two files are fetched from the paper's repository.
 
+--max-rate penalises neurons that fire at a greater share of the steps.
+
 With --tune the last 120 sequences of the training set are left out of training, and tested on.
 Layers, past counts and feedback were chosen in that way. --compare trains five networks of each of
 some kinds so, and prints a table.
