@@ -11,10 +11,12 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 RESULTS = {
     "ecg_segmentation": "test accuracy",
+    "ecg_segmentation --max-rate 0.1": "test accuracy",
     "ecg_segmentation --compare LIB LIT": "held-out accuracy of the last",
     "spoken_digits": "test accuracy",
     "mnist_rows": "test accuracy",
     "mnist_rows --mode pixels": "test accuracy",
+    "mnist_rows --mode permuted": "test accuracy",
     "mnist_conv": "test accuracy",
     "mnist_1d": "test accuracy",
     "shd": "test accuracy",
