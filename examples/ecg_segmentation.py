@@ -138,8 +138,7 @@ def train(args, seeds, train_set, test_set, **changed):
         counted = jnp.broadcast_to(jnp.arange(y.shape[1]) >= SKIPPED, y.shape)
         error = losses.step_cross_entropy(ys, y, mask=counted).mean()
         if args.max_rate is not None:
-            busy = [losses.rate_penalty(each, max_rate=args.max_rate) for each in spikes(layers)]
-            error += 10 * sum(busy) / args.blocks
+            error += 10 * losses.rate_penalty(layers, max_rate=args.max_rate) / args.blocks
         return error
 
     def spikes(layers):
