@@ -1,7 +1,7 @@
 """A language model of bytes whose memory are traces: it learns Shakespeare, then writes.
 
     python examples/byte_lm.py --data tinyshakespeare.npz
-    python examples/byte_lm.py --layer LIB               all neurons fire
+    python examples/byte_lm.py --layer LI                no neuron fires
     python examples/byte_lm.py --write 500 --temperature 0.8
     python examples/byte_lm.py --tune                    score the end of the training text
 
@@ -175,9 +175,9 @@ def write(cell, variables, alphabet, prompt, length, temperature, seed):
 
 
 def main():
-    parser = harness.parser(__doc__, epochs=4, batch=16, rate=3e-3)
-    parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="LI", metavar="NAME")
-    parser.add_argument("--width", type=harness.count, default=256, help="neurons of each block")
+    parser = harness.parser(__doc__, epochs=2, batch=16, rate=3e-3)
+    parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="LIB", metavar="NAME")
+    parser.add_argument("--width", type=harness.count, default=512, help="neurons of each layer")
     parser.add_argument("--blocks", type=harness.count, default=3)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=0.01)

@@ -17,6 +17,7 @@ import time
 
 import flax.linen as nn
 import flax.serialization
+import harness
 import jax
 import matplotlib
 import numpy as np
@@ -80,15 +81,11 @@ def evidence(readout, mode):
     return readout if mode == "image" else readout[:, -HOLD[mode] :]
 
 
-def hidden(layers):
-    """Spikes of the hidden layers that `record` gave."""
-    return [each.outputs for each in layers.values() if each.layer.spec.fires]
-
-
 def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     """Train a network on what `load` gave.
 
-    Returns its parameters, the loss of every epoch, the test accuracy and the firing rate there.
+    Returns its parameters, the loss of every epoch, and of the test set the accuracy, the firing
+    rate and the energy in nJ per image.
     """
     train_x, test_x, train_y, test_y = data
     train_x, train_y = train_x[:samples], train_y[:samples]
@@ -99,7 +96,7 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     def loss(variables, rows, key):
         x, y = rows
         readout, layers = record(learner, variables, x, rngs={"dropout": key})
-        busy = sum(losses.rate_penalty(spikes, max_rate=MOST) for spikes in hidden(layers))
+        busy = losses.rate_penalty(layers, max_rate=MOST)
         return losses.cross_entropy(evidence(readout, mode), y).mean() + COST * busy
 
     def score(variables, rows):
@@ -117,8 +114,10 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     )
     accuracy = training.evaluate(score, fitted.variables, (test_x, test_y), batch_size=batch)
     _, layers = record(model, fitted.variables, test_x)
-    rate = np.mean([metrics.spike_rate(spikes).total for spikes in hidden(layers)])
-    return fitted.variables["params"], fitted.history["loss"], accuracy, float(rate)
+    spikes = [each.outputs for each in layers.values() if each.layer.spec.fires]
+    rate = float(np.mean([metrics.spike_rate(each).total for each in spikes]))
+    energy = harness.nanojoules(model, fitted.variables, test_x)
+    return fitted.variables["params"], fitted.history["loss"], accuracy, rate, energy
 
 
 def save(path, params, **settings):
@@ -287,7 +286,7 @@ def main():
         settings = {"width": 16, "epochs": 2, "samples": 128}
 
     if args.seeds:
-        results, rates = np.transpose(
+        results, rates, energies = np.transpose(
             [
                 train(args.mode, seed, load(args.mode, seed), **settings)[2:]
                 for seed in range(args.seeds)
@@ -295,12 +294,15 @@ def main():
         )
         print("by seed:", " ".join(f"{result:.3f}" for result in results))
         print(f"firing rate {rates.mean():.3f} (mean of {len(results)} seeds)")
+        print(
+            f"synaptic operations {energies.mean():.1f} nJ per image (mean of {len(results)} seeds)"
+        )
         print(f"test accuracy {results.mean():.3f} (mean of {len(results)} seeds)")
         return
 
     data = load(args.mode, args.seed)
     start = time.perf_counter()
-    params, curve, accuracy, rate = train(args.mode, args.seed, data, **settings)
+    params, curve, accuracy, rate, energy = train(args.mode, args.seed, data, **settings)
     print(f"trained in {time.perf_counter() - start:.0f} s")
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / f"digits-{args.mode}.msgpack"
@@ -312,6 +314,7 @@ def main():
     draw(picture, steps, int(test_y[0]), readout, logits, layers, curve)
     print(f"picture: {picture}")
     print(f"firing rate {rate:.3f} spikes per neuron and step")
+    print(f"synaptic operations {energy:.1f} nJ per image")
     print(f"test accuracy {accuracy:.3f}")
 
 

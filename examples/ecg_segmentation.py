@@ -15,6 +15,8 @@ whose adaptive recurrent network of 36 neurons reaches 84.4 to 85.9 %: the first
 skipped, and steps without a label count as the first class. Accuracy at labelled steps alone is
 printed too. Without --data the two files are fetched from the paper's repository.
 
+--max-rate penalises neurons that fire at a greater share of the steps.
+
 With --tune the last 120 sequences of the training set are left out of training, and tested on.
 Layers, past counts and feedback were chosen in that way. --compare trains five networks of each of
 some kinds so, and prints a table.
@@ -132,9 +134,15 @@ def train(args, seeds, train_set, test_set, **changed):
     def loss(variables, batch, key):
         move, drop = jax.random.split(key)
         x, y = augment(*batch, move, args.steps)
-        ys = learner.apply(variables, counts(x, args.past), rngs={"dropout": drop})
+        ys, layers = record(learner, variables, counts(x, args.past), rngs={"dropout": drop})
         counted = jnp.broadcast_to(jnp.arange(y.shape[1]) >= SKIPPED, y.shape)
-        return losses.step_cross_entropy(ys, y, mask=counted).mean()
+        error = losses.step_cross_entropy(ys, y, mask=counted).mean()
+        if args.max_rate is not None:
+            error += 10 * losses.rate_penalty(layers, max_rate=args.max_rate) / args.blocks
+        return error
+
+    def spikes(layers):
+        return [layer.outputs for layer in layers.values()][: args.blocks]
 
     def guess(variables, x):
         return model.apply(variables, counts(x, args.past)).argmax(axis=-1)
@@ -160,8 +168,7 @@ def train(args, seeds, train_set, test_set, **changed):
         measured["everywhere"].append(right[:, SKIPPED:].mean())
         measured["labelled"].append(right[:, SKIPPED:][labelled[:, SKIPPED:]].mean())
         _, layers = record(model, variables, counts(x[:32], args.past))
-        hidden = [layer.outputs for layer in layers.values()][: args.blocks]
-        rates = [metrics.spike_rate(spikes).total.mean() for spikes in hidden]
+        rates = [metrics.spike_rate(each).total.mean() for each in spikes(layers)]
         measured["rate"].append(np.mean(rates))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return {**measured, "parameters": parameters, "seconds": seconds}
@@ -185,21 +192,14 @@ def compare(args, train_set, test_set, seeds=range(5)):
     one network follow. Networks of one seed see the same data, and differences are taken by seed.
     Networks that became NaN are counted, and left out of all this.
     """
-    from scipy import stats
-
-    def interval(values):
-        values = values[np.isfinite(values)]
-        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-        return f"{np.mean(values):+.3f} ± {half:.3f}"
-
     accuracy = {}
     for kind in args.compare or kinds():
         found = train(args, seeds, train_set, test_set, **kinds()[kind])
         accuracy[kind] = np.where(np.isfinite(found["rate"]), found["everywhere"], np.nan)
-        cells = [kind, interval(accuracy[kind]).lstrip("+")]
+        cells = [kind, harness.interval(accuracy[kind]).lstrip("+")]
         for base in ("LIB", "LIT"):
             known = base in accuracy and base != kind
-            cells.append(interval(accuracy[kind] - accuracy[base]) if known else "")
+            cells.append(harness.interval(accuracy[kind] - accuracy[base]) if known else "")
         cells += [f"{np.nanmean(found['rate']):.3f}", f"{found['seconds']:.0f} s"]
         lost = int(np.isnan(accuracy[kind]).sum())
         print("| " + " | ".join(cells) + " |" + (f" {lost} lost" if lost else ""), flush=True)
@@ -216,6 +216,7 @@ def main():
     add("--slowest", type=float, default=400, help="longest half-life at first")
     add("--past", type=int, default=256, help="steps whose spikes are counted; 0 for none")
     add("--steps", type=harness.count, default=1300, help="steps of a sequence in training")
+    add("--max-rate", type=float, help="spikes per step beyond which a neuron is penalised")
     add("--feedback", action="store_true", help="neurons get the spikes of all of their layer")
     add("--tune", action="store_true", help="test on the last 120 training sequences")
     add("--compare", nargs="*", choices=kinds(), metavar="KIND", help="by default all: see kinds()")

@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 
+from tracetorch_jax import metrics
+
 
 def count(text):
     """An argument that counts something: a whole number of at least 1."""
@@ -83,6 +85,20 @@ def mnist(path=None):
     return [
         (arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int32)) for part in ("train", "test")
     ]
+
+
+def nanojoules(model, variables, *args):
+    """Energy of a network's synaptic operations for one sequence, as `metrics.energy` counts it."""
+    return 1e9 * metrics.energy(metrics.synaptic_operations(model, variables, *args))
+
+
+def interval(values):
+    """The mean of one value per seed and its interval of 95 %, as text; NaN are left out."""
+    from scipy import stats
+
+    values = np.asarray(values)[np.isfinite(values)]
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):+.3f} ± {half:.3f}"
 
 
 def over_seeds(args, run, name="test accuracy"):

@@ -14,6 +14,9 @@ readout reads how often each neuron has fired. Channels are standardised; their 
 are added. Sequences of more than 64 steps are read with a stride. Each time a sequence is learnt
 from, it is changed anew: the more, the fewer there are. All seeds are trained at once.
 
+--compare LIB LIT trains five networks of each kind of layer, unless --seeds says how many, and
+prints how they differ from the first kind, by seed, with intervals of 95 %.
+
 --hold-out scores a share of the training rows, drawn by --seed, and leaves the test set alone:
 choose settings with it. --groups NAME joins both sets, and leaves out in turn each group that the
 arrays NAME_train and NAME_test name, such as a speaker.
@@ -114,24 +117,26 @@ def standardised(train, *others):
     """Sets ready to be learnt: values and slopes, ``[B, T, 2 N]``, lengths and classes.
 
     The mean and the deviation of each in `train` become 0 and 1. A missing value becomes 0, padding
-    a copy of the last step.
+    a copy of the last step. What no row of `train` has, such as the slope of a channel that misses
+    every other step, is left out.
     """
     steps = np.arange(train["x"].shape[1])
 
     def features(own):
-        slopes = np.diff(own["x"], axis=1, prepend=own["x"][:, :1])
-        return np.concatenate([own["x"], slopes], axis=-1)
+        x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
+        return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    valid = features(train)[steps < train["length"][:, None]]
-    mean, deviation = np.nanmean(valid, axis=0), np.nanstd(valid, axis=0) + 1e-6
+    known = np.isfinite(features(train)) & (steps < train["length"][:, None])[..., None]
+    seen = known.any(axis=(0, 1))
+    standardise = encode.standardiser(features(train)[..., seen], seq_lengths=train["length"])
     for own in (train, *others):
-        x = np.nan_to_num((features(own) - mean) / deviation, posinf=0, neginf=0)
+        x = np.nan_to_num(standardise(features(own)[..., seen]))
         ends = np.minimum(steps, own["length"][:, None] - 1)
         yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
 
 
 def train(args, train_set, test_set, title):
-    """Train a network for each seed; return their accuracies, and print what they took."""
+    """Train a network for each seed; return accuracies and firing rates, print what they took."""
     start = time.process_time()
     data, test = standardised(train_set, test_set)
     classes = 1 + max(data[2].max(), test[2].max())
@@ -180,16 +185,33 @@ def train(args, train_set, test_set, title):
     right, rates = training.predict(every, fitted.variables, test, batch_size=100)
     right, rates = right.mean(axis=0), rates.mean(axis=0)
     number = sum(x.size for x in jax.tree.leaves(variables["params"])) // len(keys)
+    networks = [jax.tree.map(lambda x, i=i: x[i], fitted.variables) for i in range(len(keys))]
+    energy = np.mean([harness.nanojoules(model, each, *test[:2]) for each in networks])
     spent = (time.process_time() - start) / 60
     print(
         f"{title}: accuracy {' '.join(f'{value:.4f}' for value in right)}; firing rate "
-        f"{rates.mean():.3f}; {number} parameters, {updates} updates; {spent:.1f} CPU minutes"
+        f"{rates.mean():.3f}; {energy:.0f} nJ of synaptic operations, steps of padding included; "
+        f"{number} parameters, {updates} updates; {spent:.1f} CPU minutes"
     )
-    return right
+    return right, rates
 
 
 def rows(own, chosen):
     return {name: values[chosen] for name, values in own.items()}
+
+
+def compare(args, trials):
+    """Train networks of each kind of layer; print their accuracies and differences as a table."""
+    found = {}
+    for layer in args.compare:
+        args.layer = layer
+        measured = [train(args, *sets, f"{layer}, {title}") for title, sets in trials.items()]
+        right, rates = np.mean(measured, axis=0)
+        found[layer] = right
+        cells = [layer, harness.interval(right).lstrip("+")]
+        cells.append(harness.interval(right - found[args.compare[0]]) if len(found) > 1 else "")
+        print("| " + " | ".join([*cells, f"{rates.mean():.3f}"]) + " |", flush=True)
+    return right
 
 
 def main():
@@ -197,6 +219,7 @@ def main():
     add = parser.add_argument
     add("--updates", type=harness.count, default=1500, help="updates, unless --epochs is given")
     add("--layer", choices=snn.ALL_LAYERS, default="LIB", metavar="NAME")
+    add("--compare", nargs="+", choices=snn.ALL_LAYERS, metavar="NAME", help="kinds of layers")
     add("--width", type=harness.count, default=64, help="neurons of each layer")
     add("--blocks", type=harness.count, default=3, help="layers")
     add("--hold-out", type=float, metavar="SHARE", help="of the training rows, to be scored")
@@ -225,7 +248,13 @@ def main():
             f"without {group}": (rows(both, groups != group), rows(both, groups == group))
             for group in np.unique(groups)
         }
-    results = np.mean([train(args, *sets, title) for title, sets in trials.items()], axis=0)
+    if args.compare:
+        args.seeds = args.seeds or 5
+        if args.seeds < 2:
+            harness.fail("--compare needs --seeds of 2 or more, since it gives intervals.")
+        print(f"mean accuracy of the last {compare(args, trials).mean():.3f}")
+        return
+    results = np.mean([train(args, *sets, title)[0] for title, sets in trials.items()], axis=0)
     harness.over_seeds(args, lambda seed: results[seed - args.seed])
 
 

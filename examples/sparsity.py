@@ -47,20 +47,16 @@ def load(rows):
     return train_test_split(xs, digits.target[:rows], test_size=0.2, random_state=0)
 
 
-def spikes(layers):
-    return [each.outputs for each in layers.values() if each.layer.spec.fires]
-
-
 def trial(args, width, data, weight, threshold):
-    """Accuracy, spikes per image and joules per image of a network for each seed."""
+    """Accuracy, spikes per image and nJ per image of a network for each seed."""
     train_x, test_x, train_y, test_y = data
     learner, model = (network(width, threshold, learning) for learning in (True, False))
     keys = jax.vmap(jax.random.key)(args.seed + jnp.arange(args.seeds or 1))
 
     def loss(variables, batch, key):
         ys, layers = record(learner, variables, batch[0], rngs={"dropout": key})
-        busy = sum(losses.rate_penalty(each, max_rate=0.02) for each in spikes(layers))
-        return losses.cross_entropy(ys, batch[1]).mean() + weight * busy
+        busy = weight * losses.rate_penalty(layers, max_rate=0.02)
+        return losses.cross_entropy(ys, batch[1]).mean() + busy
 
     updates = training.num_updates(len(train_x), args.batch, args.epochs)
     variables = training.fit(
@@ -77,9 +73,9 @@ def trial(args, width, data, weight, threshold):
     for i in range(len(keys)):
         own = jax.tree.map(lambda x, i=i: x[i], variables)
         ys, layers = record(model, own, test_x)
-        joules = metrics.energy(metrics.synaptic_operations(model, own, test_x))
-        number = sum(each.sum() for each in spikes(layers)) / len(test_x)
-        results.append([metrics.accuracy(ys, test_y).mean(), number, joules])
+        energy = harness.nanojoules(model, own, test_x)
+        number = sum(x.outputs.sum() for x in layers.values() if x.layer.spec.fires)
+        results.append([metrics.accuracy(ys, test_y).mean(), number / len(test_x), energy])
     return np.array(results).T
 
 
@@ -99,11 +95,11 @@ def main():
         points = []
         for value in values:
             weight, threshold = (value, 1.0) if name in WEIGHTS else (0.0, value)
-            right, number, joules = trial(args, width, data, weight, threshold)
+            right, number, energy = trial(args, width, data, weight, threshold)
             points.append((number.mean(), right.mean(), right.std()))
             print(
                 f"{value:22g}  {right.mean():8.3f}  {right.std():11.3f}  {number.mean():16.0f}  "
-                f"{1e9 * joules.mean():12.1f}",
+                f"{energy.mean():12.1f}",
                 flush=True,
             )
         x, y, deviation = np.transpose(points)

@@ -210,8 +210,11 @@ def network(classes, width, blocks, layer, dropout, slowest, *, training=False):
     return snn.Unroll(snn.Sequential([*(block() for _ in range(blocks)), *readout]))
 
 
-def train(args, seed, title, train_set, test_set, classes, options):
-    """Train a network; return its accuracy on the test set."""
+def train(args, seed, title, train_set, test_set, classes, options, validation=None):
+    """Train a network; return its accuracy on the test set.
+
+    With `validation`, a set like the others, it is that of the epoch which is best on this set.
+    """
     learner = network(classes, **options, training=True)
     model = network(classes, **options)
     first, key = jax.random.split(jax.random.key(seed))
@@ -240,6 +243,8 @@ def train(args, seed, title, train_set, test_set, classes, options):
         epochs=args.epochs,
         batch_size=args.batch,
         key=key,
+        validation=validation,
+        score=score if validation else None,
         average=0.99,
         progress=title,
     )
@@ -259,7 +264,7 @@ def settings(description, epochs, **more):
     parser.add_argument("--dropout", type=float, default=0.5, help="share of spikes left out")
     parser.add_argument("--slowest", type=float, default=2.0, help="longest half-life at first")
     for name, arguments in more.items():
-        parser.add_argument(f"--{name}", **arguments)
+        parser.add_argument(f"--{name.replace('_', '-')}", **arguments)
     args = parser.parse_args()
     if args.smoke:
         args.epochs, args.width = 2, 16

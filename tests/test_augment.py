@@ -31,6 +31,52 @@ def test_changes_each_sequence_in_its_own_way(change):
     assert change(KEY, xs.astype(jnp.bfloat16), EACH[change]).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("change", EACH)
+def test_axes_in_either_order_and_none_of_the_batch(change):
+    want = change(KEY, XS[:3], EACH[change])
+    major = change(KEY, XS[:3].swapaxes(0, 1), EACH[change], time_major=True)
+    np.testing.assert_array_equal(major.swapaxes(0, 1), want)
+    one = change(KEY, XS[0, :, 0], EACH[change])
+    np.testing.assert_array_equal(one, change(KEY, XS[:1, :, 0], EACH[change])[0])
+    assert not np.array_equal(one, XS[0, :, 0])
+
+
+@pytest.mark.parametrize("change", EACH)
+def test_padding_takes_no_part(change):
+    """Whatever it holds: a sequence is changed as one that ends there, and 0 comes after it."""
+    lengths = np.array([12, 7, 1, 0])
+    rows = np.stack([XS[0]] * 4)
+    padded = np.where(np.arange(12)[:, None, None] < lengths[:, None, None, None], rows, np.nan)
+    got = np.asarray(change(KEY, padded, EACH[change], seq_lengths=lengths))
+    assert np.isfinite(got).all()
+    for row, length in zip(got, lengths, strict=True):
+        assert not row[length:].any()
+    whole = change(KEY, rows, EACH[change])
+    np.testing.assert_array_equal(got[0], whole[0])
+    inside = jax.jit(lambda n: change(KEY, padded, EACH[change], seq_lengths=n))(lengths)
+    np.testing.assert_allclose(inside, got, atol=1e-6)
+    swapped = change(KEY, padded.swapaxes(0, 1), EACH[change], seq_lengths=lengths, time_major=True)
+    np.testing.assert_array_equal(swapped.swapaxes(0, 1), got)
+    with pytest.raises(ValueError, match="`seq_lengths` must"):
+        change(KEY, padded, EACH[change], seq_lengths=[13, 1, 1, 1])
+
+
+def test_ended_sequences_move_within_their_own_steps():
+    xs = np.arange(20.0, dtype=np.float32)[None, :, None].repeat(300, axis=0)
+    lengths = np.full(300, 9)
+    shifted = np.asarray(augment.shift(KEY, xs, 3, seq_lengths=lengths))[:, :9, 0]
+    by = 4 - shifted[:, 4]
+    assert sorted(set(by)) == [-3, -2, -1, 0, 1, 2, 3]
+    np.testing.assert_array_equal(shifted, np.clip(np.arange(9) - by[:, None], 0, 8))
+    played = np.asarray(augment.warp(KEY, xs, 0.25, seq_lengths=lengths))[:, :9, 0]
+    np.testing.assert_allclose(played[:, 4], 4, atol=1e-5)
+    assert played.max() == 8 and played[:, 5].min() < 4.85 and played[:, 5].max() > 5.2
+    ones = np.ones((300, 20, 1), np.float32)
+    gone = 1 - np.asarray(augment.cutout(KEY, ones, 5, seq_lengths=lengths))[:, :9, 0]
+    assert (gone.sum(1) > 0).mean() > 0.75 and set(gone.sum(1)) == {0, 1, 2, 3, 4, 5}
+    assert gone[:, 0].any() and gone[:, 8].any()
+
+
 def test_noise_and_scale_have_their_deviation():
     xs = np.ones((4000, 2, 1), np.float32)
     added = augment.noise(KEY, xs, 0.3) - 1
@@ -70,10 +116,12 @@ def test_cutout_silences_one_stretch():
 
 @pytest.mark.parametrize("change", EACH)
 def test_bad_arguments_of_augment(change):
-    with pytest.raises(ValueError, match="`xs` must be sequences"):
+    with pytest.raises(ValueError, match=r"`xs` must be \[B, T, ...\]"):
         change(KEY, XS[0, 0, 0], EACH[change])
     with pytest.raises((ValueError, TypeError), match="must be an integer of|must not be negative"):
         change(KEY, XS, -1)
+    with pytest.raises(TypeError, match="must be an integer of|must be a number"):
+        change(KEY, XS, jnp.ones(2))
 
 
 def test_amounts_of_any_kind_keep_the_dtype():

@@ -276,3 +276,9 @@ def test_the_gradient_of_recurrence_is_measured():
         r"^LIB +5x2x3 +memory in sizes of the input: ours [\d.]+, plain [\d.]+$", out, re.M
     )
     assert re.search(r"^ +time, ours / plain: [\d.]+ ", out, re.M)
+
+
+@pytest.mark.nightly
+def test_streams_are_measured():
+    out, _ = run("streams.py", "--smoke")
+    assert re.search(r"^ +3 neurons, +2 streams: .*; alone / streams: [\d.]+ \(", out, re.M)

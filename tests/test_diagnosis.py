@@ -12,9 +12,11 @@ import numpy as np
 import optax
 import pytest
 import reference
+from flax import nnx as flax_nnx
 
 import tracetorch_jax as tt
 from tracetorch_jax import losses, snn, spikes, training
+from tracetorch_jax import nnx as tnnx
 from tracetorch_jax.functional.engines import policy
 from tracetorch_jax.snn import flex
 
@@ -220,6 +222,28 @@ def test_a_rate_for_all_layers_helps(name):
     _, with_it = trained(bare(layers), names["variables"], xs)
     silent = [np.mean([each.dead or 0 for each in d.layers]) for d in (diagnosis, after)]
     assert with_it < 0.95 * without or silent[1] < 0.5 * silent[0]
+
+
+@pytest.mark.parametrize("name", ["weights too great", "weights too small"])
+def test_a_rate_for_all_layers_of_a_model_of_nnx(name):
+    layers, xs, index, level, _ = CASES[name]
+    variables, _ = examine(layers, xs)
+    widths, draw = [8, 12, 12, 12, 12, 3], flax_nnx.Rngs(0)
+    model = [
+        flax_nnx.Linear(widths[i], given["features"], rngs=draw)
+        if cls is nn.Dense
+        else getattr(tnnx, cls.__name__)(given["num_neurons"], rngs=draw)
+        for i, (cls, given) in enumerate(layers)
+    ]
+    model = tnnx.from_linen(variables, tnnx.Unroll(tnnx.Sequential(model)))
+    (said,) = remarks(tt.diagnose(model, xs), f"cell/layers_{index}", level)
+    (code,) = re.findall("`([^`]*scale_to_rate[^`]*)`", said)
+    exec(code, {"training": training, "model": model, "xs": xs})
+    assert not remarks(tt.diagnose(model, xs), f"cell/layers_{index}", "problems")
+    assert not np.array_equal(
+        tnnx.to_linen(model)["params"]["cell"]["layers_0"]["kernel"],
+        variables["params"]["cell"]["layers_0"]["kernel"],
+    )
 
 
 def test_a_small_input_is_to_be_scaled_before_weights():

@@ -438,3 +438,68 @@ class TestEvents:
             encode.pad_events([([0.1, 0.2], [0])])
         with pytest.raises(ValueError, match="`recordings` must all be"):
             encode.pad_events([([0.1], [0]), ([0.1], [0], [1])])
+
+
+class TestStandardiser:
+    XS = np.random.default_rng(0).normal(3, [1, 20], (5, 7, 2)).astype(np.float32)
+
+    def test_mean_0_and_deviation_1_in_any_order_of_the_axes(self):
+        standardise = encode.standardiser(self.XS)
+        ys = np.asarray(standardise(self.XS))
+        np.testing.assert_allclose(ys.mean((0, 1)), 0, atol=1e-6)
+        np.testing.assert_allclose(ys.std((0, 1)), 1, rtol=1e-5)
+        major = encode.standardiser(self.XS.swapaxes(0, 1), time_major=True)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), major, standardise)
+        np.testing.assert_array_equal(standardise(self.XS.swapaxes(0, 1)).swapaxes(0, 1), ys)
+        np.testing.assert_array_equal(standardise(self.XS[:, 3]), ys[:, 3])  # a step of a stream
+        np.testing.assert_allclose(jax.jit(standardise)(self.XS), ys, rtol=1e-5, atol=1e-6)
+        alone = encode.standardiser(self.XS[0])
+        np.testing.assert_allclose(alone.mean, self.XS[0].mean(0), rtol=1e-5)
+
+    def test_only_what_is_there_counts(self):
+        lengths = np.array([7, 3, 0, 1, 5])
+        valid = np.arange(7) < lengths[:, None]
+        padded = np.where(valid[..., None], self.XS, np.inf)
+        padded[0, 2, 1] = np.nan
+        standardise = encode.standardiser(padded, seq_lengths=lengths)
+        there = padded[valid].astype(np.float64)
+        np.testing.assert_allclose(standardise.mean, np.nanmean(there, axis=0), rtol=1e-6)
+        np.testing.assert_allclose(standardise.deviation, np.nanstd(there, axis=0), rtol=1e-6)
+        assert np.isnan(standardise(padded)[0, 2, 1])
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -1e-9, 1e-42])
+    def test_a_channel_that_does_not_change_becomes_0(self, value):
+        xs = np.full((4, 50, 1), value, np.float32)
+        assert not encode.standardiser(xs)(xs).any()
+
+    def test_a_deviation_that_float32_has_not_becomes_0(self):
+        xs = np.array([[[1e-42], [3e-42]]], np.float32)
+        standardise = encode.standardiser(xs)
+        assert standardise.deviation > 0 and not standardise(xs).any()
+
+    def test_small_units_are_standardised_as_well(self):
+        xs = 1e-9 * self.XS
+        assert float(encode.standardiser(xs)(xs).std()) == pytest.approx(1, rel=1e-4)
+
+    def test_dtypes(self):
+        counts = np.arange(8, dtype=np.uint8).reshape(2, 4, 1)
+        assert encode.standardiser(counts)(counts).dtype == jnp.float32
+        half = jnp.asarray(self.XS, jnp.bfloat16)
+        assert encode.standardiser(half)(half).dtype == jnp.bfloat16
+
+    @pytest.mark.parametrize(
+        ("call", "error", "words"),
+        [
+            (lambda xs: encode.standardiser(xs[0, 0]), ValueError, "`xs` must be"),
+            (lambda xs: encode.standardiser(xs / 0), ValueError, "`xs` must be finite"),
+            (lambda xs: encode.standardiser(xs * [np.nan, 1]), ValueError, "a value of each"),
+            (lambda xs: encode.standardiser(xs[:0]), ValueError, "a value of each channel"),
+            (lambda xs: encode.standardiser(xs, seq_lengths=[8] * 5), ValueError, "`seq_lengths`"),
+            (lambda xs: jax.jit(encode.standardiser)(xs), TypeError, "`xs` must be known"),
+            (lambda xs: encode.standardiser(xs)(xs[..., :1]), ValueError, "the axes of the mean"),
+            (lambda xs: encode.standardiser(xs)(np.float32(1)), ValueError, "axes of the mean"),
+        ],
+    )
+    def test_bad_arguments(self, call, error, words):
+        with np.errstate(all="ignore"), pytest.raises(error, match=words):
+            call(self.XS)

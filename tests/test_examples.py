@@ -11,21 +11,27 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 RESULTS = {
     "ecg_segmentation": "test accuracy",
+    "ecg_segmentation --max-rate 0.1": "test accuracy",
     "ecg_segmentation --compare LIB LIT": "held-out accuracy of the last",
     "spoken_digits": "test accuracy",
     "mnist_rows": "test accuracy",
     "mnist_rows --mode pixels": "test accuracy",
+    "mnist_rows --mode permuted": "test accuracy",
     "mnist_conv": "test accuracy",
     "mnist_1d": "test accuracy",
     "shd": "test accuracy",
+    "shd --set ssc": "test accuracy",
+    "online_stream": "test accuracy",
+    "online_stream --method bptt --cosines": "test accuracy",
     "byte_lm": "validation nats per byte",
     "byte_lm --layer LIT --tune": "validation nats per byte",
     "distributed": "test accuracy",
     "population": "test accuracy",
     "series": "test accuracy",
+    "series --compare LIB LIT": "mean accuracy of the last",
 }
 NAMES = sorted({command.split()[0] for command in RESULTS})
-EMBEDDED = ("distributed", "population")  # data that come with scikit-learn
+EMBEDDED = ("distributed", "online_stream", "population")  # data that come with scikit-learn
 
 
 def run(name, *args):
@@ -57,8 +63,18 @@ def call(monkeypatch, capsys):
 
 def test_every_example_is_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "digits", "harness", "sparsity", *NAMES,
+        "digits", "harness", "ported", "sparsity", *NAMES,
     }  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", ["rows", "image"])
+def test_ported_gives_a_table(mode):
+    done = run("ported", "--smoke", "--seeds", "2", "--mode", mode)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split()[:2] == ["form", "accuracy"] and len(rows) == 2
+    assert all(re.search(r"0\.\d{3} ± \d\.\d{3} +[01]\.\d{3} +0\.\d+$", row) for row in rows)
 
 
 @pytest.mark.nightly
@@ -85,7 +101,7 @@ def test_data_that_are_missing_are_named(name, tmp_path, call):
         path, file = tmp_path, r"shd_train\.h5"
     status, out, err = call(name, "--data", str(path))
     assert status == 1 and not out
-    assert re.search(rf"^error: there is no .*{file}\. ", err, re.M), err
+    assert re.search(rf"^error: .*there is no .*{file}\. ", err, re.M), err
 
 
 @pytest.mark.nightly
@@ -106,6 +122,7 @@ def test_help_says_what_to_type(name, call):
     ("args", "message"),
     [
         ((), "--data must name a file"),
+        (("--smoke", "--compare", "LIB", "--seeds", "1"), "--compare needs --seeds of 2 or more"),
         (("--smoke", "--hold-out", "1"), "--hold-out must be a share between 0 and 1; got 1.0."),
         (
             ("--smoke", "--groups", "who"),

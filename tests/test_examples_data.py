@@ -89,13 +89,12 @@ def test_numbers_below_one_are_refused(name, example, capsys):
 
 
 def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
-    digits, shd = example("spoken_digits"), example("shd")
+    digits = example("spoken_digits")
     assert "there is no" in error(digits.from_recordings, tmp_path / "nowhere.zip")
     path = tmp_path / "damaged.npz"
     path.write_bytes(b"PK\x03\x04 and no more")
     assert "can't be read" in error(digits.from_events, path)
     assert "can't be read" in error(digits.from_recordings, path)
-    assert "can't be read" in error(shd.read, path)
     whole = {
         f"{name}_{part}": np.array(values)
         for name, values in {
@@ -108,13 +107,24 @@ def test_what_is_wrong_with_a_file_is_said(example, tmp_path):
     del whole["y_test"]
     np.savez(path, **whole | {"ch_train": np.array([0, 1])})
     assert "y_test" in error(digits.from_events, path)
-    times, good = np.array([0.1, 0.2]), np.array([3, 699])
-    for units, labels, word in ((good + 1, [0], "units"), (good, [20], "labels")):
-        shd.write(path, [(times, units)], np.array(labels))
-        assert f"`{word}` of" in error(shd.read, path)
-    shd.write(path, [(times, good)], np.array([19]))
-    x, labels = shd.read(path)
-    assert x.shape == (1, shd.STEPS, 70) and x.sum() == 2 and labels.tolist() == [19]
+
+
+@pytest.mark.parametrize("name", ["shd", "ssc"])
+def test_spikes_of_speakers_are_parted(name, example, tmp_path):
+    shd = example("shd")
+    folder = shd.made_up(tmp_path, name)
+    train, validation, test = shd.load(folder, name, [3, 6])
+    assert [len(labels) for _, labels in (train, validation, test)] == (
+        [66, 14, 40] if name == "shd" else [80, 40, 40]
+    )
+    for x, labels in (train, validation, test):
+        assert x.shape == (len(labels), shd.STEPS, 70) and (x.sum((1, 2)) == 200).all()
+        assert x[:, [0, -1]].any(axis=2).all()  # every recording fills all steps
+    if name == "shd":
+        assert "`speakers` must be some of" in error(shd.load, folder, name, [12])
+    (folder / f"{name}_test.h5").write_bytes(b"no HDF5")
+    message = error(shd.load, folder, name, [3, 6])
+    assert "must be an HDF5 file" in message and "Leave out --data to fetch" in message
 
 
 def test_time_series_are_read_whatever_their_layout(example, tmp_path):
@@ -137,6 +147,9 @@ def test_time_series_are_read_whatever_their_layout(example, tmp_path):
         np.testing.assert_allclose(xs[..., channel], ends, rtol=1e-4)
         np.testing.assert_allclose(others[0, :, channel], expected[0], rtol=1e-4)
     assert lengths.tolist() == [4, 2, 4] and labels.tolist() == [1, 0, 1]
+    train["x"][:, ::2] = np.nan  # so that no slope is known
+    ((xs, *_),) = series.standardised(train)
+    assert xs.shape == (3, 4, 1) and np.isfinite(xs).all()
     np.savez(tmp_path / "b.npz", **arrays, length_train=[3, 2, 1], length_test=[4])
     assert series.load(tmp_path / "b.npz")[0]["length"].tolist() == [3, 2, 1]
 

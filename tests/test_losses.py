@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax import nnx as flax_nnx
 
-from tracetorch_jax import losses, snn
+from tracetorch_jax import losses, nnx, record, snn
 
 B, T, C = 3, 6, 4
 LABELS = np.array([0, 3, 1])
@@ -373,3 +374,45 @@ def test_slope_of_a_rate_where_nothing_fires():
     spikes[0, 3], spikes[1, 3] = 1, -1
     slope = jax.grad(lambda s: losses.silence_penalty(s, min_rate=1.0))(spikes)[3]
     assert np.sign(slope).tolist() == [-1, -1, 1, 0]
+
+
+def test_penalties_of_recordings():
+    """The sum over layers that fire, alike for a model of nnx, with gradients."""
+    layers = [nn.Dense(5), snn.LIB(5, threshold=0.2), nn.Dense(3), snn.LIT(3), snn.LI(3)]
+    model = snn.Unroll(snn.Sequential(layers))
+    xs = jax.random.normal(jax.random.key(0), (4, 9, 2))
+    lengths = np.array([9, 4, 1, 6])
+    variables = model.init(jax.random.key(1), xs)
+    draw = flax_nnx.Rngs(0)
+    layers = [flax_nnx.Linear(2, 5, rngs=draw), nnx.LIB(5), flax_nnx.Linear(5, 3, rngs=draw)]
+    layers += [nnx.LIT(3), nnx.LI(3)]
+    of_nnx = nnx.from_linen(variables, nnx.Unroll(nnx.Sequential(layers)))
+    for penalty in (
+        lambda x, **k: losses.rate_penalty(x, max_rate=0.1, **k),
+        lambda x, **k: losses.silence_penalty(x, min_rate=0.9, **k),
+    ):
+
+        def total(variables, penalty=penalty):
+            return penalty(record(model, variables, xs)[1], seq_lengths=lengths)
+
+        _, recorded = record(model, variables, xs)
+        fired = [recorded[f"cell/layers_{i}"].outputs for i in (1, 3)]
+        want = sum(penalty(x, seq_lengths=lengths) for x in fired)
+        value, gradient = jax.value_and_grad(total)(variables)
+        assert value == pytest.approx(float(want)) and want > 0
+        assert jnp.abs(gradient["params"]["cell"]["layers_0"]["kernel"]).max() > 0
+
+        def total_of_nnx(of_nnx, penalty=penalty):
+            return penalty(record(of_nnx, xs)[1], seq_lengths=lengths)
+
+        assert total_of_nnx(of_nnx) == pytest.approx(float(want))
+        slope = flax_nnx.grad(total_of_nnx)(of_nnx)["cell"]["layers"][0]["kernel"][...]
+        np.testing.assert_allclose(
+            slope, gradient["params"]["cell"]["layers_0"]["kernel"], atol=1e-6
+        )
+        with pytest.raises(ValueError, match="`time_major` must be left out with recordings"):
+            penalty(recorded, time_major=True)
+        with pytest.raises(TypeError, match="`spikes` must be an array, or recordings .*'a'"):
+            penalty({"a": fired[0]})
+        with pytest.raises(ValueError, match="`spikes` must have a layer that fires; .*layers_4"):
+            penalty({"cell/layers_4": recorded["cell/layers_4"]})

@@ -28,6 +28,7 @@ RESULTS = {
     "diagnostics.LayerReport": "diagnose",
     "diagnostics.NeuronGroup": "diagnose",
     "encode.Events": "pad_events",
+    "encode.Standardiser": "standardiser",
     "interop.Mismatch": "nir_mismatch",
     "metrics.Operations": "synaptic_operations",
     "metrics.Rates": "spike_rate",

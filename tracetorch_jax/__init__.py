@@ -10,6 +10,7 @@ from tracetorch_jax import functional, snn, spikes
 __all__ = [
     "augment",
     "checkpoint",
+    "datasets",
     "decode",
     "diagnose",
     "diagnostics",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tracetorch_jax import (
         augment,
         checkpoint,
+        datasets,
         decode,
         diagnostics,
         encode,

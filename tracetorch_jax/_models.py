@@ -38,6 +38,7 @@ _ELSE = (
     "Make a model of tracetorch_jax.snn and flax.linen with the same names, and give that, with "
     "tracetorch_jax.nnx.to_linen(model) for its variables."
 )
+_OF_NNX = "_was_nnx"
 # Functions that take other arguments in nnx than in linen.
 _FUNCTIONS = ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated")
 
@@ -73,11 +74,17 @@ def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Re
                 f"for {type(model).__name__}."
             )
         both = dict(zip(("model", "variables"), as_linen(model), strict=True))
+        object.__setattr__(both["model"], _OF_NNX, True)
         if at is None:
             return linens(**{**kwargs, **both})
         return linens(*(both[name] for name in order), *rest, **kwargs)
 
     return cast(_TakesBoth[Arguments, Result], call)
+
+
+def was_nnx(model: nn.Module) -> bool:
+    """Whether `takes_nnx` made the model of one of nnx, of which advice then has to speak."""
+    return getattr(model, _OF_NNX, False)
 
 
 def _are_variables(given: Any = None) -> bool:

@@ -10,7 +10,8 @@ the outputs are: bfloat16 and float16 can hold neither counts of steps nor their
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from tracetorch_jax._shared.checks import as_array
 from tracetorch_jax._shared.dtypes import as_int32, countable
 from tracetorch_jax._shared.labels import check_label_kind, check_labels, check_outputs, check_range
 from tracetorch_jax.functional.engines.masks import lengths_of, steps_of, zero_padding
+
+if TYPE_CHECKING:
+    from tracetorch_jax.diagnostics import Recording
 
 __all__ = [
     "count_target",
@@ -338,7 +342,7 @@ def first_spike_target(
 
 
 def rate_penalty(
-    spikes: ArrayLike,
+    spikes: ArrayLike | Mapping[str, Recording],
     *,
     max_rate: float,
     seq_lengths: ArrayLike | None = None,
@@ -347,26 +351,32 @@ def rate_penalty(
     """Regulariser of neurons that fire too much: squared excess of their rate over `max_rate`.
 
     Args:
-        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude.
+        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude. Or the recordings
+            that `tracetorch_jax.record` gave, of which all layers that fire count.
         max_rate: spikes per step from which on a neuron pays, in [0, 1).
         seq_lengths: ``[B]`` integers in [0, T].
-        time_major: whether `spikes` is ``[T, B, ...]``.
+        time_major: whether `spikes` is ``[T, B, ...]``. Recordings are ``[B, T, ...]`` always.
 
     Returns:
-        A scalar: the mean over neurons. Rates are those over the whole batch. Its gradient is that
-        of the spikes' magnitudes. Where nothing fires, their slope is as that of spikes of the sign
-        that prevails in the neuron, less as the other sign is as frequent.
+        A scalar: the mean over neurons, and of recordings the sum of these over layers. Rates are
+        those over the whole batch. Its gradient is that of the spikes' magnitudes. Where nothing
+        fires, their slope is as that of spikes of the sign that prevails in the neuron, less as the
+        other sign is as frequent.
 
     Raises:
         ValueError: `max_rate` outside [0, 1), `spikes` with fewer than two axes, or `seq_lengths`
-            that does not fit.
-        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
+            that does not fit; recordings of which no layer fires, or with `time_major`.
+        TypeError: `spikes` are neither real nor recordings, or `seq_lengths` is not integer.
 
     Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
     surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
 
     Example:
         >>> losses.rate_penalty(jnp.ones((2, 10, 3)), max_rate=0.5).item()
+        0.25
+        >>> model, xs = snn.Unroll(snn.LIB(3, threshold=0.5)), jnp.ones((2, 10, 3))
+        >>> ys, layers = tt.record(model, model.init(jax.random.key(0), xs), xs)
+        >>> losses.rate_penalty(layers, max_rate=0.5).item()
         0.25
     """
     if not 0 <= max_rate < 1:
@@ -375,7 +385,7 @@ def rate_penalty(
 
 
 def silence_penalty(
-    spikes: ArrayLike,
+    spikes: ArrayLike | Mapping[str, Recording],
     *,
     min_rate: float,
     seq_lengths: ArrayLike | None = None,
@@ -384,19 +394,21 @@ def silence_penalty(
     """Regulariser of neurons that fire too little: squared lack of their rate below `min_rate`.
 
     Args:
-        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude.
+        spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude. Or the recordings
+            that `tracetorch_jax.record` gave, of which all layers that fire count.
         min_rate: spikes per step below which a neuron pays, in (0, 1].
         seq_lengths: ``[B]`` integers in [0, T].
-        time_major: whether `spikes` is ``[T, B, ...]``.
+        time_major: whether `spikes` is ``[T, B, ...]``. Recordings are ``[B, T, ...]`` always.
 
     Returns:
-        A scalar: the mean over neurons. Rates are those over the whole batch. Its gradient reaches
-        a silent neuron through the surrogate gradient of its spikes.
+        A scalar: the mean over neurons, and of recordings the sum of these over layers. Rates are
+        those over the whole batch. Its gradient reaches a silent neuron through the surrogate
+        gradient of its spikes.
 
     Raises:
         ValueError: `min_rate` outside (0, 1], `spikes` with fewer than two axes, or `seq_lengths`
-            that does not fit.
-        TypeError: `spikes` are not real, or `seq_lengths` is not integer.
+            that does not fit; recordings of which no layer fires, or with `time_major`.
+        TypeError: `spikes` are neither real nor recordings, or `seq_lengths` is not integer.
 
     Reference: the activity regularisers of Zenke and Vogels, "The remarkable robustness of
     surrogate gradient learning", Neural Computation 33, 2021, with rates in place of counts.
@@ -414,6 +426,23 @@ def _rate_error(
     sign: int, spikes: object, bound: float, seq_lengths: object, time_major: bool
 ) -> jax.Array:
     """Mean square of what neurons' rates are above a bound, or below it if `sign` is -1."""
+    if isinstance(spikes, Mapping):
+        for name, layer in spikes.items():
+            if not hasattr(layer, "outputs"):
+                raise TypeError(
+                    f"`spikes` must be an array, or recordings as `record` gives them; got "
+                    f"{type(layer).__name__} named {name!r}."
+                )
+        each = [layer.outputs for layer in spikes.values() if layer.layer.spec.fires]
+        if not each:
+            raise ValueError(
+                f"`spikes` must have a layer that fires; got recordings of {list(spikes)}."
+            )
+        if time_major:
+            raise ValueError(
+                "`time_major` must be left out with recordings, which are [B, T, ...]."
+            )
+        return jnp.stack([_rate_error(sign, x, bound, seq_lengths, False) for x in each]).sum()
     xs = countable(time_first("spikes", spikes, time_major))
     valid = steps_of(xs, seq_lengths)
     steps = lengths_of(xs, valid).sum()

@@ -29,7 +29,7 @@ from generate.signatures import arguments, untyped
 # What a reader may be looking for.
 _GROUPS = {
     "Models": ("snn", "nnx", "spikes", "initializers", "functional"),
-    "Data in, answers out": ("encode", "augment", "decode"),
+    "Data in, answers out": ("datasets", "encode", "augment", "decode"),
     "Training": ("losses", "training", "metrics", "diagnostics", "plot", "checkpoint", "sharding"),
     "Elsewhere": ("export", "interop"),
 }

@@ -362,6 +362,29 @@ def test_shard_map(engine, monkeypatch):
             jax.jit(split())(variables, XS, LENGTHS)
 
 
+@pytest.mark.parametrize("method", ["e-prop", "ottt"])
+def test_online_gradients_of_every_device(method):
+    """Summed over devices, as those of `jax.grad` are."""
+    network = snn.Sequential([nn.Dense(N), snn.Recurrent(snn.LIB(N, threshold=0.3)), nn.Dense(2)])
+    params = network.init(jax.random.key(0), None, XS[:, 0])["params"]
+
+    def gradient(params, xs):
+        init, step = training.online(network, method=method)
+
+        def advance(state, x):
+            state, out, gradient = step(params, state, x)
+            return state, gradient(2 * out)
+
+        xs = xs.swapaxes(0, 1)
+        each = jax.lax.scan(advance, init(params, xs[0]), xs)[1]
+        return jax.tree.map(lambda g: g.sum(0), each)
+
+    specs = {"in_specs": (P(), P("data")), "out_specs": P()}
+    split = jax.shard_map(gradient, mesh=mesh_of("auto", (8,), ("data",)), **specs)
+    got, want = (jax.jit(f)(params, XS) for f in (split, gradient))
+    reference.assert_trees_close(got, want, 2e-5)
+
+
 def test_a_feedback_that_alone_varies_over_devices():
     cell = snn.Recurrent(snn.LIB(N, threshold=0.3))
     params = cell.init(jax.random.key(0), None, XS[:, 0])["params"]

@@ -98,6 +98,7 @@ class Layer:
         gradients: norms of those of the output and of the layer's own parameters.
         given: the network's input if this is the first layer, and nothing before normalises.
         source: what the layer receives its input from, if this has weights.
+        of_nnx: whether the model is one of nnx.
     """
 
     recording: Recording
@@ -113,6 +114,7 @@ class Layer:
     gradients: tuple[float, float]
     given: Inputs | None
     source: Source | None
+    of_nnx: bool
 
     @property
     def spec(self) -> Spec:
@@ -456,6 +458,7 @@ def _rescaled(layer: Layer, factor: float) -> str:
         way = f"{way}, or set {_thresholds(layer, levels)}"
     if layer.fires:
         code = "variables = training.scale_to_rate(model, variables, xs)"
+        code = "training.scale_to_rate(model, xs)" if layer.of_nnx else code
         way = f"{way}, or scale those of all layers to a firing rate on this batch: `{code}`"
     return f"{way}."
 

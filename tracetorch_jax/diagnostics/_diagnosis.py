@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._models import takes_nnx
+from tracetorch_jax._models import takes_nnx, was_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import below, path_name
@@ -276,6 +276,7 @@ def diagnose(
             (gradients[path], _norm(jax.tree.leaves(below(of_params, path)))),
             None if reports or cause or path in sources.scaled else given,
             source,
+            was_nnx(model),
         )
         reports.append(_report(path, layer))
         if layer.finite:
@@ -468,6 +469,7 @@ def _layer(
     gradients: tuple[float, float],
     given: _advice.Inputs | None,
     source: _advice.Source | None,
+    of_nnx: bool,
 ) -> _advice.Layer:
     """A layer's recording, brought to steps within sequences by neurons."""
     spec, dim = recording.layer.spec, recording.layer.dim
@@ -522,6 +524,7 @@ def _layer(
         gradients=gradients,
         given=given,
         source=source,
+        of_nnx=of_nnx,
     )
 
 

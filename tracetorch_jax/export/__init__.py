@@ -9,5 +9,6 @@ from tracetorch_jax.export._files import load, save
 from tracetorch_jax.export._forms import initial_carry, sequence, step
 from tracetorch_jax.export._onnx import onnx
 from tracetorch_jax.export._programs import PLATFORMS
+from tracetorch_jax.export._streams import Streams
 
-__all__ = ["PLATFORMS", "initial_carry", "load", "onnx", "save", "sequence", "step"]
+__all__ = ["PLATFORMS", "Streams", "initial_carry", "load", "onnx", "save", "sequence", "step"]

@@ -173,10 +173,7 @@ def initial_carry(program: Exported, x: Any) -> Any:
         >>> sorted(carry), carry["mem"].shape
         (['mem', 'syn'], (2, 3))
     """
-    args, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
-    if program.fun_name != "step" or len(args) < 2:
-        raise ValueError(f"`program` must be one step of a stream; got {program.fun_name!r}.")
-    *_, carry, want = args
+    _, carry, want, _ = step_arguments(program)
     sizes: dict[str, int] = {}
     fits = len(x.shape) == len(want.shape)
     for size, dim in zip(x.shape, want.shape, strict=False):
@@ -194,3 +191,16 @@ def initial_carry(program: Exported, x: Any) -> Any:
         return jnp.zeros(shape, state.dtype)
 
     return jax.tree.map(zeros, carry)
+
+
+def step_arguments(program: Exported) -> tuple[list[Any], Any, Any, dict[str, Any]]:
+    """What one step of a stream takes: variables if any, the carry, an input, and by name.
+
+    Raises:
+        ValueError: `program` is not a step.
+    """
+    args, named = jax.tree.unflatten(program.in_tree, program.in_avals)
+    if program.fun_name != "step" or len(args) < 2:
+        raise ValueError(f"`program` must be one step of a stream; got {program.fun_name!r}.")
+    *variables, carry, x = args
+    return variables, carry, x, named
