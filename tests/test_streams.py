@@ -69,7 +69,9 @@ def drawn(*shape, seed=0):
 def variables_of(cell, x):
     """Any values, in the shapes of the cell's variables."""
     carry = cell.initialize_carry(KEY, x.shape)
-    shapes = jax.eval_shape(cell.init, KEY, carry, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    shapes = jax.eval_shape(
+        cell.init, KEY, carry, jnp.zeros(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))
+    )
     leaves, structure = jax.tree.flatten(shapes)
     return structure.unflatten([drawn(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
 

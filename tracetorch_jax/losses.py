@@ -430,8 +430,8 @@ def _rate_error(
         for name, layer in spikes.items():
             if not hasattr(layer, "outputs"):
                 raise TypeError(
-                    f"`spikes` must be an array, or recordings as `record` gives them; got "
-                    f"{type(layer).__name__} named {name!r}."
+                    f"`spikes` must be an array, or recordings as `record` gives them; got dict "
+                    f"with {type(layer).__name__} as {name!r}."
                 )
         each = [layer.outputs for layer in spikes.values() if layer.layer.spec.fires]
         if not each:
