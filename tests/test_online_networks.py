@@ -193,6 +193,21 @@ def test_deep_and_recurrent_networks_go_about_where_backpropagation_goes(method,
     assert (method == "e-prop") == bool(cosine(got["layers_0"], other["layers_0"]) > 1 - 1e-9)
 
 
+def test_what_neurons_share_leaves_out_resets(x64):
+    xs, targets = data()
+    kernels = {}
+    for method in ("e-prop", "ottt"):
+        for detached in (True, False):
+            cell = layer("LIB", beta=0.7, threshold=0.2, detach_reset=detached)
+            network = snn.Sequential([dense(NEURONS), cell, dense(2)])
+            params = network.init(KEY, None, xs[0])["params"]
+            total, outs = online_gradient(network, params, xs, targets, method)
+            kernels[method, detached] = total["layers_0"]["kernel"]
+    assert jnp.any(outs[0] != outs[-1])
+    chex.assert_trees_all_close(kernels["ottt", True], kernels["ottt", False], rtol=1e-9)
+    assert not jnp.allclose(kernels["e-prop", True], kernels["e-prop", False], rtol=1e-3)
+
+
 def test_memory_does_not_grow_with_the_sequence():
     network = snn.Sequential([nn.Dense(8), snn.Recurrent(snn.SLIB(8)), nn.Dense(2), snn.LI(2)])
     params = network.init(KEY, None, jnp.zeros((B, INPUTS)))["params"]
