@@ -44,7 +44,7 @@ def batch_gradient(network, params, xs, targets):
 
 
 def data(outputs=2, inputs=INPUTS, steps=T, dtype=jnp.float64):
-    xs = 2 * jax.random.normal(jax.random.key(1), (steps, B, inputs), dtype)
+    xs = 6 * jax.random.normal(jax.random.key(1), (steps, B, inputs), dtype)
     return xs, jax.random.normal(jax.random.key(2), (steps, B, outputs), dtype)
 
 
