@@ -126,9 +126,10 @@ def standardised(train, *others):
         x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
         return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    known = np.isfinite(features(train)) & (steps < train["length"][:, None])[..., None]
+    first = features(train)
+    known = np.isfinite(first) & (steps < train["length"][:, None])[..., None]
     seen = known.any(axis=(0, 1))
-    standardise = encode.standardiser(features(train)[..., seen], seq_lengths=train["length"])
+    standardise = encode.standardiser(first[..., seen], seq_lengths=train["length"])
     for own in (train, *others):
         x = np.nan_to_num(standardise(features(own)[..., seen]))
         ends = np.minimum(steps, own["length"][:, None] - 1)
