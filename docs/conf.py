@@ -32,6 +32,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "generate.mathematics",
 ]
 exclude_patterns = ["_build", "generate"]
 html_theme = "furo"
@@ -43,7 +44,7 @@ html_show_search_summary = False  # it would be fetched, which browsers refuse t
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 4
 copybutton_prompt_text = ">>> |... "
 copybutton_prompt_is_regexp = True

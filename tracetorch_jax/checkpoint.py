@@ -491,6 +491,6 @@ def _orbax() -> Any:
         import orbax.checkpoint
     except ImportError as error:
         raise ImportError(
-            "tracetorch_jax.checkpoint needs orbax: pip install 'tracetorch_jax[checkpoint]'."
+            "tracetorch_jax.checkpoint needs orbax: pip install 'orbax-checkpoint>=0.11.22'."
         ) from error
     return orbax.checkpoint

@@ -496,7 +496,7 @@ def _matplotlib() -> Any:
         import matplotlib.figure
     except ImportError as error:
         raise ImportError(
-            "tracetorch_jax.plot needs matplotlib: pip install 'tracetorch_jax[plot]'."
+            "tracetorch_jax.plot needs matplotlib: pip install 'matplotlib>=3.9'."
         ) from error
     return matplotlib
 
