@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import re
 import sys
 import zipfile
 

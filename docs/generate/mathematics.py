@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves, also from a folder and without a network."""
+"""Formulas as MathML, which browsers draw by themselves, without a network."""
 
 from __future__ import annotations
 
