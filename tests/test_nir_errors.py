@@ -381,7 +381,7 @@ READ = {
     ),
     "fed inside": (
         lambda: with_edges(layer(), "input reset"),
-        "is fed from outside, by .'input'., besides|feeds",
+        "is fed from outside, by .'input'., as well as|feeds",
     ),
     "begins elsewhere": (
         lambda: graph_of({"a": threshold(0.5), "b": li()}, "input a", "a b", "b a", "b output"),

@@ -391,7 +391,7 @@ def activity(
         values: ``[T, N]`` or ``[B, T, N]``.
         ax: matplotlib axes, or None for new ones.
         sequence: which of the batch.
-        colorbar: whether to draw the scale beside it.
+        colorbar: whether to draw the scale next to it.
 
     Returns:
         The axes.
