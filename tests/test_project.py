@@ -132,6 +132,37 @@ def test_advice_installs_what_extras_do():
         assert "install tracetorch_jax" not in path.read_text().replace("'", ""), path
 
 
+QUOTED = {  # a row of the first screen, and the row of the results that it quotes
+    "electrocardiogram": "[`ecg_segmentation.py`](ecg_segmentation.py)",
+    "random order": "the same in one random order",
+    "MNIST-1D": "| MNIST-1D | 4000",
+    "Shakespeare": "[`byte_lm.py`](byte_lm.py)",
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_screen_quotes_the_results(page):
+    results = (ROOT / "examples" / "README.md").read_text().splitlines()
+    lines = (ROOT / page).read_text().splitlines()
+    rows = [line.split("|") for line in lines if re.search(r"\| [01]\.\d", line)]
+    for word, start in QUOTED.items():
+        (row,) = (row for row in rows if word in row[1])
+        (source,) = (line for line in results if start in line)
+        for number in re.findall(r"\d\.\d\d+", re.sub(r"\(.*?\)", "", row[2] + row[3])):
+            assert number in source or number.lstrip("0") in source, (word, number)
+
+
+def test_links_of_markdown_hold_in_a_clone():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    files = {ROOT / name for name in listed.stdout.split("\n")}
+    there = files | {folder for file in files for folder in file.parents}
+    for page in (path for path in files if path.suffix == ".md" and "generate" not in path.parts):
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / link).resolve() in there, f"{page.relative_to(ROOT)}: {link}"
+
+
 MUTANTS = sorted((ROOT / "tools" / "mutants").glob("*.patch"))
 
 
