@@ -18,7 +18,7 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, figures, javascript, pages, reference, signatures  # noqa: E402
+from generate import family, figures, javascript, network, pages, reference, signatures  # noqa: E402
 
 import tracetorch_jax  # noqa: E402
 
@@ -159,6 +159,7 @@ def write() -> None:
     family.write(HERE / "family")
     reference.write(HERE / "reference")
     javascript.write(HERE / "_static")
+    network.write(HERE / "_static")
 
 
 def setup(app: Any) -> None:
