@@ -31,7 +31,7 @@ Own = dict[Names, jax.Array]  # parameters of a part of the network
 
 
 class OnlineState(NamedTuple):
-    """What the functions of `online` hand on: a carry, and how it depends on the parameters.
+    """What the functions of `online` pass on: a carry, and how it depends on the parameters.
 
     For a `Sequential`, each is a dict by name of the cell, such as ``"layers_1"``, and parameters
     have their path as a name, such as ``"layers_0/kernel"``.
