@@ -10,11 +10,15 @@ NIR_VENV ?= .venv-nir
 PEERS_VENV ?= .venv-peers
 RELEASE_VENV ?= .venv-release
 
-.PHONY: demo quick lint test test-all test-oldest test-newest docs test-browser test-onnx test-nir \
+.PHONY: demo animation quick lint test test-all test-oldest test-newest docs test-browser test-onnx test-nir \
 	test-peers release format clean
 
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
+
+# The picture of the README and of the site's first page: the network of the demo at work.
+animation: demo
+	$(RUN) docs/generate/animation.py demo/digits-image.msgpack
 
 PYTEST = -m pytest -n 2 --dist worksteal
 

@@ -18,7 +18,16 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, figures, javascript, network, pages, reference, signatures  # noqa: E402
+from generate import (  # noqa: E402
+    charts,
+    family,
+    figures,
+    javascript,
+    network,
+    pages,
+    reference,
+    signatures,
+)
 
 import tracetorch_jax  # noqa: E402
 
@@ -38,7 +47,7 @@ exclude_patterns = ["_build", "generate"]
 html_theme = "furo"
 html_title = "tracetorch_jax"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["interactive/colors.css", "site.css"]
 html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which browsers refuse to pages of a folder
 html_show_sphinx = False
@@ -122,7 +131,7 @@ def prepare(app: Any, document: str, content: list[str]) -> None:
     generated = document in pages.SOURCES or document.startswith(("family/", "reference/"))
     if not generated:
         text = pages.relink(content[0], f"docs/{document}.md")
-        content[0] = figures.draw(text, document, HERE / "figures")
+        content[0] = charts.draw(figures.draw(text, document, HERE / "figures"), HERE / "figures")
 
 
 def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:

@@ -24,20 +24,17 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tracetorch_jax import losses, metrics, record, snn, training
+from tracetorch_jax import losses, metrics, plot, record, snn, training
 from tracetorch_jax.initializers import half_lives
 
 matplotlib.use("Agg")  # works without a display
 import matplotlib.pyplot as plt
-from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
 
 CLASSES = 10
 HOLD = {"image": 16, "rows": 3}  # steps for which the image, or one of its rows, is shown
 WIDTH = {"image": 128, "rows": 192}
 RATE = {"image": 4e-3, "rows": 5e-3}
 MOST, COST = 0.1, 10.0  # spikes per step from which on a neuron pays, and how much
-POSITIVE, NEGATIVE = "tab:red", "tab:blue"
 
 
 def network(mode, width, *, training=False):
@@ -133,129 +130,97 @@ def restore(path):
     return cell, {"params": params["cell"]}
 
 
-def watch(cell, variables, xs):
-    """Run one sequence ``[T, pixels]`` as a stream, one step at a time, and record everything.
-
-    Returns the readout ``[T, classes]``, the last carry, and for each spiking layer its spikes,
-    membranes and thresholds.
-    """
-
-    @jax.jit
-    def step(carry, x):
-        (carry, y), seen = cell.apply(
-            variables, carry, x, capture_intermediates=True, mutable=["intermediates"]
-        )
-        spikes = {name: seen["intermediates"][name]["__call__"][0][1] for name in carry}
-        return carry, y, spikes
-
-    carry = cell.initialize_carry(None, xs[0].shape)
-    steps = []
-    for x in xs:
-        carry, y, spikes = step(carry, x)
-        steps.append((y, spikes, {name: states["mem"] for name, states in carry.items()}))
-    readout, spikes, membranes = jax.tree.map(lambda *each: np.stack(each), *steps)
-    layers = {}
-    for name, layer in cell.cells().items():
-        if layer.spec.fires:
-            own = {"params": variables["params"][name]}
-            values = layer.apply(own, method="parameters")
-            thresholds = {sign: np.asarray(values[f"{sign}_threshold"]) for sign in ("pos", "neg")}
-            layers[name] = spikes[name], membranes[name], thresholds
-    return readout, carry, layers
-
-
-def draw(path, xs, label, readout, logits, layers, curve, shown=64):
+def draw(path, xs, label, readout, logits, layers, curve, shown=48):
     """Picture of one test image going through the network, and of how it was trained."""
     figure, axes = plt.subplot_mosaic(
         [
             ["input", "curve"],
-            ["spikes 0", "membranes 0"],
-            ["spikes 1", "membranes 1"],
+            ["spikes 0", "neuron 0"],
+            ["spikes 1", "neuron 1"],
             ["readout", "evidence"],
         ],
-        figsize=(12, 12),
+        figsize=(12, 13),
         width_ratios=(1.3, 1),
+        height_ratios=(1, 1.3, 1.3, 1),
         layout="constrained",
     )
-    steps = np.arange(1, len(xs) + 1)
-    limits = (0.5, len(xs) + 0.5)
     guess = int(logits.argmax())
-    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False, "borderpad": 0}
+    colors = ["tab:gray"] * CLASSES
+    colors[label], colors[guess] = plot.NEGATIVE, plot.POSITIVE
 
     ax = axes["input"]
     if xs.shape[1] == 64:
         ax.imshow(xs[0].reshape(8, 8), cmap="gray_r")
         ax.set(title=f"input: a test image of a {label}, at every step", xticks=[], yticks=[])
     else:
-        ax.imshow(xs.T, aspect="auto", cmap="gray_r", extent=(*limits, 8, 0))
+        ax.imshow(xs.T, aspect="auto", cmap="gray_r")
         ax.set(title=f"input: a test image of a {label}, row by row", xlabel="step", ylabel="pixel")
 
     ax = axes["curve"]
     ax.semilogy(np.arange(1, len(curve) + 1), curve, color="black")
     ax.set(title="training", xlabel="epoch", ylabel="loss: cross-entropy and penalty")
 
-    for i, (spikes, membranes, thresholds) in enumerate(layers.values()):
-        ax = axes[f"spikes {i}"]
-        signs = np.sign(spikes.T[:shown])
-        colors = ListedColormap([NEGATIVE, "white", POSITIVE])
-        extent = (*limits, len(signs), 0)
-        ax.imshow(signs, aspect="auto", cmap=colors, vmin=-1, vmax=1, extent=extent)
-        ax.set(xlabel="step", ylabel="neuron")
-        rates = ((POSITIVE, "+", spikes > 0), (NEGATIVE, "\N{MINUS SIGN}", spikes < 0))
-        ax.set_title(f"hidden layer {i + 1}: spikes of {len(signs)} neurons", loc="left")
-        ax.legend(
-            handles=[Patch(color=c, label=f"{sign} {on.mean():.1%}") for c, sign, on in rates],
-            **above,
-            ncols=2,
-        )
+    spiking = (each for each in layers.values() if each.layer.spec.fires)
+    for i, each in enumerate(spiking):
+        rates = metrics.spike_rate(each.outputs).total
+        some = each.outputs[:, :shown]
+        ax = plot.raster(some, axes[f"spikes {i}"], size=16)
+        title = f"hidden layer {i + 1}: {some.shape[1]} neurons, firing rate {rates.mean():.0%}"
+        ax.set_title(title, loc="left")
 
-        ax = axes[f"membranes {i}"]
-        liveliest = np.argsort(-np.sign(spikes).std(axis=0))[:3]
-        for neuron, color in zip(liveliest, ("tab:purple", "tab:orange", "tab:cyan"), strict=True):
-            ax.plot(steps, membranes[:, neuron], marker=".", color=color, label=f"no. {neuron}")
-            for sign in ("pos", "neg"):
-                level = thresholds[sign][neuron] * (1 if sign == "pos" else -1)
-                ax.axhline(level, color=color, linestyle=":", linewidth=1)
-        ax.set(xlabel="step", ylabel="membrane; threshold dotted", xlim=limits)
-        ax.set_title("three neurons", loc="left")
-        ax.legend(**above, ncols=3, fontsize="small", handlelength=1, columnspacing=1)
+        busiest = int(rates.argmax())
+        ax = plot.spike_train(
+            each.states["mem"],
+            each.outputs,
+            axes[f"neuron {i}"],
+            threshold=each.thresholds["pos_threshold"],
+            neg_threshold=each.thresholds["neg_threshold"],
+            before=each.membrane,
+            neuron=busiest,
+        )
+        ax.set(ylabel="membrane; thresholds dotted")
+        ax.set_title(f"neuron {busiest} of hidden layer {i + 1}", loc="left")
 
     ax = axes["readout"]
-    for digit in range(CLASSES):
+    for digit in np.argsort([digit in (label, guess) for digit in range(CLASSES)]):
         strong = digit in (label, guess)
-        color = f"C{digit}"
-        ax.plot(
-            steps, readout[:, digit], color=color,
-            linewidth=2.5 if strong else 1, alpha=1 if strong else 0.5,
-        )  # fmt: skip
-        ax.annotate(f" {digit}", (steps[-1], readout[-1, digit]), color=color, va="center")
+        ax.plot(readout[:, digit], color=colors[digit], linewidth=2.5 if strong else 1)
     ax.set(title="readout: membranes of the classes", xlabel="step", ylabel="membrane")
-    ax.set_xlim(limits[0], limits[1] + 0.03 * len(xs))
+    ax.margins(x=0.02)
 
     ax = axes["evidence"]
-    ax.bar(np.arange(CLASSES), logits, color=[f"C{digit}" for digit in range(CLASSES)])
+    ax.bar(np.arange(CLASSES), logits, color=colors)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set(title=f"evidence: it is a {guess}", xlabel="class", xticks=np.arange(CLASSES))
+    ax.set(
+        title=f"evidence: most for class {guess}",
+        xlabel="class",
+        xticks=np.arange(CLASSES),
+    )
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
 def stream(path, xs, label, mode):
-    """Reload a checkpoint and classify a test image one step at a time."""
+    """Reload a checkpoint and classify a test image one step at a time.
+
+    Returns the steps of the image, the readout ``[T, classes]``, the evidence for each class, and
+    what `record` gives of each layer.
+    """
     cell, variables = restore(path)
     steps = np.repeat(xs, HOLD[mode], axis=0)
-    readout, carry, layers = watch(cell, variables, steps)
+    advance = jax.jit(cell.apply)
+    carry, readout = cell.initialize_carry(None, steps[0].shape), []
+    for x in steps:
+        carry, y = advance(variables, carry, x)
+        readout.append(y)
+    readout = np.stack(readout)
     logits = evidence(readout[None], mode)[0].mean(axis=0)
 
     whole = snn.Unroll(cell, hold=HOLD[mode], return_carry=True)
-    whole_carry, whole_readout = whole.apply({"params": {"cell": variables["params"]}}, xs)
+    found, layers = record(whole, {"params": {"cell": variables["params"]}}, xs)
     apart = max(
         float(np.abs(a - b).max())
-        for a, b in zip(
-            jax.tree.leaves((carry, readout)),
-            jax.tree.leaves((whole_carry, whole_readout)),
-            strict=True,
-        )
+        for a, b in zip(jax.tree.leaves((carry, readout)), jax.tree.leaves(found), strict=True)
     )
     print(f"\nreloaded {path}; test image of a {label} as a stream, one step at a time:")
     for step in range(0, len(steps), 3):

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from generate import pictures
+from generate import pictures, tree
 from generate.files import update
-from generate.names import GRID, LAYERS
+from generate.names import LAYERS
 from generate.reference import first_line
 from generate.signatures import argument, untyped
 from tracetorch_jax import functional, nnx, snn
@@ -32,8 +32,9 @@ def write(folder: pathlib.Path) -> None:
     """Write pages and pictures into `folder`, which is made."""
     folder.mkdir(exist_ok=True)
     for name in LAYERS:
-        pictures.save(pictures.response(name), folder, name)
-        update(folder / f"{name}.md", _page(name))
+        figure, words = pictures.response(name)
+        pictures.save(figure, folder, name)
+        update(folder / f"{name}.md", _page(name, pictures.image(name, words)))
     update(folder / "index.md", _index())
 
 
@@ -103,10 +104,11 @@ def snippet(name: str) -> str:
     if spec_of(name).fires:
         parts = channel_names("mem", spec_of(name).membrane.dual)
         membrane = " + ".join(f'layer.states["{part}"]' for part in parts)
-        draw = f"tt.plot.spike_train({membrane}, layer.outputs)"
-        if spec_of(name).adapt_weight:
-            level = next(filter(None, spec_of(name).thresholds))
-            draw = f'{draw[:-1]}, threshold=layer.thresholds["{level}"])'
+        levels = zip(("threshold", "neg_threshold"), spec_of(name).thresholds, strict=True)
+        drawn = [membrane, "layer.outputs", "before=layer.membrane"]
+        drawn += [f'{side}=layer.thresholds["{level}"]' for side, level in levels if level]
+        lines = "".join(f"    {argument},\n" for argument in drawn)
+        draw = f"tt.plot.spike_train(\n{lines})"
     return f"""\
 import jax
 import jax.numpy as jnp
@@ -135,7 +137,7 @@ def neighbours(name: str) -> str:
     return ", ".join(f"[{other}]({other}.md)" for other in found if other in LAYERS)
 
 
-def _page(name: str) -> str:
+def _page(name: str, picture: str) -> str:
     spec = spec_of(name)
     settings = pictures.settings(name)
     changed = ", ".join(f"`{k}={v:g}`" for k, v in settings.items())
@@ -145,7 +147,8 @@ def _page(name: str) -> str:
         name=name,
         summary=first_line(snn.ALL_LAYERS[name]),
         letters=_letters(name),
-        picture=pictures.image(name, f"Response of {name} to steps and pulses of both signs"),
+        picture=picture,
+        shown=" ".join([_CROSSES] * spec.fires + [_AFTER] * (spec.fires and spec.membrane.dual)),
         fragment="&".join([f"layer={name}", *(f"{k}={v:g}" for k, v in settings.items())]),
         settings=f"{changed} and otherwise the defaults" if changed else "the defaults",
         equations="\n".join(equations(spec)),
@@ -161,6 +164,9 @@ def _page(name: str) -> str:
     )
 
 
+_CROSSES = """The membrane potential is drawn before and after each reset: at a spike, a dot, it has
+crossed a threshold, dotted, and falls."""
+_AFTER = "Its positive and negative parts are drawn after the reset alone."
 _SPIKE = """`spike(u)` is 1 where `u > 0` and else 0; its derivative is that of a
 [surrogate](../ideas.md#surrogate-gradients). These are the equations of `reset="subtract"`, the
 default; `"zero"` and `"none"` are [other resets](../ideas.md#the-reset)."""
@@ -179,19 +185,13 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _index() -> str:
-    grid = []
-    for prefixes in GRID:
-        row = [" and ".join(f"`{p}`" for p in prefixes) or "membrane only"]
-        names = [f"{prefixes}LI{suffix}" for suffix in SUFFIXES]
-        grid.append(row + [f"[{name}]({name}.md)" if name in LAYERS else "" for name in names])
-    head = ["", *(f"{word} `{s}`" if s else word for s, (word, _) in SUFFIXES.items())]
     costs = []
     for name in LAYERS:
         numbers = (len(spec_of(name).states), len(spec_of(name).parameters), operations(name))
         costs.append([f"[{name}]({name}.md)", *map(str, numbers)])
     return _fill(
         "family",
-        grid=_table(head, grid),
+        tree=tree.svg(),
         costs=_table(["layer", "states", "parameters", "operations"], costs),
         pages="\n".join(LAYERS),
     )

@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from generate import colors
 from generate.signatures import argument
 from tracetorch_jax import snn
 from tracetorch_jax.functional.constraints import Constraint
@@ -50,7 +51,7 @@ MAPS = {
 
 
 def write(folder: pathlib.Path) -> None:
-    """Write ``interactive/layers.js`` into a folder: a classic script, which needs no server.
+    """Write ``interactive/layers.js``, a classic script, which needs no server, and ``colors.css``.
 
     Args:
         folder: the documentation's folder of static files.
@@ -58,6 +59,7 @@ def write(folder: pathlib.Path) -> None:
     path = folder / "interactive" / "layers.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script())
+    (path.parent / "colors.css").write_text(colors.css())
 
 
 def script() -> str:

@@ -1,25 +1,43 @@
-"""What a layer does with one input, as a picture for light and one for dark pages."""
+"""Pictures for light and for dark pages, and that of what a layer does with one input."""
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import tracetorch_jax as tt
+from generate.colors import INK, KINDS, NEGATIVE, POSITIVE, QUIET, THRESHOLD, in_kind
 from tracetorch_jax import snn
 from tracetorch_jax.functional.spec import TRACES
 
-# What text and axes are drawn in, and what replaces it on pages of either kind.
-INK = "#123456"
-INKS = {"light": "#24292f", "dark": "#d6d9dc"}
-# Told apart by colour-blind readers, and visible on both kinds of page.
-BLUE, ORANGE, GREEN, GREY = "#2b83ba", "#d95f02", "#1b9e77", "#8a8f98"
+WIDTH, TEXT = 5.4, 11  # of a figure in inches, and of its text in points
+PHONE, LEAST = 358, 10  # pixels that a phone gives to a figure, and that text must have there
+STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.prop_cycle": matplotlib.cycler(color=[NEGATIVE, POSITIVE, THRESHOLD, *[QUIET] * 5]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.size": TEXT,
+    "legend.frameon": False,
+    "svg.hashsalt": "tracetorch_jax",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 STEPS = 120
 # Away from the defaults where these would hide what a letter does.
@@ -51,6 +69,7 @@ def settings(name: str) -> dict[str, float]:
     return {k: v for k, v in SETTINGS.items() if k in snn.ALL_LAYERS[name](1).spec.parameters}
 
 
+@functools.cache
 def recording(name: str) -> tt.diagnostics.Recording:
     """What a layer of one neuron does with the test input."""
     model = snn.Unroll(snn.ALL_LAYERS[name](1, **settings(name)))
@@ -60,101 +79,167 @@ def recording(name: str) -> tt.diagnostics.Recording:
     return found
 
 
-def response(name: str) -> Figure:
-    """Input, traces, membrane with thresholds, and output, below one another."""
+def response(name: str) -> tuple[Figure, str]:
+    """Input, traces, membrane with thresholds, and output, below one another; and this in words."""
     found = recording(name)
-    states = {state: np.asarray(values)[0, :, 0] for state, values in found.states.items()}
-    spec, fires = found.layer.spec, found.layer.spec.fires
+    values = {state: np.asarray(steps)[0, :, 0] for state, steps in found.states.items()}
+    spec, out = found.layer.spec, np.asarray(found.outputs)[0, :, 0]
     traces = {feature.state: feature.trace for feature in TRACES if feature.within(spec)}
-    rows = ["input", *traces, *(["output"] if fires else [])]
+    rows = ["input", *traces, *(["output"] if spec.fires else [])]
     heights = [2.2 if row == "mem" else 1 for row in rows]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 0.72 * sum(heights) + 0.6), layout="constrained")
-        axes = figure.subplots(len(rows), sharex=True, height_ratios=heights)
-        for ax, row in zip(axes, rows, strict=True):
-            ax.axhline(0, color=GREY, linewidth=0.6)
-            if row == "input":
-                ax.step(range(STEPS), test_input(), where="mid", color=INK, linewidth=1.2)
-                ax.set_ylabel("input")
-            elif row == "output":
-                _spikes(ax, np.asarray(found.outputs)[0, :, 0])
+        figure = Figure(figsize=(WIDTH, 0.78 * sum(heights) + 0.6), layout="constrained")
+        drawn_on = figure.subplots(len(rows), sharex=True, height_ratios=heights)
+        axes = dict(zip(rows, drawn_on, strict=True))
+        for row, height in zip(rows, heights, strict=True):
+            axes[row].axhline(0, color=QUIET, linewidth=0.6)
+            axes[row].set_ylabel(traces.get(row, row).replace(" ", "\n"))
+            labels = []
+            if row in traces:
+                before = np.asarray(found.membrane)[0, :, 0] if row == "mem" else None
+                labels = _trace(axes[row], row, values, before)
             else:
-                _lines(ax, row, states)
-                words = traces[row].replace(" ", "\n")
-                ax.set_ylabel(words + ("" if fires or row != "mem" else "\n= output"))
-        if fires:
-            levels = {k: np.asarray(v)[0, :, 0] for k, v in found.thresholds.items()}
-            _thresholds(axes[rows.index("mem")], levels)
-        axes[-1].set_xlabel("step")
-        axes[-1].set_xlim(-1, STEPS)
+                _bars(axes[row], *((test_input(), 1) if row == "input" else (out, 0.6)))
+            if row == "mem" and spec.fires:
+                levels = {k: np.asarray(v)[0, :, 0] for k, v in found.thresholds.items()}
+                labels += _firing(axes[row], np.asarray(found.membrane)[0, :, 0], levels, out)
+            _label(axes[row], labels, 0.26 / height)
+        axes[rows[-1]].set(xlabel="step", xlim=(-1, STEPS))
+        if not spec.fires:
+            axes["mem"].set_ylabel("membrane\n= output")
         figure.align_ylabels()
-    return figure
+    return figure, _in_words(name, list(traces.values()), out, spec.fires)
 
 
-STYLE = {
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 10,
-    "legend.frameon": False,
-    "svg.hashsalt": "tracetorch_jax",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-
-
-def _lines(ax: matplotlib.axes.Axes, kind: str, states: dict[str, np.ndarray]) -> None:
-    """A trace; of a dual one both parts as well."""
-    if kind in states:
-        ax.plot(states[kind], color=INK, linewidth=1.4)
-        return
-    pos, neg = states[f"pos_{kind}"], states[f"neg_{kind}"]
-    parts = (("positive", pos, ORANGE), ("negative", neg, BLUE), ("sum", pos + neg, INK))
-    for height, (name, part, color) in zip((0.95, 0.15, 0.55), parts, strict=True):
-        ax.plot(part, color=color, linewidth=1.4 if name == "sum" else 1.0)
-        ax.text(1.01, height, name, color=color, va="top", fontsize=9, transform=ax.transAxes)
-
-
-def _thresholds(ax: matplotlib.axes.Axes, values: dict[str, np.ndarray]) -> None:
-    for name, sign in (("threshold", 1), ("pos_threshold", 1), ("neg_threshold", -1)):
-        if name in values:
-            level = sign * values[name]
-            ax.plot(level, color=GREEN, linewidth=1, linestyle=(0, (4, 3)))
-            label = "threshold" if sign > 0 else "\N{MINUS SIGN} threshold"
-            where = (0, level[0])
-            ax.annotate(
-                label,
-                where,
-                xytext=(2, 2 * sign),
-                textcoords="offset points",
-                color=GREEN,
-                va="bottom" if sign > 0 else "top",
-                fontsize=9,
-            )
-
-
-def _spikes(ax: matplotlib.axes.Axes, out: np.ndarray) -> None:
-    for sign, color in ((1, ORANGE), (-1, BLUE)):
-        (when,) = np.nonzero(np.sign(out) == sign)
-        ax.vlines(when, 0, out[when], color=color, linewidth=1.6)
-    ax.set_ylabel("output")
+def _bars(ax: Axes, values: np.ndarray, width: float) -> None:
+    """A bar wherever a signal is not 0, in the colour of its sign."""
+    for sign, color in ((1, POSITIVE), (-1, NEGATIVE)):
+        (when,) = np.nonzero(np.sign(values) == sign)
+        ax.bar(when, values[when], width, color=color, edgecolor=color, linewidth=0.4)
     ax.margins(y=0.15)
 
 
+Label = tuple[float, str, str]  # where it belongs, in the axis's values; text; colour
+
+
+def _trace(
+    ax: Axes, kind: str, states: dict[str, np.ndarray], before: np.ndarray | None
+) -> list[Label]:
+    """A trace; of a dual one both parts as well. A membrane falls at its spikes."""
+    names = {f"{sign[:3]}_{kind}": (sign, c) for sign, c in _SIGNS.items()}
+    parts = {name: states[name] for name in names if name in states}
+    for name, part in parts.items():
+        ax.plot(part, color=names[name][1], linewidth=1, label=name)
+    total = states[kind] if kind in states else np.sum(list(parts.values()), axis=0)
+    drawn = total if before is None else np.stack([before, total], axis=1).ravel()
+    steps = np.arange(STEPS).repeat(len(drawn) // STEPS)
+    ax.plot(steps, drawn, color=INK, linewidth=1.2, label=kind)
+    labels = [(part[-1], *names[name]) for name, part in parts.items()]
+    return [*labels, (total[-1], "sum", INK)] if parts else []
+
+
+_SIGNS = {"positive": POSITIVE, "negative": NEGATIVE}
+
+
+def _firing(
+    ax: Axes, before: np.ndarray, thresholds: dict[str, np.ndarray], out: np.ndarray
+) -> list[Label]:
+    """Thresholds, and a dot where the membrane has crossed one of them."""
+    labels = []
+    for name, values in thresholds.items():
+        level = -values if name.startswith("neg") else values
+        text = "\N{MINUS SIGN}threshold" if name.startswith("neg") else "threshold"
+        ax.plot(level, color=THRESHOLD, linewidth=1.2, linestyle=":", label=name)
+        labels.append((level[-1], text, THRESHOLD))
+    for sign, color in ((1, POSITIVE), (-1, NEGATIVE)):
+        (when,) = np.nonzero(np.sign(out) == sign)
+        ax.plot(when, before[when], "o", color=color, markersize=3, label="spikes", zorder=3)
+    return labels
+
+
+def _label(ax: Axes, labels: list[Label], gap: float) -> None:
+    """Names to the right of the lines, at their ends but a gap apart, in parts of the axis."""
+    low, high = ax.get_ylim()
+    ends = [((value - low) / (high - low), text, color) for value, text, color in sorted(labels)]
+    for i, (end, text, color) in enumerate(ends):
+        below = ends[i - 1][0] + gap if i else 0.0
+        above = 1 - gap * (len(ends) - 1 - i)
+        ends[i] = (max(below, min(end, above)), text, color)
+        ax.text(1.01, ends[i][0], text, color=color, va="center", transform=ax.transAxes)
+
+
+def _in_words(name: str, traces: list[str], out: np.ndarray, fires: bool) -> str:
+    """What the picture of a layer shows."""
+    shown = ", ".join(["the input", *(f"the {trace}" for trace in traces)])
+    words = (
+        f"One {name} neuron over {STEPS} steps. From above: {shown}. The input is a positive and a "
+        "negative step, two pulses of each sign, then both signs in turn."
+    )
+    if not fires:
+        return f"{words} The membrane follows it smoothly, and is the output."
+    counts = [
+        f"{(np.sign(out) == s).sum()} {word}" for s, word in ((1, "positive"), (-1, "negative"))
+    ]
+    counts = counts if (out < 0).any() else [str((out > 0).sum())]
+    return (
+        f"{words} The membrane crosses its threshold and falls back at each of "
+        f"{' and '.join(counts)} spikes, which are the last row."
+    )
+
+
+def check(figure: Figure, name: str) -> None:
+    """Check that text can be read: large on a phone, neither cut off nor over other text.
+
+    Raises:
+        ValueError: there is text that can't.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = {text: text.get_window_extent(canvas.get_renderer()) for text in _texts(figure)}
+    for text in boxes:
+        size = text.get_fontsize() * PHONE / (72 * figure.get_figwidth())
+        if size < LEAST:
+            raise ValueError(
+                f"text of the picture {name!r} must have {LEAST} pixels on a phone; "
+                f"{text.get_text()!r} has {size:.1f}."
+            )
+        if not all(map(figure.bbox.padded(1).containsx, boxes[text].intervalx)):
+            raise ValueError(f"the picture {name!r} cuts off its text {text.get_text()!r}.")
+    for (one, box), (other, over) in itertools.combinations(boxes.items(), 2):
+        if box.overlaps(over):
+            raise ValueError(
+                f"texts of the picture {name!r} must not overlap; {one.get_text()!r} and "
+                f"{other.get_text()!r} do."
+            )
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """Text that is seen: no ticks outside of an axis."""
+    hidden = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high or not axis.get_visible():
+                    hidden |= {tick.label1, tick.label2}
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in hidden:
+            yield text
+
+
 def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
-    """Write ``<name>-light.svg`` and ``<name>-dark.svg``."""
+    """Write ``<name>-light.svg`` and ``<name>-dark.svg``, if the figure passes the `check`."""
+    check(figure, name)
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawing = text.getvalue().replace("#000000", INK)
-    for kind, ink in INKS.items():
-        (folder / f"{name}-{kind}.svg").write_text(drawing.replace(INK, ink))
+    for kind in KINDS:
+        (folder / f"{name}-{kind}.svg").write_text(in_kind(drawing, kind))
 
 
 def image(name: str, alt: str, folder: str = "") -> str:
     """MyST for both pictures, of which a page shows one."""
     return "".join(
         f"```{{image}} {folder}{name}-{kind}.svg\n:alt: {alt}\n:class: only-{kind}\n```\n\n"
-        for kind in INKS
+        for kind in KINDS
     )
