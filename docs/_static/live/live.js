@@ -100,7 +100,7 @@
     out.slice(0, model.shown).forEach((row, t) =>
       row.forEach((spike, i) => {
         if (!spike) return;
-        context.fillStyle = color(spike > 0 ? "pos" : "neg");
+        context.fillStyle = color(spike > 0 ? "positive" : "negative");
         context.fillRect(t * wide + 1, i * tall, wide - 2, Math.max(tall - 0.4, 1));
       }),
     );
@@ -160,7 +160,7 @@
     const all = layer.signals.map((signals) => signals[which]);
     const level = (value) => ({
       values: [value, ...Array(net.steps - 1).fill(value)],
-      style: color("edge"), width: 1, dash: [2, 3],
+      style: color("threshold"), width: 1, dash: [2, 3],
     });
     const place = drawLines(
       context,
@@ -176,7 +176,7 @@
     );
     layer.out.slice(0, model.shown).forEach((row, t) => {
       if (!row[which]) return;
-      context.fillStyle = color(row[which] > 0 ? "pos" : "neg");
+      context.fillStyle = color(row[which] > 0 ? "positive" : "negative");
       context.beginPath();
       context.arc(((t + 0.5) / net.steps) * width, place(seen[t].membrane), 4, 0, 7);
       context.fill();
