@@ -18,6 +18,7 @@ import time
 import flax.linen as nn
 import harness
 import jax
+import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -82,7 +83,7 @@ def evidence(readout, mode):
 def answer(mode, model, variables, xs):
     """Of each sequence the class ``[B]``, and the spikes per neuron and step ``[B]``."""
     readout, layers = record(model, variables, xs)
-    spikes = [each.outputs != 0 for each in layers.values() if each.layer.spec.fires]
+    spikes = [abs(jnp.sign(x.outputs)) for x in layers.values() if x.layer.spec.fires]
     classes = evidence(readout, mode).mean(axis=1).argmax(axis=-1)
     return classes, sum(each.mean(axis=(1, 2)) for each in spikes) / len(spikes)
 

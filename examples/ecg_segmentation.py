@@ -125,7 +125,7 @@ def augment(x, y, key, length, *, stretch=1.25, swapped=0.3, lost=0.05):
 def answer(blocks, model, variables, xs):
     """The class of each step ``[B, T]``, and the spikes per neuron and step ``[B]``."""
     readout, layers = record(model, variables, xs)
-    spikes = [each.outputs != 0 for each in layers.values()][:blocks]
+    spikes = [abs(jnp.sign(each.outputs)) for each in layers.values()][:blocks]
     return readout.argmax(axis=-1), sum(each.mean(axis=(1, 2)) for each in spikes) / blocks
 
 

@@ -147,9 +147,10 @@ def standardised(scales, own):
 
 
 def answer(model, variables, xs, lengths):
-    """Of each sequence the class ``[B]``, and the spikes per neuron and step ``[B]``."""
+    """Of each sequence the class ``[B]``, -1 for NaN, and spikes per neuron and step ``[B]``."""
     logits, spikes, lengths = model.apply(variables, xs, lengths)
-    return logits.argmax(axis=-1), decode.mean(spikes**2, seq_lengths=lengths).mean(axis=-1)
+    classes = jnp.where(jnp.isnan(logits).any(axis=-1), -1, logits.argmax(axis=-1))
+    return classes, decode.mean(spikes**2, seq_lengths=lengths).mean(axis=-1)
 
 
 def trained(options, variables):
@@ -219,7 +220,8 @@ def train(args, train_set, test_set, title):
             args.save, networks[0] | {"scales": own}, rows, answers[:, 0], rates[:, 0],
             stored=20, seed=args.seed, options=options,
         )  # fmt: skip
-    right, rates = (answers == test_set["y"][:, None]).mean(axis=0), rates.mean(axis=0)
+    right = np.where(answers < 0, np.nan, answers == test_set["y"][:, None]).mean(axis=0)
+    rates = rates.mean(axis=0)
     some = [part[:100] for part in test]  # whose every state is kept at once
     energy = np.mean([harness.nanojoules(model, each, *some) for each in networks])
     spent = (time.process_time() - start) / 60

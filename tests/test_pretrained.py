@@ -82,6 +82,16 @@ def test_a_network_does_what_its_card_says(name, pretrained):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_network_that_became_nan_has_no_firing_rate(name, pretrained):
+    """By which --compare tells it from others."""
+    network = pretrained.load(name)
+    inputs = network.prepare(**{key: x[:1] for key, x in network.inputs.items()})
+    lost = jax.tree.map(lambda x: x * np.nan, network.variables)
+    answers, rates = network.answer(lost, *inputs)
+    assert np.isnan(rates).all() and (name != "spoken" or (answers == -1).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_command_on_a_card_is_one_of_its_example(name, pretrained, monkeypatch):
     """It is read as such, and asks for the seed and the network that the card names."""
     card, *_ = pretrained.restore(FOLDER / name)
