@@ -18,7 +18,7 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from generate import family, figures, javascript, pages, reference, signatures  # noqa: E402
+from generate import family, figures, javascript, network, pages, reference, signatures  # noqa: E402
 
 import tracetorch_jax  # noqa: E402
 
@@ -32,6 +32,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "generate.mathematics",
 ]
 exclude_patterns = ["_build", "generate"]
 html_theme = "furo"
@@ -43,7 +44,7 @@ html_show_search_summary = False  # it would be fetched, which browsers refuse t
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 4
 copybutton_prompt_text = ">>> |... "
 copybutton_prompt_is_regexp = True
@@ -125,7 +126,7 @@ def prepare(app: Any, document: str, content: list[str]) -> None:
 
 
 def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """What docstrings call by a short name: `functional.split` or, in its room, `split`.
+    """What docstrings call by a short name: `functional.split` or, in its module, `split`.
 
     Other names in single backticks are arguments and names of JAX and Flax: shown as code.
     """
@@ -133,9 +134,10 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
         return None
     target = node["reftarget"].removeprefix("tracetorch_jax.")
     objects = env.domains["py"].objects
-    rooms = (node.get("py:module") or "").removeprefix("tracetorch_jax").strip(".").split(".")
-    places = [f"tracetorch_jax.{'.'.join((*rooms, target)).strip('.')}", f"tracetorch_jax.{target}"]
-    if target[:1].isupper():  # a class of another room; of the two front ends, linen's
+    within = (node.get("py:module") or "").removeprefix("tracetorch_jax").strip(".").split(".")
+    inner = ".".join((*within, target)).strip(".")
+    places = [f"tracetorch_jax.{inner}", f"tracetorch_jax.{target}"]
+    if target[:1].isupper():  # a class of another module; of the two front ends, linen's
         others = [name for name in objects if name.endswith(f".{target}")]
         places += others if len(others) == 1 else [f"tracetorch_jax.snn.{target}"]
     for place in places:
@@ -157,6 +159,7 @@ def write() -> None:
     family.write(HERE / "family")
     reference.write(HERE / "reference")
     javascript.write(HERE / "_static")
+    network.write(HERE / "_static")
 
 
 def setup(app: Any) -> None:

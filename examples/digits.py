@@ -265,7 +265,7 @@ def stream(path, xs, label, mode):
         print(f"  step {step + 1:2d}: strongest class {guess} (membrane {mem:6.2f})")
     print(f"  verdict: {logits.argmax()}")
     states = ", ".join(f"{name}: {' '.join(own)}" for name, own in carry.items())
-    print(f"carry handed from step to step: {states}")
+    print(f"carry passed from step to step: {states}")
     print(f"greatest difference from the whole sequence at once, carry and readout: {apart:.1e}")
     if apart > 1e-3:
         raise SystemExit("the stream and the whole sequence differ")

@@ -7,7 +7,7 @@
 
 Two leads of the QT database, coded as spikes by level crossing (one channel for rises and one for
 falls of each), 1300 steps long; six classes: P, PQ, QR, RS, ST, TP. Two spiking layers of 64
-neurons read it. Each hands on what it got beside what it fires, so that the readout sees both.
+neurons read it. Each passes on its input with its spikes, so the readout gets both.
 The first gets, as well as the present spikes, counts of past ones, see `counts`.
 
 The data and the protocol are those of Yin, Corradi & Bohte (Nature Machine Intelligence 3, 2021),

@@ -51,7 +51,7 @@ def network(width, blocks, layer, dropout, slowest, *, training=False):
 
 
 def prepare(x, taps):
-    """Each value beside the ones before it, ``[B, T, taps]``, of sequences ``[B, T]``."""
+    """Each value with the ones before it, ``[B, T, taps]``, of sequences ``[B, T]``."""
     padded = jnp.pad(jnp.asarray(x, jnp.float32), ((0, 0), (taps - 1, 0)), mode="edge")
     steps = x.shape[1]
     return jnp.stack([padded[:, i : i + steps] for i in range(taps)], axis=-1)

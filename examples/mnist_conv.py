@@ -12,7 +12,7 @@ dropout. Trace layers take channels first, ``[B, C, H, W]`` with ``dim=-3``, and
 channels last, so that a function before each Conv and one after it turn the axes. (All channels
 last, with ``dim=-1``, works alike.) `nn.BatchNorm` measures over batch, space and, since a stack
 under `Unroll` runs layer by layer, over time; what it has measured is a collection of variables
-beside the parameters, ``batch_stats``, which training hands on and evaluation reads.
+next to the parameters, ``batch_stats``, which training passes on and evaluation reads.
 
 Without --data the images are fetched, as one file, from where Keras gets them.
 """

@@ -11,7 +11,7 @@ the second half of its rows, is told the right one, and changes its weights at e
 stream is.
 
 To compare, --method bptt keeps the rows of each digit and goes back through time over them, as
-truncated backpropagation does: one update per digit, the states handed on. --cosines prints, for
+truncated backpropagation does: one update per digit, the states passed on. --cosines prints, for
 each layer and method, the cosine between the sums of its gradients over --steps steps and that of
 backpropagation through all of these steps, for the network as it is after training.
 

@@ -260,7 +260,7 @@ def settings(description, epochs, **more):
     parser.add_argument("--layer", choices=snn.ALL_LAYERS, default="SRLITS", metavar="NAME")
     parser.add_argument("--width", type=int, default=512, help="neurons of each hidden layer")
     parser.add_argument("--blocks", type=int, default=1, help="hidden layers")
-    parser.add_argument("--delays", type=int, default=8, help="times at which the input is heard")
+    parser.add_argument("--delays", type=int, default=8, help="times at which the input is read")
     parser.add_argument("--dropout", type=float, default=0.5, help="share of spikes left out")
     parser.add_argument("--slowest", type=float, default=2.0, help="longest half-life at first")
     for name, arguments in more.items():

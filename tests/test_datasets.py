@@ -249,7 +249,7 @@ def test_a_file_that_loses_its_end_after_it_was_opened(tmp_path):
 def test_h5py_is_asked_for(tmp_path, monkeypatch):
     spikes(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"pip install 'tracetorch_jax\[datasets\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'h5py"):
         datasets.shd(tmp_path, "train")
 
 

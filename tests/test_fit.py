@@ -312,9 +312,7 @@ def test_a_bar_without_tqdm(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.raises(
-        ImportError, match=r"`progress` needs the package tqdm \(pip install tqdm\)"
-    ):
+    with pytest.raises(ImportError, match="`progress` needs tqdm: pip install 'tqdm"):
         fit(progress=True)
 
 

@@ -381,7 +381,7 @@ READ = {
     ),
     "fed inside": (
         lambda: with_edges(layer(), "input reset"),
-        "is fed from outside, by .'input'., besides|feeds",
+        "is fed from outside, by .'input'., as well as|feeds",
     ),
     "begins elsewhere": (
         lambda: graph_of({"a": threshold(0.5), "b": li()}, "input a", "a b", "b a", "b output"),
@@ -624,7 +624,7 @@ def test_without_nir_the_extra_is_named(monkeypatch):
         lambda: interop.from_nir("graph.nir"),
         lambda: interop.run_nir("graph.nir", np.zeros((2, 5, 3))),
     ):
-        with pytest.raises(ImportError, match=r"pip install 'tracetorch_jax\[nir\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'nir"):
             call()
 
 

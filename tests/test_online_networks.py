@@ -355,10 +355,8 @@ class TestErrors:
             ValueError, match=r"`params` must be those of the network.*\['params'\]"
         ):
             init(variables, x)
-        with pytest.raises(ValueError, match=r"the shape of the states, \(2, 3\); got \(1, 3\)"):
+        with pytest.raises(ValueError, match=r"`state` .* this `x`; it has shape \(2, .* of \(1, "):
             step(params, state, x[:1])
-        with pytest.raises(ValueError, match=r"`state.carry` .*layers_1"):
-            step(params, state._replace(carry={}), x)
         with pytest.raises(
             ValueError, match=re.escape("`d_out` must have the shape of `out`, (2, 2)")
         ):
@@ -383,6 +381,40 @@ class TestErrors:
         init, step = training.online(network)
         state = init(params, x)
         with pytest.raises(
-            ValueError, match="`x` must have .*num_neurons = 3|`x` must have the shape"
+            ValueError, match="`x` must have .*num_neurons = 3|`state` must be .* this `x`"
         ):
             step(params, state, jnp.ones(shape))
+
+    def test_states_of_another_network_or_method(self):
+        network = snn.Sequential([nn.Dense(3), snn.LIB(3), nn.Dense(2), snn.LI(2)])
+        x = jnp.zeros((B, INPUTS))
+        params = network.init(KEY, None, x)["params"]
+        init, step = training.online(network)
+        state = init(params, x)
+        other = training.online(network, method="ottt")[0](params, x)
+        for wrong, message in (
+            (state._replace(carry={}), "it lacks 'carry/layers_1/mem'"),
+            (state._replace(filtered={}), "it lacks 'filtered/"),
+            (state._replace(eligibility={}), "it lacks 'eligibility/layers_1/mem/"),
+            (other, "it (has|lacks)"),
+        ):
+            with pytest.raises(ValueError, match=f"`state` must be what `init` .*; {message}"):
+                step(params, wrong, x)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"bias": jnp.zeros(3)}, {"kernel": jnp.zeros((INPUTS, 3)), "scale": jnp.ones(3)}],
+    )
+    def test_weights_that_a_dense_does_not_have(self, wrong):
+        network = snn.Sequential([nn.Dense(3), snn.Recurrent(snn.LIB(3))])
+        x = jnp.zeros((B, INPUTS))
+        params = network.init(KEY, None, x)["params"]
+        init, _ = training.online(network)
+        with pytest.raises(ValueError, match="`params` must hold a kernel, .* 'layers_0'; got"):
+            init({**params, "layers_0": wrong}, x)
+        feedback = {**params["layers_1"], "feedback": wrong}
+        with pytest.raises(ValueError, match="`params` must hold a kernel, .*feedback'; got"):
+            init({**params, "layers_1": feedback}, x)
+        strange = {**params["layers_1"], "other": wrong}
+        with pytest.raises(ValueError, match="`params` must hold `cell` and `feedback`"):
+            init({**params, "layers_1": strange}, x)

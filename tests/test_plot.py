@@ -199,7 +199,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install 'tracetorch_jax\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'matplotlib"):
         plot.raster(SPIKES)
 
 

@@ -84,15 +84,83 @@ def test_forms_ask_for_versions_with_a_command_that_runs(capsys):
     assert capsys.readouterr().out.startswith(f"tracetorch_jax {tracetorch_jax.__version__} jax ")
 
 
-def test_the_address_stands_in_one_place():
-    hosts = {re.match(r"https://[^/]+/[^/]+", url)[0] for url in PROJECT["urls"].values()}
-    assert len(hosts) == 1
+SOURCE = PROJECT["urls"]["Source"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "install.md"]  # which tell how to clone
+
+
+def test_the_address_is_the_same_everywhere():
+    owner = re.match(r"https://[^/]+/[^/]+", SOURCE)[0]
+    assert all(url.startswith(owner) for url in PROJECT["urls"].values())
     folders = ("tracetorch_jax", "docs", "examples", "tests", "tools", ".github")
     paths = [*ROOT.glob("*.*"), *(p for folder in folders for p in (ROOT / folder).rglob("*.*"))]
     text = {".py", ".md", ".yml", ".yaml", ".cff", ".toml"}
     for path in paths:
         if path.suffix in text and path.name != "pyproject.toml" and path.is_file():
-            assert not any(host in path.read_text() for host in hosts), path
+            assert path in PAGES or owner not in path.read_text(), path
+
+
+def test_readme_installs_as_the_page_does():
+    commands = [re.search(r"^git clone \S+\npip install \S+$", p.read_text(), re.M) for p in PAGES]
+    assert commands[0] and commands[0][0] == commands[1][0]
+    assert commands[0][0].startswith(f"git clone {SOURCE}\n")
+
+
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def requirements(extra):
+    """What an extra asks for, without other extras."""
+    return [line for line in EXTRAS[extra] if not line.startswith("tracetorch_jax[")]
+
+
+def test_the_page_lists_all_extras():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "docs" / "install.md").read_text(), re.M)
+    names = {e: [re.match(r"[\w-]+", line)[0] for line in requirements(e)] for e in EXTRAS}
+    assert {extra: packages.split(", ") for extra, packages in rows} == names
+
+
+def test_advice_installs_what_extras_do():
+    """What an error says to install is what pyproject.toml declares."""
+    declared = {line for extra in EXTRAS for line in requirements(extra)}
+    advised = set()
+    for path in (ROOT / "tracetorch_jax").rglob("*.py"):
+        for line in re.findall("pip install ('.*)", path.read_text()):
+            advised |= set(re.findall(r"'([^' {}]+)'", line))
+    assert advised and advised <= declared
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.py")]
+    for path in pages:  # which the package index does not know yet
+        assert "install tracetorch_jax" not in path.read_text().replace("'", ""), path
+
+
+QUOTED = {  # a row of the first screen, and the row of the results that it quotes
+    "electrocardiogram": "[`ecg_segmentation.py`](ecg_segmentation.py)",
+    "random order": "the same in one random order",
+    "MNIST-1D": "| MNIST-1D | 4000",
+    "Shakespeare": "[`byte_lm.py`](byte_lm.py)",
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_screen_quotes_the_results(page):
+    results = (ROOT / "examples" / "README.md").read_text().splitlines()
+    lines = (ROOT / page).read_text().splitlines()
+    rows = [line.split("|") for line in lines if re.search(r"\| [01]\.\d", line)]
+    for word, start in QUOTED.items():
+        (row,) = (row for row in rows if word in row[1])
+        (source,) = (line for line in results if start in line)
+        for number in re.findall(r"\d\.\d\d+", re.sub(r"\(.*?\)", "", row[2] + row[3])):
+            assert number in source or number.lstrip("0") in source, (word, number)
+
+
+def test_links_of_markdown_hold_in_a_clone():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    files = {ROOT / name for name in listed.stdout.split("\n")}
+    there = files | {folder for file in files for folder in file.parents}
+    for page in (path for path in files if path.suffix == ".md" and "generate" not in path.parts):
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / link).resolve() in there, f"{page.relative_to(ROOT)}: {link}"
 
 
 MUTANTS = sorted((ROOT / "tools" / "mutants").glob("*.patch"))

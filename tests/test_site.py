@@ -1,6 +1,7 @@
 """The built site: as a reader gets it, from the folder, without a network."""
 
 import html.parser
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import urllib.parse
 import zlib
 
 import chromium
+import py_mini_racer
 import pytest
 from generate import names
 from pages import DOCS
@@ -67,6 +69,7 @@ def test_the_site(tmp_path):
     check_pictures(found)
     check_layers(site, found)
     check_inventory(site)
+    check_that_search_finds(site)
     check_the_source()
     if chromium.is_available():
         with chromium.launch() as browser:
@@ -119,6 +122,49 @@ def check_inventory(site):
     data = (site / "objects.inv").read_bytes()
     lines = zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines()
     assert set(names.everything()) <= {line.split(" ")[0] for line in lines}
+
+
+# What people look for, and a page that must be among the first three found.
+SEARCHES = {
+    "LSTM": "glossary",
+    "Poisson": "glossary",
+    "membrane potential": "glossary",
+    "cite": "cite",
+    "colab": "faq",
+    "LIF": "glossary",
+    "recurrent": "how-to/adaptive-networks",
+    "dataset": "reference/datasets",
+    "install": "install",
+    "time constant": "how-to/time-scales",
+    "reset": "ideas",
+    "notebook": "faq",
+    "firing rate": "glossary",
+    "BPTT": "glossary",
+}
+BROWSER = """
+var window = globalThis, localStorage = {setItem() {}}, SPHINX_HIGHLIGHT_ENABLED = false;
+var _ready = () => {};
+var DOCUMENTATION_OPTIONS = {FILE_SUFFIX: ".html", LINK_SUFFIX: ".html"}, _ = (text) => text;
+var document = {documentElement: {dataset: {content_root: ""}}, getElementById: () => null,
+                addEventListener() {}, readyState: "loading"};
+"""
+FIND = """
+(query) => JSON.stringify(
+  Search._performSearch(...Search._parseQuery(query)).reverse().map((found) => found[0]))
+"""
+
+
+def check_that_search_finds(site):
+    """The site's own search, in an engine without a browser."""
+    engine = py_mini_racer.MiniRacer()
+    engine.eval(BROWSER)
+    for name in ("base-stemmer", "english-stemmer", "language_data", "searchtools"):
+        if (path := site / "_static" / f"{name}.js").exists():  # which depends on Sphinx's version
+            engine.eval(path.read_text())
+    engine.eval((site / "searchindex.js").read_text())
+    for query, page in SEARCHES.items():
+        found = json.loads(engine.eval(f"({FIND})({json.dumps(query)})"))
+        assert page in list(dict.fromkeys(found))[:3], (query, found[:5])
 
 
 def check_every_page(browser, site, width):

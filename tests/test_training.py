@@ -1,4 +1,4 @@
-"""Who is who among the parameters, sequences in pieces, and gradients without the past."""
+"""Labels of parameters, sequences in pieces, and online gradients."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Writes the tables of the documentation that tests find: what works with what, and other neurons.
+"""Writes the tables of the documentation that tests find: compatibility, and other neurons.
 
     python tools/write_tables.py compatibility peers
 

@@ -29,7 +29,7 @@ def sown(
 ) -> tuple[Any, Any]:
     """What a model gives, and what its modules sow into a collection meanwhile.
 
-    What the model changes besides, with `mutable` among its arguments, is not returned.
+    What else the model changes, with `mutable` among its arguments, is not returned.
     """
     mutable = kwargs.get("mutable", False)
     if mutable is not True:

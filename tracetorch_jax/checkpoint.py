@@ -29,7 +29,7 @@ from tracetorch_jax._shared.trees import differences, leaves_by_name, listed
 __all__ = ["read", "restore", "save"]
 
 _CHECKSUMS = "_CHECKSUMS"
-# What a checkpoint may hold, besides what each process wrote. What else is there is someone's own.
+# What a checkpoint may hold in addition to what each process wrote. All else is someone's own.
 _ENTRIES = {
     *("_CHECKPOINT_METADATA", "_METADATA", _CHECKSUMS, "_sharding", "array_metadatas"),
     *("commit_success.txt", "d", "manifest.ocdbt"),
@@ -491,6 +491,6 @@ def _orbax() -> Any:
         import orbax.checkpoint
     except ImportError as error:
         raise ImportError(
-            "tracetorch_jax.checkpoint needs orbax: pip install 'tracetorch_jax[checkpoint]'."
+            "tracetorch_jax.checkpoint needs orbax: pip install 'orbax-checkpoint>=0.11.22'."
         ) from error
     return orbax.checkpoint

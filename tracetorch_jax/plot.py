@@ -391,7 +391,7 @@ def activity(
         values: ``[T, N]`` or ``[B, T, N]``.
         ax: matplotlib axes, or None for new ones.
         sequence: which of the batch.
-        colorbar: whether to draw the scale beside it.
+        colorbar: whether to draw the scale next to it.
 
     Returns:
         The axes.
@@ -496,7 +496,7 @@ def _matplotlib() -> Any:
         import matplotlib.figure
     except ImportError as error:
         raise ImportError(
-            "tracetorch_jax.plot needs matplotlib: pip install 'tracetorch_jax[plot]'."
+            "tracetorch_jax.plot needs matplotlib: pip install 'matplotlib>=3.9'."
         ) from error
     return matplotlib
 

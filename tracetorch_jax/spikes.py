@@ -470,7 +470,7 @@ class bernoulli:
     every element. A ternary layer uses one draw for both signs, ``draw`` for the positive and
     ``1 - draw`` for the negative spike, so with one surrogate for both the two never fire
     together. (Under `jax.vmap` with one
-    key all mapped sequences share their draws; hand in batched sequences, or map over keys too.)
+    key all mapped sequences share their draws; pass batched sequences, or map over keys too.)
 
     Args:
         surrogate: a `SpikeFunction` with a `probability`: the integral of its derivative, scaled

@@ -36,7 +36,7 @@ def imports(page: str) -> str:
     """The import lines after which every example of a page runs.
 
     Args:
-        page: of a room, or ``""`` for that of the package itself.
+        page: of a module, or ``""`` for that of the package itself.
 
     Raises:
         ValueError: an example uses a name that is not known here.

@@ -169,7 +169,7 @@ _PARTS = "`pos(v)` and `neg(v)` are the positive and the negative part of `v`."
 
 
 def _fill(template: str, **values: str) -> str:
-    """A page from ``<template>.md`` beside this file."""
+    """A page from ``<template>.md`` next to this file."""
     text = (pathlib.Path(__file__).parent / f"{template}.md").read_text()
     return string.Template(text).substitute(values)
 

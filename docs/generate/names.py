@@ -1,4 +1,4 @@
-"""The public names of the library, room by room."""
+"""The public names of the library, module by module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAYERS = tuple(snn.ALL_LAYERS)
 # Prefixes, in the order in which tables of the layers have them.
 GRID = sorted(dict.fromkeys(letters(cls(1).spec)[0] for cls in snn.ALL_LAYERS.values()), key=len)
 FRONT_ENDS = ("snn", "nnx")
-# Modules within a room, or within the package (""), that share its page.
+# Modules within a module, or within the package (""), that share its page.
 INNER = {
     "snn.flex": snn.flex,
     "nnx.flex": nnx.flex,
@@ -31,7 +31,7 @@ def rooms() -> dict[str, ModuleType]:
 
 
 def shared_page(room: str) -> str:
-    """The room on whose page a room is: itself, unless it is within another."""
+    """The module on whose page a module is: itself, unless it is within another."""
     return room.rpartition(".")[0] if room in INNER else room
 
 

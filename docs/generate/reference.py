@@ -1,4 +1,4 @@
-"""Pages of the reference: a page for each room, an entry for each public name."""
+"""Pages of the reference: a page for each module, an entry for each public name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _GROUPS = {
 
 
 def write(folder: pathlib.Path) -> None:
-    """Write the pages into `folder`, and remove those of rooms that are no more."""
+    """Write the pages into `folder`, and remove those of modules that are no more."""
     folder.mkdir(exist_ok=True)
     texts = pages()
     for path in folder.iterdir():
@@ -83,7 +83,7 @@ def _index() -> str:
         listed |= set(names)
     there = {room for room in rooms() if room and room not in INNER}
     if listed != there:
-        raise ValueError(f"rooms that are in no group, or in one but not there: {listed ^ there}")
+        raise ValueError(f"modules that are in no group, or in one but not there: {listed ^ there}")
     text += ".. toctree::\n   :hidden:\n\n"
     text += "".join(f"   {room}\n" for room in sorted(listed)) + "\n"
     text += _title("tracetorch_jax", "-") + _module("") + _examples("")

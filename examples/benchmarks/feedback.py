@@ -7,7 +7,7 @@
 Both sides differentiate the same step, a layer with a matrix from its last output to its input. One
 runs it with `functional.unroll`, the other with `jax.lax.scan`. The programs of a case live in one
 process and run in turn, the other one first in every round. It prints the memory that each program
-needs besides arguments and results, as XLA reports it, and the median over all rounds of the ratio
+needs beyond arguments and results, as XLA reports it, and the median over all rounds of the ratio
 of their CPU times, with its quartiles. For one core run it under ``taskset -c 0``.
 """
 

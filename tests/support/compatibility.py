@@ -1,4 +1,4 @@
-"""What works with what, found by trying it.
+"""Which features work together: each combination is run.
 
 `python tools/write_tables.py compatibility` puts the table into docs/compatibility.md; the tests
 check that it is there as it is found.

@@ -121,7 +121,7 @@ def _variables(tree: Any, at: str) -> dict[str, Any]:
         tree = tree[part]
     if not isinstance(tree, Mapping) or not isinstance(tree.get("params"), Mapping):
         raise ValueError(f"the checkpoint must have 'params' there (see --at); {_held(tree)}.")
-    # What lies beside them, an optimiser or a step number, is none of the model's.
+    # What else lies there, an optimiser or a step number, is none of the model's.
     return {
         name: collection
         for name, collection in tree.items()

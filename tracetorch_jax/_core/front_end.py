@@ -36,7 +36,7 @@ class FrontEnd:
         embed: modules that work on no feature axis.
         batch_norm: modules that take a `mask` of what to average.
         rowwise: other modules that treat every leading axis alike, as those above do, so that a
-            whole ``[T, B, ...]`` sequence can be handed to them as it is. All others get
+            whole ``[T, B, ...]`` sequence can be passed to them as it is. All others get
             ``[B * T, ...]``, the number of axes that they see in a single step.
         dropout: modules that treat leading axes alike unless they have `broadcast_dims`.
         fresh_carry: from a cell, a key and the shape of a step's tensor to a first carry.

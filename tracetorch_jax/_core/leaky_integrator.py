@@ -308,7 +308,7 @@ def counterpart(layer: Any, leaky_integrator: Callable[..., Any], own: tuple[str
     Args:
         layer: the named layer.
         leaky_integrator: the front end's `LeakyIntegrator`.
-        own: arguments of the front end's own, handed on as they are.
+        own: arguments of the front end's own, passed on as they are.
     """
 
     def make(*args: Any, **kwargs: Any) -> Any:

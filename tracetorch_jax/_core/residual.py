@@ -1,4 +1,4 @@
-"""Stacks that are passed by, in every front end."""
+"""Residual connections, in every front end."""
 
 from __future__ import annotations
 

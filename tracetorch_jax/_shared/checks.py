@@ -1,4 +1,4 @@
-"""Checks of arguments that more than one room makes."""
+"""Checks of arguments that more than one module makes."""
 
 from __future__ import annotations
 
@@ -178,10 +178,10 @@ def _looks_like_carry(value: object) -> bool:
 def check_spike(name: str, spike: object) -> None:
     """Raise unless `spike` is a function of a membrane that a compiled program can keep."""
     if isinstance(spike, type):
-        room = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
+        path = "spikes." if spike.__module__ == "tracetorch_jax.spikes" else ""
         raise TypeError(
-            f"`{name}` must be a function from u to spikes; got the class {room}{spike.__name__}, "
-            f"which makes one: {room}{spike.__name__}()."
+            f"`{name}` must be a function from u to spikes; got the class {path}{spike.__name__}, "
+            f"which makes one: {path}{spike.__name__}()."
         )
     if not callable(spike):
         raise TypeError(
@@ -241,10 +241,10 @@ def check_front_end(name: str, module: object, base: type) -> None:
             f"{module.__name__}({first}, ...)."
         )
     if not isinstance(module, base) and _is_of(other, module):
-        rooms = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
+        modules = {"flax.linen": "tracetorch_jax.snn", "flax.nnx": "tracetorch_jax.nnx"}
         raise TypeError(
             f"`{name}` must be of {ours}, as all of one model; got {type(module).__name__} of "
-            f"{other}. Layers for {ours} are in {rooms[ours]}."
+            f"{other}. Layers for {ours} are in {modules[ours]}."
         )
 
 

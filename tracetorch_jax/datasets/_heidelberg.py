@@ -168,7 +168,7 @@ def _file(path: pathlib.Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise ImportError(
-            "The Heidelberg data sets need h5py: pip install 'tracetorch_jax[datasets]'."
+            "The Heidelberg data sets need h5py: pip install 'h5py>=3.11'."
         ) from error
     try:
         with h5py.File(path, "r") as file:

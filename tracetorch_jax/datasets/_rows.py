@@ -202,7 +202,7 @@ class Sounds(_Rows):
             of your own.
         labels: the class of each row, int32 ``[rows]``.
         rate: samples per second.
-        speakers: who is heard, ``[rows]``; None if that is not known.
+        speakers: who speaks, ``[rows]``; None if that is not known.
         classes: names of the classes.
 
     Raises:

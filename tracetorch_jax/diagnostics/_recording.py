@@ -16,7 +16,7 @@ from tracetorch_jax._watch import SteppedLayers, check_over_time, each_unrolled,
 from tracetorch_jax.functional.steps import integrate, sum_membrane, thresholds
 from tracetorch_jax.snn import TraceCell
 
-_SEEN = "recorded"  # beside the states, by their names
+_SEEN = "recorded"  # next to the states, by their names
 
 
 class Recording(NamedTuple):

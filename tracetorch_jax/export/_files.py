@@ -108,5 +108,5 @@ def _with_flatbuffers(act: Callable[[], Any]) -> Any:
         return act()
     except ImportError as error:
         raise ImportError(
-            "Files of programs need flatbuffers: pip install 'tracetorch_jax[export]'."
+            "Files of programs need flatbuffers: pip install 'flatbuffers>=24.3'."
         ) from error

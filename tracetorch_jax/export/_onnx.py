@@ -30,7 +30,8 @@ def onnx(
     ``next.<state>``, in the same order. What was ``next`` is given as ``carry`` in the next
     step; zeros come first.
 
-    jax2onnx needs an environment of its own: ``pip install 'tracetorch_jax[onnx]'``.
+    jax2onnx needs an environment of its own, since the newest jax is too new for it. The extra
+    `onnx` installs it.
 
     Args:
         model: as in `step`.
@@ -59,8 +60,8 @@ def onnx(
         import jax2onnx
     except ImportError as error:
         raise ImportError(
-            "export.onnx needs jax2onnx: pip install 'tracetorch_jax[onnx]', in an environment of "
-            "its own."
+            "export.onnx needs jax2onnx, in an environment of its own: "
+            "pip install 'jax2onnx>=0.17.1,<0.18' 'jax<0.12' 'jaxlib<0.12'."
         ) from error
     path = free_path(path, overwrite)
     cell, variables = cell_of(model, variables)

@@ -1,4 +1,4 @@
-"""Stacks that are passed by."""
+"""Residual connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Residual(AbstractResidual, Sequential):
 
     Everything else is as in `Sequential`: parameters, carries, one step at a time or, under
     `Unroll`, layer by layer. Added spikes are no longer just 0 and 1; the sum is what a spiking
-    layer hands on besides its own spikes (spike-element-wise residual, Fang et al., NeurIPS 2021).
+    layer passes on with its own spikes (spike-element-wise residual, Fang et al., NeurIPS 2021).
 
     Args:
         layers: see `Sequential`.

@@ -391,6 +391,6 @@ def _bar(epochs: int, progress: bool | str) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("`progress` needs the package tqdm (pip install tqdm).") from error
+        raise ImportError("`progress` needs tqdm: pip install 'tqdm>=4.66'.") from error
     title = progress if isinstance(progress, str) else None
     return tqdm(range(epochs), desc=title, unit="epoch", dynamic_ncols=True)

@@ -31,7 +31,7 @@ Own = dict[Names, jax.Array]  # parameters of a part of the network
 
 
 class OnlineState(NamedTuple):
-    """What the functions of `online` hand on: a carry, and how it depends on the parameters.
+    """What the functions of `online` pass on: a carry, and how it depends on the parameters.
 
     For a `Sequential`, each is a dict by name of the cell, such as ``"layers_1"``, and parameters
     have their path as a name, such as ``"layers_0/kernel"``.
@@ -456,6 +456,8 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
         spec = last.layer.spec
         before = cells[-2] if not spec.fires and len(spec.states) == 1 else None
 
+    expected: dict[_Shapes, _Shapes] = {}
+
     def init(params: Any, x: jax.Array) -> OnlineState:
         zero, _, _ = run(params, None, x)
         return jax.tree.map(jnp.zeros_like, zero)
@@ -464,9 +466,11 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
         _check_state(state)
-        places = tuple(part.place for part in cells)
-        check_names("state.carry", state.carry, places, "the network")
-        check_names("state.eligibility", state.eligibility, places, "the network")
+        x = as_array("x", x)
+        seen = _shapes((params, x))
+        if seen not in expected:  # once for all steps, also where none is compiled
+            expected[seen] = _shapes(jax.eval_shape(init, params, x))
+        _check_like(state, expected[seen])
         return run(params, state, x)
 
     def run(params: Any, state: OnlineState | None, x: jax.Array) -> Any:
@@ -500,6 +504,7 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
                             f"directly in front of a cell; got {type(part.layer).__name__}."
                         )
                     if synaptic:
+                        _check_weights(own, part.place)
                         fed = {part.place: _Synapses(part.run, own, x, part.shared, part.axes)}
                     x, back = _stateless(part, own, x, frozen=synaptic)
                 else:
@@ -562,6 +567,12 @@ def _through(
     if part.feedback is not None:
         raw = {names[1:]: leaf for names, leaf in own.items() if names[0] == "cell"}
         weights = {names[1:]: leaf for names, leaf in own.items() if names[0] == "feedback"}
+        strange = sorted({names[0] for names in own} - {"cell", "feedback"})
+        if strange:
+            raise ValueError(
+                f"`params` must hold `cell` and `feedback` of a Recurrent; got {strange}."
+            )
+        _check_weights(weights, f"{part.place}/feedback")
         if carry is None:
             carry = {"cell": None, "prev_output": jnp.zeros_like(cell.layer._prepare("x", x)[0])}
         prev = carry["prev_output"]
@@ -625,6 +636,39 @@ def _check_state(state: Any) -> None:
         raise TypeError(
             f"`state` must be an OnlineState, as `init` and `step` give it; got "
             f"{type(state).__name__}."
+        )
+
+
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def _shapes(tree: Any) -> _Shapes:
+    """The path and the shape of each leaf."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return tuple(("/".join(map(key_name, path)), jnp.shape(leaf)) for path, leaf in leaves)
+
+
+def _check_like(state: OnlineState, expected: _Shapes) -> None:
+    found, wanted = dict(_shapes(state)), dict(expected)
+    wrong = [f"lacks {name!r}" for name in wanted.keys() - found.keys()]
+    wrong += [f"has {name!r}, which is not in it" for name in found.keys() - wanted.keys()]
+    wrong += [
+        f"has shape {shape} instead of {wanted[name]} at {name!r}"
+        for name, shape in found.items()
+        if shape != wanted.get(name, shape)
+    ]
+    if wrong:
+        raise ValueError(
+            "`state` must be what `init` of the same network and method gives for these `params` "
+            f"and this `x`; it {min(wrong)}."
+        )
+
+
+def _check_weights(own: Own, place: str) -> None:
+    names = {"/".join(names) for names in own}
+    if "kernel" not in names or names - {"kernel", "bias"}:
+        raise ValueError(
+            f"`params` must hold a kernel, and a bias, at {place!r}; got {sorted(names)}."
         )
 
 

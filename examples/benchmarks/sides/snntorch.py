@@ -1,4 +1,4 @@
-"""snnTorch: ``Leaky``, called once per step with the membrane handed in."""
+"""snnTorch: ``Leaky``, called once per step with the membrane passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step that gets its own last output through a function, such as a matrix, besides its input.
+"""A step that also gets its own last output, through a function such as a matrix.
 
 The loop of an elementwise step serves here too. What is kept for the gradient, instead of the
 inputs, is the inputs with the feedback added: they make a step elementwise, but for the gradient

@@ -29,7 +29,7 @@ def conv_node(
     size = (conv.kernel_size,) if isinstance(conv.kernel_size, int) else tuple(conv.kernel_size)
     if len(size) not in (1, 2) or len(shape) != len(size) + 1:
         raise ValueError(
-            f"{where} must convolve over 1 or 2 axes of a step's tensor, besides its channels; "
+            f"{where} must convolve over 1 or 2 axes of a step's tensor, and channels; "
             f"got kernel_size={size} for the shape {shape}."
         )
     if len(set(size)) > 1:

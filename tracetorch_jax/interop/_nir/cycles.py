@@ -123,7 +123,7 @@ class _Match:
         for name in self.cycle:
             outside = [source for source in graph.sources[name] if source not in self.cycle]
             if outside and name != entry:
-                raise self.fail(f"{name!r} is fed from outside, by {outside}, besides {entry!r}")
+                raise self.fail(f"{name!r} is fed from outside, by {outside}, as well as {entry!r}")
         if node.kind not in ("LI", "I", "LIF", "IF"):
             raise self.fail(f"{entry!r}, where it begins, is no LI, I, LIF or IF, but {node.kind}")
         # A forward Euler step, v + dt / tau * (v_leak - v + r * x), with beta = 1 - dt / tau is

@@ -64,7 +64,7 @@ class _Reader(NodeReader):
         self.done: set[Edge] = set()
 
     def chain(self, heads: tuple[str, ...], stop: str) -> tuple[Layers, tuple[str, ...]]:
-        """Read from the sum of what `heads` give up to, and without, the node `stop`.
+        """Read from the sum of what `heads` give, up to the node `stop` and without it.
 
         Args:
             heads: nodes that have been read.

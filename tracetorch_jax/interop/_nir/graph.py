@@ -98,7 +98,7 @@ def import_nir() -> Any:
         import nir
     except ImportError as error:
         raise ImportError(
-            "NIR graphs need the package nir: pip install 'tracetorch_jax[nir]'."
+            "NIR graphs need the package nir: pip install 'nir>=1.0.8,<2'."
         ) from error
     return nir
 

@@ -97,8 +97,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
         from safetensors.numpy import load_file
     except ImportError as error:
         raise ImportError(
-            "reading a .safetensors file needs safetensors: "
-            "pip install 'tracetorch_jax[safetensors]'."
+            "reading a .safetensors file needs safetensors: pip install 'safetensors>=0.5'."
         ) from error
     try:
         return dict(load_file(path))

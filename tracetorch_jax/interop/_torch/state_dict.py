@@ -34,7 +34,7 @@ def arrays_of(state_dict: StateDict | str | os.PathLike[str]) -> Arrays:
         if not isinstance(name, str) or isinstance(value, Mapping):
             raise TypeError(
                 f"`state_dict` must be a flat dict from names to arrays; got "
-                f"{type(value).__name__} at {name!r}. Of a checkpoint that holds more, hand over "
+                f"{type(value).__name__} at {name!r}. Of a checkpoint that holds more, pass "
                 f"the part with the weights."
             )
         array = as_array(value)
