@@ -16,9 +16,9 @@ RELEASE_VENV ?= .venv-release
 demo: $(VENV)/.installed
 	$(RUN) examples/digits.py
 
-# The picture of the README and of the site's first page: the network of the demo at work.
-animation: demo
-	$(RUN) docs/generate/animation.py demo/digits-image.msgpack
+# The picture of the README and of the site's first page: a trained network at work.
+animation: $(VENV)/.installed
+	$(RUN) docs/generate/animation.py examples/pretrained/digits
 
 PYTEST = -m pytest -n 2 --dist worksteal
 

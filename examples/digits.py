@@ -7,28 +7,27 @@
 The data are the 1797 images of 8x8 pixels that come with scikit-learn; a fifth of them, drawn by
 the seed, is the test set. The two hidden layers fire ternary spikes, at about a tenth of the steps,
 since the loss has a penalty for more. Decays and thresholds are learnt too. A picture of the
-trained network at work and a checkpoint go to `demo`.
+trained network at work and the network itself go to `demo`; --save gives the latter another place.
 """
 
 import argparse
-import json
+import functools
 import pathlib
 import time
 
 import flax.linen as nn
-import flax.serialization
 import harness
 import jax
+import jax.numpy as jnp
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+import pretrained
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from tracetorch_jax import losses, metrics, plot, record, snn, training
 from tracetorch_jax.initializers import half_lives
-
-matplotlib.use("Agg")  # works without a display
-import matplotlib.pyplot as plt
 
 CLASSES = 10
 HOLD = {"image": 16, "rows": 3}  # steps for which the image, or one of its rows, is shown
@@ -78,13 +77,33 @@ def evidence(readout, mode):
     return readout if mode == "image" else readout[:, -HOLD[mode] :]
 
 
+def answer(mode, model, variables, xs):
+    """Of each sequence the class ``[B]``, and the spikes per neuron and step ``[B]``."""
+    readout, layers = record(model, variables, xs)
+    spikes = [abs(jnp.sign(x.outputs)) for x in layers.values() if x.layer.spec.fires]
+    classes = evidence(readout, mode).mean(axis=1).argmax(axis=-1)
+    return classes, sum(each.mean(axis=(1, 2)) for each in spikes) / len(spikes)
+
+
+def trained(options, variables):
+    """Of a network that was saved: the model, and how its input is prepared and its output read."""
+    mode = options["mode"]
+    model = snn.Unroll(network(**options), hold=HOLD[mode])
+
+    def prepare(pixels):
+        xs = np.asarray(pixels, np.float32) / 16
+        return (xs.reshape(len(xs), 1, 64) if mode == "image" else xs,)
+
+    return model, prepare, functools.partial(answer, mode, model)
+
+
 def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
     """Train a network on what `load` gave.
 
-    Returns its parameters, the loss of every epoch, and of the test set the accuracy, the firing
-    rate and the energy in nJ per image.
+    Returns its variables, the loss of every epoch, and of the test set the answers, the firing
+    rates and the energy in nJ per image.
     """
-    train_x, test_x, train_y, test_y = data
+    train_x, test_x, train_y, _ = data
     train_x, train_y = train_x[:samples], train_y[:samples]
     learner = snn.Unroll(network(mode, width, training=True), hold=HOLD[mode])
     model = snn.Unroll(network(mode, width), hold=HOLD[mode])
@@ -96,9 +115,6 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
         busy = losses.rate_penalty(layers, max_rate=MOST)
         return losses.cross_entropy(evidence(readout, mode), y).mean() + COST * busy
 
-    def score(variables, rows):
-        return metrics.accuracy(evidence(model.apply(variables, rows[0]), mode), rows[1])
-
     fitted = training.fit(
         loss,
         model.init(first, train_x[:1]),
@@ -109,25 +125,10 @@ def train(mode, seed, data, *, width, epochs, batch=64, samples=None):
         key=key,
         progress=f"{mode}, seed {seed}",
     )
-    accuracy = training.evaluate(score, fitted.variables, (test_x, test_y), batch_size=batch)
-    _, layers = record(model, fitted.variables, test_x)
-    spikes = [each.outputs for each in layers.values() if each.layer.spec.fires]
-    rate = float(np.mean([metrics.spike_rate(each).total for each in spikes]))
+    run = functools.partial(answer, mode, model)
+    answers, rates = training.predict(run, fitted.variables, test_x, batch_size=batch)
     energy = harness.nanojoules(model, fitted.variables, test_x)
-    return fitted.variables["params"], fitted.history["loss"], accuracy, rate, energy
-
-
-def save(path, params, **settings):
-    """Write a checkpoint: parameters, and what rebuilds the network."""
-    path.write_bytes(flax.serialization.to_bytes(params))
-    path.with_suffix(".json").write_text(json.dumps(settings))
-
-
-def restore(path):
-    """Read a checkpoint; return the cell and its variables."""
-    cell = network(**json.loads(path.with_suffix(".json").read_text()))
-    params = flax.serialization.msgpack_restore(path.read_bytes())
-    return cell, {"params": params["cell"]}
+    return fitted.variables, fitted.history["loss"], answers, rates, energy
 
 
 def draw(path, xs, label, readout, logits, layers, curve, shown=48):
@@ -206,7 +207,8 @@ def stream(path, xs, label, mode):
     Returns the steps of the image, the readout ``[T, classes]``, the evidence for each class, and
     what `record` gives of each layer.
     """
-    cell, variables = restore(path)
+    card, variables, _ = pretrained.restore(path)
+    cell, variables = network(**card["options"]), {"params": variables["params"]["cell"]}
     steps = np.repeat(xs, HOLD[mode], axis=0)
     advance = jax.jit(cell.apply)
     carry, readout = cell.initialize_carry(None, steps[0].shape), []
@@ -236,6 +238,7 @@ def stream(path, xs, label, mode):
 
 
 def main():
+    matplotlib.use("Agg")  # works without a display
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -245,18 +248,21 @@ def main():
     parser.add_argument("--seeds", type=int, help="train this many networks and report accuracies")
     parser.add_argument("--out", type=pathlib.Path, default="demo", help="folder for the results")
     parser.add_argument("--smoke", action="store_true", help="tiny and quick, to see that it runs")
+    pretrained.add_save(parser)
     args = parser.parse_args()
+    if args.save and args.seeds:
+        harness.fail("--save writes one network: leave out --seeds.")
     settings = {"width": WIDTH[args.mode], "epochs": args.epochs}
     if args.smoke:
         settings = {"width": 16, "epochs": 2, "samples": 128}
 
     if args.seeds:
-        results, rates, energies = np.transpose(
-            [
-                train(args.mode, seed, load(args.mode, seed), **settings)[2:]
-                for seed in range(args.seeds)
-            ]
-        )
+        measured = []
+        for seed in range(args.seeds):
+            data = load(args.mode, seed)
+            _, _, answers, rates, energy = train(args.mode, seed, data, **settings)
+            measured.append([(answers == data[3]).mean(), rates.mean(), energy])
+        results, rates, energies = np.transpose(measured)
         print("by seed:", " ".join(f"{result:.3f}" for result in results))
         print(f"firing rate {rates.mean():.3f} (mean of {len(results)} seeds)")
         print(
@@ -267,20 +273,24 @@ def main():
 
     data = load(args.mode, args.seed)
     start = time.perf_counter()
-    params, curve, accuracy, rate, energy = train(args.mode, args.seed, data, **settings)
+    variables, curve, answers, rates, energy = train(args.mode, args.seed, data, **settings)
     print(f"trained in {time.perf_counter() - start:.0f} s")
-    args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.out / f"digits-{args.mode}.msgpack"
-    save(checkpoint, params, mode=args.mode, width=settings["width"])
-
     _, test_x, _, test_y = data
-    steps, readout, logits, layers = stream(checkpoint, test_x[0], int(test_y[0]), args.mode)
-    picture = checkpoint.with_suffix(".png")
+    path = args.save or args.out / f"digits-{args.mode}"
+    rows = {"pixels": 16 * test_x.reshape(-1, 8, 8), "y": test_y}
+    options = {"mode": args.mode, "width": settings["width"]}
+    pretrained.save(
+        path, variables, rows, answers, rates, stored=50, seed=args.seed, options=options
+    )
+
+    steps, readout, logits, layers = stream(path, test_x[0], int(test_y[0]), args.mode)
+    args.out.mkdir(parents=True, exist_ok=True)
+    picture = args.out / f"digits-{args.mode}.png"
     draw(picture, steps, int(test_y[0]), readout, logits, layers, curve)
     print(f"picture: {picture}")
-    print(f"firing rate {rate:.3f} spikes per neuron and step")
+    print(f"firing rate {rates.mean():.3f} spikes per neuron and step")
     print(f"synaptic operations {energy:.1f} nJ per image")
-    print(f"test accuracy {accuracy:.3f}")
+    print(f"test accuracy {(answers == test_y).mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ whose adaptive recurrent network of 36 neurons reaches 84.4 to 85.9 %: the first
 skipped, and steps without a label count as the first class. Accuracy at labelled steps alone is
 printed too. Without --data the two files are fetched from the paper's repository.
 
+--save writes the trained network, see `pretrained.py`.
+
 --max-rate penalises neurons that fire at a greater share of the steps.
 
 With --tune the last 120 sequences of the training set are left out of training, and tested on.
@@ -23,6 +25,7 @@ some kinds so, and prints a table.
 """
 
 import argparse
+import functools
 import time
 
 import flax.linen as nn
@@ -30,8 +33,9 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pretrained
 
-from tracetorch_jax import encode, losses, metrics, record, snn, training
+from tracetorch_jax import encode, losses, record, snn, training
 
 CLASSES, SKIPPED = 6, 10
 PARTS = slice(None, -120), slice(-120, None)  # with --tune: to train on, to test on
@@ -118,11 +122,27 @@ def augment(x, y, key, length, *, stretch=1.25, swapped=0.3, lost=0.05):
     return jnp.where(jax.random.bernoulli(keys[2], lost, x.shape), 0, x), y
 
 
+def answer(blocks, model, variables, xs):
+    """The class of each step ``[B, T]``, and the spikes per neuron and step ``[B]``."""
+    readout, layers = record(model, variables, xs)
+    spikes = [abs(jnp.sign(each.outputs)) for each in layers.values()][:blocks]
+    return readout.argmax(axis=-1), sum(each.mean(axis=(1, 2)) for each in spikes) / blocks
+
+
+def trained(options, variables):
+    """Of a network that was saved: the model, and how its input is prepared and its output read."""
+    options = dict(options)
+    past = options.pop("past")
+    model = network(**options)
+    return model, lambda x: (counts(x, past),), functools.partial(answer, options["blocks"], model)
+
+
 def train(args, seeds, train_set, test_set, **changed):
     """Train a network for each seed, all at once; return a dict of what was measured.
 
     It has the accuracy at all steps and at labelled ones, the spikes per neuron and step, one
-    number a network; and the number of parameters and seconds of the processor per network.
+    number a network; the number of parameters and seconds of the processor per network; and of the
+    last network the options, the variables, and its answers and firing rates for the test set.
     """
     args = argparse.Namespace(**{**vars(args), **changed})
     names = ("layer", "width", "blocks", "dropout", "slowest", "feedback")
@@ -141,11 +161,8 @@ def train(args, seeds, train_set, test_set, **changed):
             error += 10 * losses.rate_penalty(layers, max_rate=args.max_rate) / args.blocks
         return error
 
-    def spikes(layers):
-        return [layer.outputs for layer in layers.values()][: args.blocks]
-
-    def guess(variables, x):
-        return model.apply(variables, counts(x, args.past)).argmax(axis=-1)
+    def run(variables, x):
+        return answer(args.blocks, model, variables, counts(x, args.past))
 
     start = time.process_time()
     fitted = training.fit(
@@ -164,14 +181,18 @@ def train(args, seeds, train_set, test_set, **changed):
     measured = {"everywhere": [], "labelled": [], "rate": []}
     for i in range(len(seeds)):
         variables = jax.tree.map(lambda leaf, i=i: leaf[i], fitted.variables)
-        right = training.predict(guess, variables, x, batch_size=args.batch) == y
+        answers, rates = training.predict(run, variables, x, batch_size=args.batch)
+        right = answers == y
         measured["everywhere"].append(right[:, SKIPPED:].mean())
         measured["labelled"].append(right[:, SKIPPED:][labelled[:, SKIPPED:]].mean())
-        _, layers = record(model, variables, counts(x[:32], args.past))
-        rates = [metrics.spike_rate(each).total.mean() for each in spikes(layers)]
-        measured["rate"].append(np.mean(rates))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    return {**measured, "parameters": parameters, "seconds": seconds}
+        measured["rate"].append(rates.mean())
+    return {
+        **measured,
+        "parameters": harness.number(variables),
+        "seconds": seconds,
+        "options": {**options, "past": args.past},
+        "network": (variables, answers, rates),
+    }
 
 
 def kinds():
@@ -220,7 +241,10 @@ def main():
     add("--feedback", action="store_true", help="neurons get the spikes of all of their layer")
     add("--tune", action="store_true", help="test on the last 120 training sequences")
     add("--compare", nargs="*", choices=kinds(), metavar="KIND", help="by default all: see kinds()")
+    pretrained.add_save(parser)
     args = parser.parse_args()
+    if args.save and (args.seeds or args.compare is not None):
+        harness.fail("--save writes one network: leave out --seeds and --compare.")
     if args.smoke:
         args.epochs, args.width = 2, 8
         train_set, test_set = made_up(64), made_up(32)
@@ -237,6 +261,14 @@ def main():
             f"spikes per neuron and step; {found['seconds']:.0f} s of the processor",
             flush=True,
         )
+        if args.save:
+            variables, answers, rates = found["network"]
+            x, y, labelled = test_set
+            rows = {"x": x, "y": y, "counted": labelled & (np.arange(y.shape[1]) >= SKIPPED)}
+            pretrained.save(
+                args.save, variables, rows, answers, rates, stored=20, seed=seed,
+                options=found["options"], accuracy_of_all_steps=found["everywhere"][0],
+            )  # fmt: skip
         return found["everywhere"][0]
 
     if args.compare is not None:

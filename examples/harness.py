@@ -7,6 +7,7 @@ import urllib.request
 import zipfile
 import zlib
 
+import jax
 import numpy as np
 
 from tracetorch_jax import metrics
@@ -41,15 +42,29 @@ def fail(message):
     sys.exit(f"error: {message}")
 
 
+def arrays(path):
+    """Arrays of an .npz file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged or something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}.")
+    try:
+        with path.open("rb") as file, np.load(file) as found:
+            return {name: found[name] for name in found.files}
+    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        message = f"{path} can't be read as an .npz file: it is damaged or something else."
+        raise ValueError(message) from error
+
+
 def read(path, how_to_get):
     """Arrays of an .npz file, or an end that says where to get it."""
-    if not path.exists():
-        fail(f"there is no {path}. {how_to_get}")
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
-        fail(f"{path} can't be read as an .npz file: it is damaged or something else. {how_to_get}")
+        return arrays(path)
+    except (FileNotFoundError, ValueError) as error:
+        fail(f"{error} {how_to_get}")
 
 
 def check_range(name, values, limit):
@@ -85,6 +100,11 @@ def mnist(path=None):
     return [
         (arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int32)) for part in ("train", "test")
     ]
+
+
+def number(variables):
+    """How many parameters a network has."""
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
 def nanojoules(model, variables, *args):

@@ -19,9 +19,11 @@ prints how they differ from the first kind, by seed, with intervals of 95 %.
 
 --hold-out scores a share of the training rows, drawn by --seed, and leaves the test set alone:
 choose settings with it. --groups NAME joins both sets, and leaves out in turn each group that the
-arrays NAME_train and NAME_test name, such as a speaker.
+arrays NAME_train and NAME_test name, such as a speaker; with --only one of them. --save writes the
+trained network, see `pretrained.py`.
 """
 
+import functools
 import time
 
 import flax.linen as nn
@@ -29,8 +31,9 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pretrained
 
-from tracetorch_jax import augment, decode, encode, losses, metrics, snn, training
+from tracetorch_jax import augment, decode, encode, losses, snn, training
 
 STEPS = 64  # that the network runs for, at most
 TAPS = 5  # steps that a layer reads at once
@@ -113,34 +116,63 @@ def made_up(rows, steps=20):
     return {"x": x[..., None].astype(np.float32), "length": lengths, "y": y}
 
 
-def standardised(train, *others):
-    """Sets ready to be learnt: values and slopes, ``[B, T, 2 N]``, lengths and classes.
+def features(own):
+    """Values and slopes ``[B, T, 2 N]``; NaN is what is missing."""
+    x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
+    return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    The mean and the deviation of each in `train` become 0 and 1. A missing value becomes 0, padding
-    a copy of the last step. What no row of `train` has, such as the slope of a channel that misses
-    every other step, is left out.
+
+def scales(own):
+    """Of a training set: the mean and deviation of its features, and which of them are known.
+
+    What no row has, such as the slope of a channel that misses every other step, is left out.
     """
-    steps = np.arange(train["x"].shape[1])
+    first = features(own)
+    inside = np.arange(first.shape[1]) < own["length"][:, None]
+    used = (np.isfinite(first) & inside[..., None]).any(axis=(0, 1))
+    found = encode.standardiser(first[..., used], seq_lengths=own["length"])
+    return {"used": used, "mean": found.mean, "deviation": found.deviation}
 
-    def features(own):
-        x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
-        return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
 
-    first = features(train)
-    known = np.isfinite(first) & (steps < train["length"][:, None])[..., None]
-    seen = known.any(axis=(0, 1))
-    standardise = encode.standardiser(first[..., seen], seq_lengths=train["length"])
-    for own in (train, *others):
-        x = np.nan_to_num(standardise(features(own)[..., seen]))
-        ends = np.minimum(steps, own["length"][:, None] - 1)
-        yield np.take_along_axis(x, ends[..., None], axis=1), own["length"], own["y"]
+def standardised(scales, own):
+    """Features ``[B, T, C]`` ready to be learnt, and lengths.
+
+    The mean and the deviation of each in the training set become 0 and 1. A missing value becomes
+    0, padding a copy of the last step.
+    """
+    standardise = encode.Standardiser(scales["mean"], scales["deviation"])
+    x = np.nan_to_num(standardise(features(own)[..., scales["used"]]))
+    ends = np.minimum(np.arange(x.shape[1]), own["length"][:, None] - 1)
+    return np.take_along_axis(x, ends[..., None], axis=1), own["length"]
+
+
+def answer(model, variables, xs, lengths):
+    """Of each sequence the class ``[B]``, -1 for NaN, and spikes per neuron and step ``[B]``."""
+    logits, spikes, lengths = model.apply(variables, xs, lengths)
+    classes = jnp.where(jnp.isnan(logits).any(axis=-1), -1, logits.argmax(axis=-1))
+    return classes, decode.mean(spikes**2, seq_lengths=lengths).mean(axis=-1)
+
+
+def trained(options, variables):
+    """Of a network that was saved: the model, and how its input is prepared and its output read.
+
+    The scales are taken out of `variables`.
+    """
+    model, own = Network(**options), variables.pop("scales")
+
+    def prepare(x, length):
+        return standardised(own, {"x": x.astype(np.float32), "length": length.astype(np.int32)})
+
+    return model, prepare, functools.partial(answer, model)
 
 
 def train(args, train_set, test_set, title):
     """Train a network for each seed; return accuracies and firing rates, print what they took."""
     start = time.process_time()
-    data, test = standardised(train_set, test_set)
-    classes = 1 + max(data[2].max(), test[2].max())
+    own = scales(train_set)
+    data = (*standardised(own, train_set), train_set["y"])
+    test = standardised(own, test_set)
+    classes = 1 + int(max(train_set["y"].max(), test_set["y"].max()))
     options = {"classes": classes, "layer": args.layer, "width": args.width, "blocks": args.blocks}
     learner, model = Network(**options, learning=True), Network(**options)
     seeds = jax.vmap(jax.random.key)(args.seed + jnp.arange(args.seeds or 1))
@@ -176,24 +208,27 @@ def train(args, train_set, test_set, title):
         progress=title,
     )
 
-    def scores(variables, batch):
-        xs, lengths, labels = batch
-        logits, spikes, lengths = model.apply(variables, xs, lengths)
-        rates = decode.mean(spikes**2, seq_lengths=lengths).mean(axis=-1)
-        return metrics.accuracy(logits[:, None], labels), rates
+    def run(variables, batch):
+        return answer(model, variables, *batch)
 
-    every = jax.vmap(scores, in_axes=(0, None), out_axes=1)
-    right, rates = training.predict(every, fitted.variables, test, batch_size=100)
-    right, rates = right.mean(axis=0), rates.mean(axis=0)
-    number = sum(x.size for x in jax.tree.leaves(variables["params"])) // len(keys)
+    every = jax.vmap(run, in_axes=(0, None), out_axes=1)
+    answers, rates = training.predict(every, fitted.variables, test, batch_size=100)
     networks = [jax.tree.map(lambda x, i=i: x[i], fitted.variables) for i in range(len(keys))]
-    some = [part[:100] for part in test[:2]]  # whose every state is kept at once
+    if args.save:
+        rows = {name: test_set[name] for name in ("x", "length", "y")}
+        pretrained.save(
+            args.save, networks[0] | {"scales": own}, rows, answers[:, 0], rates[:, 0],
+            stored=20, seed=args.seed, options=options,
+        )  # fmt: skip
+    right = np.where(answers < 0, np.nan, answers == test_set["y"][:, None]).mean(axis=0)
+    rates = rates.mean(axis=0)
+    some = [part[:100] for part in test]  # whose every state is kept at once
     energy = np.mean([harness.nanojoules(model, each, *some) for each in networks])
     spent = (time.process_time() - start) / 60
     print(
         f"{title}: accuracy {' '.join(f'{value:.4f}' for value in right)}; firing rate "
         f"{rates.mean():.3f}; {energy:.0f} nJ of synaptic operations a row, padding included; "
-        f"{number} parameters, {updates} updates; {spent:.1f} CPU minutes"
+        f"{harness.number(networks[0])} parameters, {updates} updates; {spent:.1f} CPU minutes"
     )
     return right, rates
 
@@ -226,6 +261,8 @@ def main():
     add("--blocks", type=harness.count, default=3, help="layers")
     add("--hold-out", type=float, metavar="SHARE", help="of the training rows, to be scored")
     add("--groups", metavar="NAME", help="leave out each group of rows in turn")
+    add("--only", metavar="GROUP", help="leave out this one of the groups, and no other")
+    pretrained.add_save(parser)
     args = parser.parse_args()
     if args.smoke:
         args.epochs, args.width = 2, 8
@@ -241,6 +278,8 @@ def main():
         if not 0 < kept < len(order):
             harness.fail(f"--hold-out must be a share between 0 and 1; got {args.hold_out}.")
         trials = {"held out": (rows(train_set, order[:kept]), rows(train_set, order[kept:]))}
+    if args.only is not None and not args.groups:
+        harness.fail("--only needs --groups.")
     if args.groups:
         if args.groups not in train_set:
             harness.fail(f"--groups must be one of {sorted(train_set)}; got {args.groups}.")
@@ -249,7 +288,13 @@ def main():
         trials = {
             f"without {group}": (rows(both, groups != group), rows(both, groups == group))
             for group in np.unique(groups)
+            if args.only in (None, str(group))
         }
+        if not trials:
+            known = " ".join(map(str, np.unique(groups)))
+            harness.fail(f"--only must be one of the groups {known}; got {args.only}.")
+    if args.save and (len(trials) > 1 or args.compare or (args.seeds or 1) > 1):
+        harness.fail("--save writes one network: one seed, one group (--only), no --compare.")
     if args.compare:
         args.seeds = args.seeds or 5
         if args.seeds < 2:

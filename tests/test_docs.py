@@ -25,6 +25,7 @@ ELSEWHERE = {
     "compatibility": "",  # test_compatibility.py
     "how-to/deployment": "",  # test_export.py, test_commands.py, test_onnx.py
     "how-to/devices": "",  # test_devices.py
+    "how-to/pretrained": "",  # test_pretrained.py
     "speed": "## On a CPU",  # below
 }
 PEERS = {

@@ -63,7 +63,7 @@ def call(monkeypatch, capsys):
 
 def test_every_example_is_here():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {
-        "digits", "harness", "ported", "sparsity", *NAMES,
+        "digits", "harness", "ported", "pretrained", "sparsity", *NAMES,
     }  # fmt: skip
 
 
@@ -128,6 +128,11 @@ def test_help_says_what_to_type(name, call):
             ("--smoke", "--groups", "who"),
             r"--groups must be one of \['length', 'x', 'y'\]; got who.",
         ),
+        (
+            ("--smoke", "--groups", "y", "--only", "3"),
+            "--only must be one of the groups 0 1 2; got 3.",
+        ),
+        (("--smoke", "--only", "3"), "--only needs --groups."),
     ],
 )
 def test_series_says_what_it_needs(args, message, call):

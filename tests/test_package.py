@@ -143,7 +143,7 @@ def test_the_example_runs(mode, tmp_path):
     assert re.search(r"^test accuracy 0\.\d{3}$", out.strip().splitlines()[-1])
     assert "greatest difference from the whole sequence" in out
     assert (tmp_path / f"digits-{mode}.png").stat().st_size > 20_000
-    assert (tmp_path / f"digits-{mode}.msgpack").exists()
+    assert (tmp_path / f"digits-{mode}.npz").exists()
 
 
 def numbers_of(version):

@@ -1,8 +1,8 @@
 """A trained network at work, as a GIF for light and one for dark pages: `make animation`.
 
-    python docs/generate/animation.py demo/digits-image.msgpack
+    python docs/generate/animation.py examples/pretrained/digits
 
-Reads a checkpoint of `examples/digits.py` and writes ``docs/images/digits-light.gif`` and
+Reads the files of a network of `examples/digits.py` and writes ``docs/images/digits-light.gif`` and
 ``digits-dark.gif``. The network classifies the first test images, none left out.
 """
 
@@ -36,7 +36,7 @@ def write(checkpoint: pathlib.Path, folder: pathlib.Path) -> None:
     """Write both files into a folder.
 
     Args:
-        checkpoint: of the network, in which each image is shown at every step.
+        checkpoint: the network's files, without an ending; each image is shown at every step.
         folder: is made if need be.
     """
     folder.mkdir(exist_ok=True)
