@@ -3,7 +3,6 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
-import jax
 import numpy as np
 import pytest
 import reference
