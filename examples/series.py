@@ -76,14 +76,6 @@ class Network(nn.Module):
         return nn.Dense(self.classes)(dropout(3 * rates)), spikes, lengths
 
 
-def vary(key, xs, strength):
-    """Sequences moved in time, scaled, with noise, and without a stretch."""
-    keys = jax.random.split(key, 4)
-    most = round(strength * xs.shape[1])
-    xs = augment.scale(keys[0], augment.shift(keys[1], xs, most), strength)
-    return augment.cutout(keys[2], augment.noise(keys[3], xs, strength), most)
-
-
 def load(path):
     """Sequences ``[B, T, N]``, lengths, classes and any other arrays, for training and testing."""
     arrays = harness.read(path, "The first lines of this example say what it holds.")
@@ -118,8 +110,7 @@ def made_up(rows, steps=20):
 
 def features(own):
     """Values and slopes ``[B, T, 2 N]``; NaN is what is missing."""
-    x = np.where(np.isfinite(own["x"]), own["x"], np.nan)
-    return np.concatenate([x, np.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
+    return np.asarray(encode.slopes(np.where(np.isfinite(own["x"]), own["x"], np.nan)))
 
 
 def scales(own):
@@ -187,7 +178,7 @@ def train(args, train_set, test_set, title):
         change, drop = jax.random.split(key)
         (logits, spikes, lengths), changed = learner.apply(
             variables,
-            vary(change, xs, strength),
+            augment.vary(change, xs, strength),
             lengths,
             rngs={"dropout": drop},
             mutable=["batch_stats"],

@@ -15,6 +15,7 @@ EACH = {
     augment.shift: 3,
     augment.warp: 0.3,
     augment.cutout: 5,
+    augment.vary: 0.2,
 }
 
 
@@ -118,7 +119,7 @@ def test_cutout_silences_one_stretch():
 def test_bad_arguments_of_augment(change):
     with pytest.raises(ValueError, match=r"`xs` must be \[B, T, ...\]"):
         change(KEY, XS[0, 0, 0], EACH[change])
-    with pytest.raises((ValueError, TypeError), match="must be an integer of|must not be negative"):
+    with pytest.raises((ValueError, TypeError), match="must (be an integer|not be neg|lie in)"):
         change(KEY, XS, -1)
     with pytest.raises(TypeError, match="must be an integer of|must be a number"):
         change(KEY, XS, jnp.ones(2))
@@ -134,6 +135,24 @@ def test_amounts_of_any_kind_keep_the_dtype():
         assert jax.jit(change)(KEY, xs, 0.5).dtype == xs.dtype
         with pytest.raises(TypeError, match="must be a number; got None"):
             change(KEY, xs, None)
+
+
+def test_vary_makes_four_changes_of_one_strength():
+    """Which leave different marks on a straight line."""
+    xs = np.arange(2.0, 22.0, dtype=np.float32)[None, :, None].repeat(400, axis=0)
+    got = np.asarray(augment.vary(KEY, xs, 0.2))[..., 0]
+    assert set((got == 0).sum(1)) == {0, 1, 2, 3, 4}  # cut-out of a fifth of 20 steps
+    whole = got[(got != 0).all(1)]
+    slopes = whole[:, 15] - whole[:, 5]  # factors, of steps that no shift takes from the ends
+    assert 0.15 < np.log(slopes / 10).std() < 0.25
+    by = 10 - (whole[:, 10] / (slopes / 10) - 2)
+    assert 2.3 < by.std() < 2.9  # uniform from -4 to 4
+    rough = np.diff(whole[:, 5:15], 2, axis=1).std() / 6**0.5  # noise alone bends a line
+    assert rough == pytest.approx(0.2, rel=0.1)
+    with pytest.raises(ValueError, match=r"`strength` must lie in \[0, 1\]; got 1.5"):
+        augment.vary(KEY, xs, 1.5)
+    with pytest.raises(TypeError, match="`strength` must be known before tracing"):
+        jax.jit(augment.vary)(KEY, xs, 0.1)
 
 
 def test_windows_know_how_long_sequences_are():
@@ -172,9 +191,24 @@ def test_delayed():
     np.testing.assert_array_equal(images[:, 1:], XS[:, :-1])
 
 
+def test_slopes():
+    """Also of unsigned integers, whose differences NumPy wraps."""
+    xs = np.array([[[3, 200], [1, 210], [4, 0]]], np.uint8)
+    got = encode.slopes(xs)
+    np.testing.assert_array_equal(got[..., :2], xs)
+    np.testing.assert_array_equal(got[0, :, 2:], [[0, 0], [-2, 10], [3, -210]])
+    np.testing.assert_array_equal(encode.slopes(xs[0]), got[0])
+    major = encode.slopes(xs.swapaxes(0, 1), time_major=True)
+    np.testing.assert_array_equal(major.swapaxes(0, 1), got)
+    gaps = encode.slopes(np.array([[1.0], [np.nan], [2.0], [5.0]]))[:, 1]
+    np.testing.assert_array_equal(gaps, [0, np.nan, np.nan, 3])
+    assert encode.slopes(XS.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
+        (lambda: encode.slopes(XS[0, 0, 0]), ValueError, r"`xs` must be \[B, T, ...\]"),
         (lambda: encode.windows(XS, 0), ValueError, "`width` must be an integer of at least 1"),
         (lambda: encode.windows(XS, 2, stride=0), ValueError, "`stride` must be an integer"),
         (lambda: encode.windows(XS, 2.0), TypeError, "`width` must be an integer"),

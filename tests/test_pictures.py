@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from pages import DOCS, ROOT
 from PIL import Image
 
-from tracetorch_jax import snn
-
 
 @pytest.mark.parametrize("name", reference.some(reference.FIRING, (*reference.COVER, "ASRLIT")))
 def test_spikes_are_where_the_membrane_crosses_a_threshold(name):

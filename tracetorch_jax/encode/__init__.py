@@ -17,6 +17,7 @@ from tracetorch_jax.encode._encoders import (
     level_crossing,
     population,
     rate,
+    slopes,
     windows,
 )
 from tracetorch_jax.encode._events import Events, frames, pad_events
@@ -36,6 +37,7 @@ __all__ = [
     "pad_events",
     "population",
     "rate",
+    "slopes",
     "standardiser",
     "windows",
 ]

@@ -365,6 +365,33 @@ def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -
     return _as_given(jnp.concatenate(parts, axis=-1), time_major)
 
 
+def slopes(xs: ArrayLike, *, time_major: bool = False) -> jax.Array:
+    """A signal together with its change since the step before, which is 0 at the first step.
+
+    Standardise the result: the changes are small where there are many steps, and a network learns
+    little from them before they have the size of the values.
+
+    Args:
+        xs: ``[B, T, ...]``. NaN is what is missing; a change from or to it is NaN.
+        time_major: whether `xs` is ``[T, B, ...]``.
+
+    Returns:
+        ``[B, T, ..., 2 * N]``: the values, then the changes, along the last axis, of size N. Of the
+        dtype of `xs` if that is floating, else float32.
+
+    Raises:
+        ValueError: `xs` has fewer than two axes.
+        TypeError: `xs` are not real.
+
+    Example:
+        >>> encode.slopes(np.array([[5], [9], [7]], np.uint8)).tolist()
+        [[5.0, 0.0], [9.0, 4.0], [7.0, -2.0]]
+    """
+    steps = time_first("xs", xs, time_major)
+    changes = jnp.diff(steps, axis=0, prepend=steps[:1])
+    return _as_given(jnp.concatenate([steps, changes], axis=-1), time_major)
+
+
 def _signal(xs: ArrayLike, time_major: bool) -> tuple[jax.Array, Any]:
     """A finite signal as ``[T, B, ...]``, to be counted in, and its own dtype.
 
