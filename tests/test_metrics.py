@@ -251,7 +251,11 @@ class TestRecord:
         xs = reference.inputs(2, 6, 3)
         variables = model.init(KEY, xs)
         for mutable in (True, ["batch_stats"], "batch_stats"):
-            (carry, ys), layers = tracetorch_jax.record(model, variables, xs, mutable=mutable)
+            out, layers = tracetorch_jax.record(model, variables, xs, mutable=mutable)
+            (carry, ys), changed = out
+            assert "trace_states" not in changed
+            _, want = model.apply(variables, xs, mutable=["batch_stats"])
+            jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], want["batch_stats"])
             assert ys.shape == xs.shape and list(layers) == ["cell/layers_1"]
             np.testing.assert_array_equal(
                 layers["cell/layers_1"].states["mem"][:, -1], carry["layers_1"]["mem"]

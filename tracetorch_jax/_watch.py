@@ -27,15 +27,18 @@ def check_over_time(model: object) -> None:
 def sown(
     model: nn.Module, variables: Any, collection: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """What a model gives, and what its modules sow into a collection meanwhile.
+    """What ``model.apply`` gives, and what its modules sow into a collection meanwhile.
 
-    What else the model changes, with `mutable` among its arguments, is not returned.
+    As with ``model.apply``, the first is a pair with the other collections that change, if
+    `mutable` is among its arguments.
     """
-    mutable = kwargs.get("mutable", False)
+    asked = kwargs.get("mutable", False)
+    mutable = asked
     if mutable is not True:
         mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), collection]
     out, updated = model.apply(variables, *args, **kwargs | {"mutable": mutable})
-    return out, updated.get(collection, {})
+    changed = {name: value for name, value in updated.items() if name != collection}
+    return (out if asked is False else (out, changed)), updated.get(collection, {})
 
 
 class Arguments(NamedTuple):

@@ -232,6 +232,7 @@ def diagnose(
     sources, stepped, params = Sources(), SteppedLayers(), variables.get("params", {})
     with nn.intercept_methods(sources.watch), nn.intercept_methods(stepped.watch):
         outputs, recordings = record(model, variables, xs, *args, **kwargs)
+    outputs = _without_changes(outputs, kwargs)
     measure = _probe if loss is None else loss
     _check_loss(measure(outputs))
     value, pull = jax.vjp(lambda out: jnp.asarray(measure(out)), outputs)
@@ -332,11 +333,16 @@ def _program(model: nn.Module, given: Arguments) -> Any:
         def run(params: Any, taps: dict[str, jax.Array]) -> list[jax.Array]:
             with nn.intercept_methods(each_unrolled(lambda path, _, __, ___, ys: ys + taps[path])):
                 out = model.apply({**variables, "params": params}, xs, *args, **kwargs)
-            return _floating(out[0] if kwargs.get("mutable") else out)
+            return _floating(_without_changes(out, kwargs))
 
         return jax.vjp(run, params, taps)[1](of_model)
 
     return backward
+
+
+def _without_changes(out: Any, kwargs: dict[str, Any]) -> Any:
+    """The output of ``model.apply``, which with `mutable` comes with what changed."""
+    return out if kwargs.get("mutable", False) is False else out[0]
 
 
 def _floating(tree: Any) -> list[Any]:

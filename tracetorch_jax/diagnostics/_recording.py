@@ -118,12 +118,12 @@ def record(
         model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
         variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model.
-        **kwargs: keyword arguments of ``model.apply``, such as `rngs`. With `mutable`, what the
-            model changes is not returned.
+        **kwargs: keyword arguments of ``model.apply``, such as `rngs` and `mutable`.
 
     Returns:
-        The model's output, and a dict from each trace layer's path, such as ``cell/layers_1``, to
-        its `Recording`, in the order in which they ran.
+        The model's output, which with `mutable` is a pair with the collections that changed, as of
+        ``model.apply``; and a dict from each trace layer's path, such as ``cell/layers_1``, to its
+        `Recording`, in the order in which they ran.
 
     Raises:
         TypeError: `model` is a cell, no module of Flax, or one of nnx that has no counterpart in
