@@ -6,8 +6,8 @@
 
 MNIST: 60000 images to train on and 10000 to test. Logistic regression on whole images reaches
 92.1 %. The adaptive recurrent spiking networks of Yin, Corradi & Bohte (Nature Machine Intelligence
-3, 2021) reach 98.2 to 98.7 % pixel by pixel, and 94.7 % in random order. In training, images are
-moved by a few pixels first, each its own way.
+3, 2021) reach 98.2 to 98.7 % pixel by pixel; one that they published later reaches 94.7 % in random
+order. In training, images are moved by a few pixels first, each its own way.
 
 By rows, the network's blocks add what their neurons fire, ternary and scaled, to a stream of real
 values; all memory is in the neurons' traces. What the readout says while the last seventh of the

@@ -87,11 +87,11 @@ def load(name, folder=FOLDER):
     path = pathlib.Path(folder) / name
     card, variables, rows = restore(path)
     labels, counted = rows.pop("y"), rows.pop("counted").astype(bool)
-    example = importlib.import_module(card["example"])
     try:
+        example = importlib.import_module(card["example"])
         model, prepare, answer = example.trained(card["options"], variables)
         needed = jax.eval_shape(model.init, jax.random.key(0), *prepare(**rows))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the files of {path} do not fit together: {error}") from error
     found, needed = (
         jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (variables, needed)

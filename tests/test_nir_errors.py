@@ -617,7 +617,7 @@ def test_running_checks_its_input():
         interop.run_nir(chain(li(3), li(4)), np.zeros((2, 5, 3)), dt=1e-3)
 
 
-def test_without_nir_the_extra_is_named(monkeypatch):
+def test_without_nir_the_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nir", None)
     for call in (
         lambda: interop.to_nir(snn.LIB(3), {}, input_shape=(3,)),

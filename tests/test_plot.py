@@ -188,7 +188,7 @@ def test_an_animation_shows_the_steps_of_its_sequence(tmp_path):
             assert np.argmax([part.mean() for part in np.array_split(row, 3)]) == step
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_package_is_named(monkeypatch):
     import builtins
 
     real = builtins.__import__

@@ -164,6 +164,14 @@ def test_a_damaged_card_is_named(text, pretrained, copy):
         pretrained.load("digits", copy)
 
 
+@pytest.mark.parametrize("example", ["nothing", "harness", ""])
+def test_a_card_of_no_example_is_named(example, pretrained, copy):
+    card = json.loads((copy / "digits.json").read_text())
+    (copy / "digits.json").write_text(json.dumps(card | {"example": example}))
+    with pytest.raises(ValueError, match="digits do not fit together"):
+        pretrained.load("digits", copy)
+
+
 def test_files_of_different_networks_do_not_fit(pretrained, copy):
     shutil.copy(copy / "ecg.npz", copy / "digits.npz")
     with pytest.raises(ValueError, match="are not those of the network on its card"):

@@ -668,7 +668,7 @@ def _check_weights(own: Own, place: str) -> None:
     names = {"/".join(names) for names in own}
     if "kernel" not in names or names - {"kernel", "bias"}:
         raise ValueError(
-            f"`params` must hold a kernel, and a bias, at {place!r}; got {sorted(names)}."
+            f"`params` must hold a kernel, with a bias or alone, at {place!r}; got {sorted(names)}."
         )
 
 

@@ -154,7 +154,8 @@
   function drawNeuron() {
     const { context, width, height } = canvas("neuron");
     const layer = found.hidden[0];
-    const which = Number(find("which").value) || 0;
+    const typed = Math.trunc(Number(find("which").value)) || 0;
+    const which = Math.min(Math.max(typed, 0), layer.size - 1);
     const seen = layer.signals.slice(0, model.shown).map((all) => all[which]);
     const { pos_threshold, neg_threshold } = layer.params[which];
     const all = layer.signals.map((signals) => signals[which]);
@@ -203,7 +204,7 @@
     });
     const empty = model.pixels.every((value) => !value);
     const label = model.label === null ? "" : ` (a test image of a ${model.label})`;
-    find("answer").textContent = empty ? "Draw a digit." : `It reads ${found.answer}${label}.`;
+    find("answer").textContent = empty ? "Draw a digit." : `Answer: ${found.answer}${label}.`;
     clearInterval(timer);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     model.shown = animate && !still ? 1 : net.steps;
@@ -226,6 +227,7 @@
     const { pixels, label } = net.images[model.image % net.images.length];
     model.image += 1;
     Object.assign(model, { pixels, label, strokes: [] });
+    pen.down = false;
     run();
   }
 
