@@ -127,8 +127,8 @@ ax = {draw}
 
 # Similar neurons of other libraries, for readers who search for these names.
 ELSEWHERE = {
-    "LI": "`LIEMA` of traceTorch, `LeakyIntegrator` of jaxpike; with `ema=False` `LI` of traceTorch, "
-    "Spyx and sparx",
+    "LI": "`LIEMA` of traceTorch, `LeakyIntegrator` of jaxpike; with `ema=False` `LI` of "
+    "traceTorch, Spyx and sparx",
     "LIB": "LIF: `Leaky` of snnTorch, `LIFNode` of SpikingJelly, `LIF` of Spyx, sparx, jaxpike and "
     "sinabs, `LIFBoxCell` of norse",
     "SLIB": "current-based LIF: `Synaptic` of snnTorch and sparx, `CuBaLIF` of Spyx and NIR, "
