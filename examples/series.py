@@ -171,7 +171,9 @@ def train(args, train_set, test_set, title):
     variables = jax.jit(jax.vmap(model.init, (0, None, None)))(first, data[0][:1], data[1][:1])
     epochs = args.epochs or -(-args.updates // training.num_updates(len(data[0]), args.batch, 1))
     updates = training.num_updates(len(data[0]), args.batch, epochs)
-    strength = 0.1 * min(1, (300 / len(data[0])) ** 0.5)
+    strength = args.strength
+    if strength is None:
+        strength = 0.1 * min(1, (300 / len(data[0])) ** 0.5)
 
     def loss(variables, batch, key):
         xs, lengths, labels = batch
@@ -250,6 +252,7 @@ def main():
     add("--compare", nargs="+", choices=snn.ALL_LAYERS, metavar="NAME", help="kinds of layers")
     add("--width", type=harness.count, default=64, help="neurons of each layer")
     add("--blocks", type=harness.count, default=3, help="layers")
+    add("--strength", type=float, help="of the changes in training; 0 for none")
     add("--hold-out", type=float, metavar="SHARE", help="of the training rows, to be scored")
     add("--groups", metavar="NAME", help="leave out each group of rows in turn")
     add("--only", metavar="GROUP", help="leave out this one of the groups, and no other")

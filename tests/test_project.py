@@ -152,6 +152,39 @@ def test_the_first_screen_quotes_the_results(page):
             assert number in source or number.lstrip("0") in source, (word, number)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_screen_quotes_the_benchmarks(page):
+    """Least and greatest ratio over all sizes, of libraries as they come."""
+    table = (ROOT / "docs" / "benchmarks.md").read_text()
+    table = table.partition("\n## Layers and networks\n")[2].partition("\n## ")[0]
+    head, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("| ")
+    )
+    case, side, ratio = (head.index(name) for name in ("case", "side", "ours is x faster"))
+    kinds = {"JAX": ("sparx", "spyx", "jaxpike")}
+    kinds["PyTorch"] = ("snntorch", "spikingjelly", "norse", "sinabs", "tracetorch")
+
+    def found(start, kind):
+        return [
+            float(row[ratio])
+            for row in rows
+            if row[case].startswith(start) and row[side] in kinds[kind]
+        ]
+
+    layer, network = found("LIB/gradient/", "JAX"), found("network-LIB/training/", "JAX")
+    torch = [found(start, "PyTorch") for start in ("LIB/gradient/", "network-LIB/training/")]
+    words = [
+        f"JAX libraries took {min(layer):.0f} to {max(layer):.0f} times as long for the gradient",
+        f"{min(network):.1f} to {max(network):.1f} times as long for a training step",
+        f"PyTorch libraries took {int(min(torch[0]))} times as long or more",
+        f"and {int(10 * min(torch[1])) / 10} times or more",
+    ]
+    text = " ".join((ROOT / page).read_text().split())
+    assert [line for line in words if line not in text] == []
+
+
 def test_links_of_markdown_hold_in_a_clone():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True

@@ -140,6 +140,8 @@ SEARCHES = {
     "notebook": "faq",
     "firing rate": "glossary",
     "BPTT": "glossary",
+    "LIFNode": "family/LIB",
+    "ALIF": "family/ALIB",
 }
 BROWSER = """
 var window = globalThis, localStorage = {setItem() {}}, SPHINX_HIGHLIGHT_ENABLED = false;

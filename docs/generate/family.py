@@ -68,7 +68,7 @@ def _letters(name: str) -> str:
     kind = "sum of its input that decays" if suffix else "average of its input"
     rows.append(["`LI`", "leaky integrator", f"the membrane: a running {kind}"])
     rows.append([f"`{suffix}`" if suffix else "no suffix", *SUFFIXES[suffix]])
-    return _table(["letters", "word", "what it says"], rows)
+    return _table(["letters", "word", "meaning"], rows)
 
 
 def _parameters(name: str) -> str:
@@ -78,7 +78,7 @@ def _parameters(name: str) -> str:
     for parameter, constraint in spec_of(name).parameters.items():
         words = argument(layer.__doc__, parameter)
         rows.append([f"`{parameter}`", f"{fields[parameter]:g}", constraint.rule, words])
-    return _table(["parameter", "starts at", "must", "what it is"], rows)
+    return _table(["parameter", "starts at", "must", "meaning"], rows)
 
 
 _SIGNS = {"": "", "pos_": "; positive part", "neg_": "; negative part"}
@@ -91,7 +91,7 @@ def _states(name: str) -> str:
         for sign, part in _SIGNS.items()
     } | {"prev_output": "output of the step before"}
     rows = [[f"`{state}`", found[state]] for state in spec_of(name).states]
-    return _table(["state", "what it is"], rows)
+    return _table(["state", "meaning"], rows)
 
 
 def snippet(name: str) -> str:
@@ -125,6 +125,28 @@ ax = {draw}
 """
 
 
+# Similar neurons of other libraries, for readers who search for these names.
+ELSEWHERE = {
+    "LI": "`LIEMA` of traceTorch, `LeakyIntegrator` of jaxpike; with `ema=False` `LI` of "
+    "traceTorch, Spyx and sparx",
+    "LIB": "LIF: `Leaky` of snnTorch, `LIFNode` of SpikingJelly, `LIF` of Spyx, sparx, jaxpike and "
+    "sinabs, `LIFBoxCell` of norse",
+    "SLIB": "current-based LIF: `Synaptic` of snnTorch and sparx, `CuBaLIF` of Spyx and NIR, "
+    "`LIFCell` of norse",
+    "RLIB": "`RLeaky` of snnTorch with one weight for each neuron",
+    "ALIB": "adaptive LIF: `ALIF` of Spyx, sparx and jaxpike",
+}
+
+
+def _elsewhere(name: str) -> str:
+    if name not in ELSEWHERE:
+        return ""
+    return (
+        f"\n\nIn other libraries, with [differences](../coming-from/index.md#the-neurons): "
+        f"{ELSEWHERE[name]}."
+    )
+
+
 def neighbours(name: str) -> str:
     """Layers that differ by one letter."""
     prefixes, suffix = letters(spec_of(name))
@@ -145,7 +167,7 @@ def _page(name: str, picture: str) -> str:
     return _fill(
         "layer",
         name=name,
-        summary=first_line(snn.ALL_LAYERS[name]),
+        summary=first_line(snn.ALL_LAYERS[name]) + _elsewhere(name),
         letters=_letters(name),
         picture=picture,
         shown=" ".join([_CROSSES] * spec.fires + [_AFTER] * (spec.fires and spec.membrane.dual)),
