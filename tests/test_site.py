@@ -76,6 +76,7 @@ def test_the_site(tmp_path):
             for width in (1280, 390):
                 check_every_page(browser, site, width)
             check_search(browser, site)
+            check_the_live_page(browser, site)
 
 
 def inside(link):
@@ -187,6 +188,21 @@ def check_search(browser, site):
     page.fill("input[name=q]", "halflife_to_decay")
     page.press("input[name=q]", "Enter")
     page.get_by_role("link", name="halflife_to_decay").first.wait_for()
+    assert not wrong
+
+
+def check_the_live_page(browser, site):
+    """No number of a neuron and no order of pen and buttons is an error."""
+    page, wrong = browser.new_page(), []
+    chromium.watch(page, wrong)
+    page.goto((site / "live.html").as_uri())
+    for number in ("500", "-3", "1.5", ""):
+        page.fill("[data-part=which]", number)
+    page.focus("[data-part=pad]")
+    page.keyboard.press("Space")
+    page.click("[data-part=next]")
+    page.focus("[data-part=pad]")
+    page.keyboard.press("ArrowDown")
     assert not wrong
 
 
