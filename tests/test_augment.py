@@ -155,6 +155,16 @@ def test_vary_makes_four_changes_of_one_strength():
         jax.jit(augment.vary)(KEY, xs, 0.1)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_of_any_number_of_steps(stride):
+    """In a program that is exported, where it is open."""
+    (steps,) = jax.export.symbolic_shape("t")
+    made = jax.jit(lambda xs: encode.windows(xs, 3, stride=stride))
+    exported = jax.export.export(made)(jax.ShapeDtypeStruct((1, steps, 2), jnp.float32))
+    for xs in (jnp.ones((1, 7, 2)), jnp.arange(24.0).reshape(1, 12, 2)):
+        np.testing.assert_array_equal(exported.call(xs), made(xs))
+
+
 def test_windows_know_how_long_sequences_are():
     xs = np.where(np.arange(7)[:, None] < 3, XS[:2, :7, 0], np.nan)
     got = encode.windows(xs, 3, stride=2, seq_lengths=np.array([3, 3]))

@@ -276,6 +276,7 @@ def test_evaluate_counts_each_row_once():
         ({"key": 0}, TypeError, "`key` must be a PRNG key"),
         ({"data": (XS, LABELS[:3])}, ValueError, "`data` must be a tree of arrays of one length"),
         ({"data": ()}, ValueError, "`data` must be a tree of arrays of one length"),
+        ({"data": (XS, np.array(["a"] * len(XS)))}, TypeError, "numbers; got dtype <U1 at '1'"),
         ({"data": (XS[:0], LABELS[:0])}, ValueError, "at least one row"),
         ({"variables": VARIABLES["params"]}, TypeError, "`variables` must be a dict with 'params'"),
         ({"key": jax.random.split(KEY)}, ValueError, "number of keys, 2, .*layers_0/bias"),

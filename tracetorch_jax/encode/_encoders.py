@@ -327,8 +327,9 @@ def windows(
     steps = time_first("xs", xs, time_major)
     steps = zero_padding(steps, steps_of(steps, seq_lengths))
     width, stride = check_integer("width", width), check_integer("stride", stride)
-    number = -(-len(steps) // stride)
-    around = [(max(width - stride, 0), number * stride - len(steps)), *[(0, 0)] * (steps.ndim - 1)]
+    length = steps.shape[0]  # which jax.export may leave open
+    number = -(-length // stride)
+    around = [(max(width - stride, 0), number * stride - length), *[(0, 0)] * (steps.ndim - 1)]
     padded = jnp.pad(steps, around)
     first = max(stride - width, 0)
     parts = [padded[first + i :: stride][:number] for i in range(width)]

@@ -100,6 +100,13 @@ def anew(function: Callable[..., Any]) -> Callable[..., Any]:
 def arrays(name: str, data: Any) -> Any:
     """Check that it is a tree of arrays of one length, and give it."""
     data = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), data)
+    for path, x in jax.tree.leaves_with_path(data):
+        if not isinstance(x, jax.Array) and x.dtype.kind in "OSUV":
+            raise TypeError(
+                f"`{name}` must be a tree of arrays of numbers; got dtype {x.dtype} at "
+                f"{path_name(path)!r}. `np.unique(names, return_inverse=True)[1]` makes classes of "
+                "names."
+            )
     shapes = {path_name(path): x.shape for path, x in jax.tree.leaves_with_path(data)}
     lengths = {shape[0] if shape else None for shape in shapes.values()}
     if len(lengths) != 1 or lengths & {None, 0}:
