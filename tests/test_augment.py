@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tracetorch_jax import augment, encode
+from tracetorch_jax import augment, decode, encode
 
 KEY = jax.random.key(0)
 XS = np.asarray(jax.random.normal(jax.random.key(1), (40, 12, 2, 3)))
@@ -155,12 +155,22 @@ def test_vary_makes_four_changes_of_one_strength():
         jax.jit(augment.vary)(KEY, xs, 0.1)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_windows_of_any_number_of_steps(stride):
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda xs: encode.windows(xs, 3),
+        lambda xs: encode.windows(xs, 3, stride=2),
+        lambda xs: encode.delayed(xs, [0, 2]),
+        encode.slopes,
+        lambda xs: encode.level_crossing(xs, 0.5),
+        decode.last,
+        decode.first_spike,
+    ],
+)
+def test_any_number_of_steps(made):
     """In a program that is exported, where it is open."""
     (steps,) = jax.export.symbolic_shape("t")
-    made = jax.jit(lambda xs: encode.windows(xs, 3, stride=stride))
-    exported = jax.export.export(made)(jax.ShapeDtypeStruct((1, steps, 2), jnp.float32))
+    exported = jax.export.export(jax.jit(made))(jax.ShapeDtypeStruct((1, steps, 2), jnp.float32))
     for xs in (jnp.ones((1, 7, 2)), jnp.arange(24.0).reshape(1, 12, 2)):
         np.testing.assert_array_equal(exported.call(xs), made(xs))
 

@@ -73,7 +73,7 @@ def last(
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
     if valid is None:
-        return xs[-1] if len(xs) else jnp.zeros(xs.shape[1:], xs.dtype)
+        return xs[-1] if xs.shape[0] != 0 else jnp.zeros(xs.shape[1:], xs.dtype)
     final = valid & ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     return zero_padding(xs, final).sum(axis=0)
 
@@ -100,7 +100,7 @@ def max(
         [[3.0]]
     """
     xs, valid = _sequence(outputs, seq_lengths, time_major)
-    if not len(xs):
+    if xs.shape[0] == 0:
         return jnp.zeros(xs.shape[1:], xs.dtype)
     if valid is None:
         return xs.max(axis=0)

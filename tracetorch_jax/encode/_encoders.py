@@ -239,7 +239,7 @@ def level_crossing(
         out = jnp.where(out == 0, jnp.zeros_like(out), out)  # no -0
         return level + size * out, out
 
-    _, out = jax.lax.scan(step, steps[0], steps) if len(steps) else (None, steps)
+    _, out = jax.lax.scan(step, steps[0], steps) if steps.shape[0] != 0 else (None, steps)
     return _as_given(out if counts else out.astype(dtype), time_major)
 
 
@@ -362,7 +362,7 @@ def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -
     if not delays:
         raise ValueError("`delays` must hold at least one delay; got none.")
     around = [(0, 0)] * (steps.ndim - 1)
-    parts = [jnp.pad(steps, [(delay, 0), *around])[: len(steps)] for delay in delays]
+    parts = [jnp.pad(steps, [(delay, 0), *around])[: steps.shape[0]] for delay in delays]
     return _as_given(jnp.concatenate(parts, axis=-1), time_major)
 
 

@@ -354,9 +354,9 @@ def _mean_loss(values: list[jax.Array], epoch: int) -> tuple[np.ndarray, str | N
     if np.isfinite(mean).any():
         return mean, None
     return mean, (
-        f"`loss` must be finite; its mean in epoch {epoch} is {mean}. Labels outside 0 to C - 1 give "
-        "NaN in a compiled program. If these are right, `diagnose` says where what is not finite "
-        "comes from; a lower learning rate may help."
+        f"`loss` must be finite; its mean in epoch {epoch} is {mean}. In a compiled program "
+        "labels outside 0 to C - 1 give NaN. If yours are right, `diagnose` says where what is not "
+        "finite comes from; a lower learning rate may help."
     )
 
 
