@@ -255,7 +255,8 @@ def show_all():
 
 def show(name, network, rows):
     card, test = network.card, network.card["test"]
-    about = {name: " ".join(x) if isinstance(x, list) else x for name, x in card.get("about", {}).items()}
+    about = card.get("about", {})
+    about = {name: " ".join(x) if isinstance(x, list) else x for name, x in about.items()}
     versions = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
     about |= {"command": card["command"], "versions": versions, "parameters": card["parameters"]}
     print(name)

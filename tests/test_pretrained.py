@@ -221,7 +221,7 @@ def test_a_flag_that_zipfile_can_not_read(flag, pretrained, copy):
         ("text", "text.json is no card"),
     ],
 )
-def test_where_nothing_can_be_saved_nothing_is_trained(path, said, pretrained, tmp_path, monkeypatch):
+def test_paths_at_which_nothing_can_be_saved(path, said, pretrained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "list.json").write_text("[]")
