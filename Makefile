@@ -58,7 +58,7 @@ docs: $(VENV)/.installed
 # The interactive page, in a Chromium found on the PATH.
 test-browser: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --editable '.[browser]'
-	$(RUN) -m pytest -rs --tier all tests/test_interactive_browser.py tests/test_site.py
+	$(RUN) -m pytest -rs --tier all tests/test_interactive_browser.py tests/test_live_browser.py tests/test_site.py
 
 # In an environment of its own, since jax2onnx does not know the newest jax.
 test-onnx: $(ONNX_VENV)/.installed

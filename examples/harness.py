@@ -12,6 +12,12 @@ import numpy as np
 
 from tracetorch_jax import metrics
 
+# What NumPy and zipfile raise for damaged files; RuntimeError for an unknown compression.
+READING = (
+    *(EOFError, OSError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 
 def count(text):
     """An argument that counts something: a whole number of at least 1."""
@@ -54,7 +60,7 @@ def arrays(path):
     try:
         with path.open("rb") as file, np.load(file) as found:
             return {name: found[name] for name in found.files}
-    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except READING as error:
         message = f"{path} can't be read as an .npz file: it is damaged or something else."
         raise ValueError(message) from error
 

@@ -86,12 +86,12 @@ def load(name, folder=FOLDER):
         raise ValueError(f"`name` must be one of {names(folder)}; got {name!r}.")
     path = pathlib.Path(folder) / name
     card, variables, rows = restore(path)
-    labels, counted = rows.pop("y"), rows.pop("counted").astype(bool)
     try:
-        example = importlib.import_module(card["example"])
-        model, prepare, answer = example.trained(card["options"], variables)
+        check_rows(rows)
+        labels, counted = rows.pop("y"), rows.pop("counted").astype(bool)
+        model, prepare, answer = example_of(card).trained(card["options"], variables)
         needed = jax.eval_shape(model.init, jax.random.key(0), *prepare(**rows))
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the files of {path} do not fit together: {error}") from error
     found, needed = (
         jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (variables, needed)
@@ -101,11 +101,61 @@ def load(name, folder=FOLDER):
     return Pretrained(model, variables, prepare, answer, rows, labels, counted, card)
 
 
+def check_rows(rows):
+    """Raise unless there are rows, as many of each array, and labels say which of them count."""
+    lacking = {"y", "counted"} - set(rows)
+    if lacking:
+        raise ValueError(f"the rows lack {sorted(lacking)}.")
+    if rows["counted"].shape != rows["y"].shape:
+        raise ValueError(f"y and counted have shapes {rows['y'].shape}, {rows['counted'].shape}.")
+    numbers = {name: len(x) if x.ndim else None for name, x in rows.items()}
+    if len(set(numbers.values())) > 1 or not numbers["y"]:
+        raise ValueError(f"the arrays must have one number of rows each; got {numbers}.")
+
+
+def example_of(card):
+    """The example that made a network, as a module."""
+    name = card["example"]
+    known = {path.stem for path in pathlib.Path(__file__).parent.glob("*.py")}
+    example = importlib.import_module(name) if name in known else None
+    if not hasattr(example, "trained"):
+        raise ValueError(f"no example {name!r} can load a network.")
+    return example
+
+
+def place(text):
+    """The path of --save; an error before anything is trained, if nothing can be written there."""
+    path = pathlib.Path(text)
+    if path.name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"must end with a name for the network; got {text!r}")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"must lie in a folder; {folder} is none")
+    try:
+        about(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def about(path):
+    """What a person wrote on the card that is already there, if one is."""
+    written = path.with_name(f"{path.name}.json")
+    if not written.exists():
+        return {}
+    try:
+        return json.loads(written.read_text())["about"]
+    except KeyError:
+        return {}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{written} is no card, and would be overwritten") from error
+
+
 def add_save(parser):
     """Give the command line of an example the option --save."""
     parser.add_argument(
         "--save",
-        type=pathlib.Path,
+        type=place,
         metavar="PATH",
         help="write the network, its card and some test rows: PATH.npz, PATH.json, PATH_test.npz",
     )
@@ -138,6 +188,7 @@ def save(path, variables, rows, answers, rates, *, stored, seed, options, **test
         }
 
     card = {
+        "about": about(path),  # stays
         "example": pathlib.Path(sys.argv[0]).stem,
         "command": shlex.join(["python", *sys.argv]),
         "seed": seed,
@@ -149,8 +200,6 @@ def save(path, variables, rows, answers, rates, *, stored, seed, options, **test
         | {"python": platform.python_version(), "tracetorch_jax": tracetorch_jax.__version__},
     }
     written = path.with_name(f"{path.name}.json")
-    if written.exists():  # what a person wrote about it stays
-        card = {"about": json.loads(written.read_text()).get("about", {})} | card
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = traverse_util.flatten_dict(variables, sep="/")
     np.savez_compressed(path.with_name(f"{path.name}.npz"), **arrays)
@@ -200,13 +249,14 @@ def show_all():
     print(f"{'name':8}{'parameters':>10}{'accuracy':>10}{'test rows':>11}  task")
     for name in names():
         card = restore(FOLDER / name)[0]
-        test, task = card["test"], card["about"]["task"]
+        test, task = card["test"], card.get("about", {}).get("task", "")
         print(f"{name:8}{card['parameters']:10}{test['accuracy']:10.3f}{test['rows']:11}  {task}")
 
 
 def show(name, network, rows):
     card, test = network.card, network.card["test"]
-    about = {name: " ".join(x) if isinstance(x, list) else x for name, x in card["about"].items()}
+    about = card.get("about", {})
+    about = {name: " ".join(x) if isinstance(x, list) else x for name, x in about.items()}
     versions = ", ".join(f"{package} {version}" for package, version in card["versions"].items())
     about |= {"command": card["command"], "versions": versions, "parameters": card["parameters"]}
     print(name)
@@ -231,10 +281,10 @@ def main():
     )
     parser.add_argument("--smoke", action="store_true", help="run it on two rows")
     args = parser.parse_args()
-    if args.name is None:
-        show_all()
-        return
     try:
+        if args.name is None:
+            show_all()
+            return
         network = load(args.name)
     except (FileNotFoundError, ValueError) as error:
         harness.fail(error)

@@ -401,6 +401,24 @@ class TestErrors:
             with pytest.raises(ValueError, match=f"`state` must be what `init` .*; {message}"):
                 step(params, wrong, x)
 
+    def test_states_of_another_layer(self):
+        """A layer alone is checked as a network is."""
+        x = jnp.zeros((B, 3))
+
+        def made(cell):
+            init, step = training.online(cell)
+            params = cell.init(KEY, cell.initialize_carry(None, x.shape), x)["params"]
+            return params, init(params, x), step
+
+        params, state, step = made(snn.LIB(3))
+        for wrong, message in (
+            (state._replace(carry=None), "it lacks 'carry/mem'"),
+            (state._replace(eligibility={}), "it lacks 'eligibility/mem/"),
+            (made(snn.SLIB(3))[1], "it has 'carry/syn', which is not in it"),
+        ):
+            with pytest.raises(ValueError, match=f"`state` must be what `init` .*; {message}"):
+                step(params, wrong, x)
+
     @pytest.mark.parametrize(
         "wrong",
         [{"bias": jnp.zeros(3)}, {"kernel": jnp.zeros((INPUTS, 3)), "scale": jnp.ones(3)}],

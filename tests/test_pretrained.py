@@ -57,7 +57,9 @@ def test_these_are_all_and_they_are_small(pretrained):
     assert tuple(pretrained.names()) == NAMES
     ends = (".json", ".npz", "_test.npz")
     files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
-    assert set(files) == {name + end for name in NAMES for end in ends}
+    notice = (FOLDER / "LICENSE.md").read_text()
+    assert set(files) == {"LICENSE.md"} | {name + end for name in NAMES for end in ends}
+    assert all(f"`{name}`" in notice for name in files if name.endswith(".npz"))
     assert sum(files.values()) < 600_000
 
 
@@ -179,6 +181,78 @@ def test_files_of_different_networks_do_not_fit(pretrained, copy):
     shutil.copy(copy / "digits_test.npz", copy / "ecg_test.npz")
     with pytest.raises(ValueError, match="do not fit together: .*pixels"):
         pretrained.load("ecg", copy)
+
+
+@pytest.mark.parametrize("example", ["nope", "os", "harness", "../digits", 3, None])
+def test_a_card_of_no_example(example, pretrained, copy):
+    path = copy / "digits.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"example": example}))
+    with pytest.raises(ValueError, match="do not fit together: no example .* can load a network"):
+        pretrained.load("digits", copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.pop("y"), r"lack \['y'\]"),
+        (lambda rows: rows.pop("counted"), r"lack \['counted'\]"),
+        (lambda rows: rows.update(y=rows["y"][:4], counted=rows["counted"][:4]), "one number"),
+        (lambda rows: rows.update({name: x[:0] for name, x in rows.items()}), "one number"),
+        (lambda rows: rows.update({name: x[0] for name, x in rows.items()}), "one number"),
+        (lambda rows: rows.update(counted=rows["counted"][:, None]), "counted have shapes"),
+    ],
+)
+def test_rows_that_do_not_fit_each_other(change, said, pretrained, copy):
+    rows = dict(np.load(copy / "digits_test.npz"))
+    change(rows)
+    np.savez(copy / "digits_test.npz", **rows)
+    with pytest.raises(ValueError, match=f"do not fit together: .*{said}"):
+        pretrained.load("digits", copy)
+
+
+@pytest.mark.parametrize("flag", [1, 32], ids=["encrypted", "patched"])
+def test_a_flag_that_zipfile_can_not_read(flag, pretrained, copy):
+    path = copy / "digits_test.npz"
+    changed = bytearray(path.read_bytes())
+    changed[changed.index(b"PK\x01\x02") + 8] ^= flag
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"can't be read as an \.npz file"):
+        pretrained.load("digits", copy)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "must end with a name"),
+        (".", "must end with a name"),
+        ("runs/..", "must end with a name"),
+        ("file/own", "file is none"),
+        ("list", "list.json is no card"),
+        ("text", "text.json is no card"),
+    ],
+)
+def test_paths_at_which_nothing_can_be_saved(path, said, pretrained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "text.json").write_text("{about")
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    pretrained.add_save(parser)
+    with pytest.raises(argparse.ArgumentError, match=said):
+        parser.parse_args(["--save", path])
+
+
+def test_a_network_of_which_nobody_wrote_is_shown(pretrained, copy, monkeypatch, capsys):
+    path = copy / "digits.json"
+    card = json.loads(path.read_text())
+    del card["about"]
+    path.write_text(json.dumps(card))
+    monkeypatch.setattr(pretrained, "FOLDER", copy)
+    monkeypatch.setattr(pretrained.names, "__defaults__", (copy,))
+    pretrained.show_all()
+    assert "0.969" in capsys.readouterr().out
+    pretrained.show("digits", pretrained.load("digits", copy), slice(2))
+    assert "whole test set" in capsys.readouterr().out
 
 
 def test_a_changed_byte_is_noticed(pretrained, copy, trials):

@@ -124,6 +124,10 @@ def online(
         params: Any, state: OnlineState, x: jax.Array
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
         _check_state(state)
+        x = as_array("x", x)
+        for leaf in jax.tree.leaves(state):
+            _check_step(x, jnp.shape(leaf))
+        check(params, state, x)
         own = {names[0]: leaf for names, leaf in _named(params).items()}
         done = one.step(own, state.carry, state.eligibility, x, {})
 
@@ -133,6 +137,7 @@ def online(
 
         return OnlineState(done.carry, done.eligibility), done.out, gradient
 
+    check = _checked(init)
     return init, step
 
 
@@ -456,8 +461,6 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
         spec = last.layer.spec
         before = cells[-2] if not spec.fires and len(spec.states) == 1 else None
 
-    expected: dict[_Shapes, _Shapes] = {}
-
     def init(params: Any, x: jax.Array) -> OnlineState:
         zero, _, _ = run(params, None, x)
         return jax.tree.map(jnp.zeros_like, zero)
@@ -467,10 +470,7 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
     ) -> tuple[OnlineState, jax.Array, Callable[[jax.Array], Any]]:
         _check_state(state)
         x = as_array("x", x)
-        seen = _shapes((params, x))
-        if seen not in expected:  # once for all steps, also where none is compiled
-            expected[seen] = _shapes(jax.eval_shape(init, params, x))
-        _check_like(state, expected[seen])
+        check(params, state, x)
         return run(params, state, x)
 
     def run(params: Any, state: OnlineState | None, x: jax.Array) -> Any:
@@ -534,6 +534,7 @@ def _of_network(parts: list[_Part]) -> tuple[Callable[..., Any], Callable[..., A
 
         return OnlineState(carry, eligibility, filtered), out, gradient
 
+    check = _checked(init)
     return init, step
 
 
@@ -646,6 +647,19 @@ def _shapes(tree: Any) -> _Shapes:
     """The path and the shape of each leaf."""
     leaves = jax.tree.leaves_with_path(tree)
     return tuple(("/".join(map(key_name, path)), jnp.shape(leaf)) for path, leaf in leaves)
+
+
+def _checked(init: Callable[..., OnlineState]) -> Callable[..., None]:
+    """A check that a state is like that of `init`, which runs once for all steps."""
+    expected: dict[_Shapes, _Shapes] = {}
+
+    def check(params: Any, state: OnlineState, x: jax.Array) -> None:
+        seen = _shapes((params, x))
+        if seen not in expected:  # also where no step is compiled
+            expected[seen] = _shapes(jax.eval_shape(init, params, x))
+        _check_like(state, expected[seen])
+
+    return check
 
 
 def _check_like(state: OnlineState, expected: _Shapes) -> None:

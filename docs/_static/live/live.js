@@ -46,6 +46,7 @@
       <span data-part="score" role="status"></span></p>`;
 
   const model = { strokes: [], pixels: null, label: null, image: 0, factor: 1, shown: 0 };
+  const pen = { x: 0.5, y: 0.3, down: false, used: false }; // that keys move
   let found = null;
   let timer = 0;
 
@@ -154,7 +155,7 @@
   function drawNeuron() {
     const { context, width, height } = canvas("neuron");
     const layer = found.hidden[0];
-    const typed = Math.trunc(Number(find("which").value)) || 0;
+    const typed = Math.trunc(Number(find("which").value)) || 0; // out of range while it is typed
     const which = Math.min(Math.max(typed, 0), layer.size - 1);
     const seen = layer.signals.slice(0, model.shown).map((all) => all[which]);
     const { pos_threshold, neg_threshold } = layer.params[which];
@@ -226,8 +227,8 @@
   function nextImage() {
     const { pixels, label } = net.images[model.image % net.images.length];
     model.image += 1;
-    Object.assign(model, { pixels, label, strokes: [] });
     pen.down = false;
+    Object.assign(model, { pixels, label, strokes: [] });
     run();
   }
 
@@ -243,20 +244,25 @@
 
   // Drawing, with a pointer or with keys.
   const pad = find("pad");
-  const pen = { x: 0.5, y: 0.3, down: false, used: false };
+  const strokeOf = new Map(); // by pointer: two fingers draw two strokes
   const pointOf = (event) => {
     const box = pad.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   };
   pad.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
     pad.setPointerCapture(event.pointerId);
-    model.strokes.push([pointOf(event)]);
+    pen.down = false;
+    const stroke = [pointOf(event)];
+    strokeOf.set(event.pointerId, stroke);
+    model.strokes.push(stroke);
     fromDrawing(false);
     event.preventDefault();
   });
   pad.addEventListener("pointermove", (event) => {
-    if (!pad.hasPointerCapture(event.pointerId)) return;
-    model.strokes[model.strokes.length - 1].push(pointOf(event));
+    const stroke = strokeOf.get(event.pointerId);
+    if (!pad.hasPointerCapture(event.pointerId) || !model.strokes.includes(stroke)) return;
+    stroke.push(pointOf(event));
     fromDrawing(false);
   });
   pad.addEventListener("pointerup", () => model.strokes.length && fromDrawing(true));
@@ -295,6 +301,7 @@
   });
   find("slider").addEventListener("change", () => showFactor(true));
   window.addEventListener("resize", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["data-theme"] });
 
   nextImage();
