@@ -250,7 +250,7 @@ class TestRecord:
         )
         xs = reference.inputs(2, 6, 3)
         variables = model.init(KEY, xs)
-        for mutable in (True, ["batch_stats"], "batch_stats"):
+        for mutable in (True, ["batch_stats"], "batch_stats", nn.DenyList("params")):
             out, layers = tracetorch_jax.record(model, variables, xs, mutable=mutable)
             (carry, ys), changed = out
             assert "trace_states" not in changed

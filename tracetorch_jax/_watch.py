@@ -32,9 +32,8 @@ def sown(
     As with ``model.apply``, the first is a pair with the other collections that change, if
     `mutable` is among its arguments.
     """
-    asked = kwargs.get("mutable", False)
-    mutable = asked
-    if mutable is not True:
+    asked = mutable = kwargs.get("mutable", False)
+    if mutable is not True and not isinstance(mutable, nn.DenyList):  # which takes the collection
         mutable = [*([mutable] if isinstance(mutable, str) else mutable or []), collection]
     out, updated = model.apply(variables, *args, **kwargs | {"mutable": mutable})
     changed = {name: value for name, value in updated.items() if name != collection}
