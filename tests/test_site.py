@@ -141,7 +141,6 @@ SEARCHES = {
     "notebook": "faq",
     "firing rate": "glossary",
     "BPTT": "glossary",
-    "LIFNode": "family/LIB",
     "ALIF": "family/ALIB",
 }
 BROWSER = """
