@@ -113,7 +113,7 @@ def test_two_fingers_draw_two_strokes(page):
         send("touchMove", (30, y), (190, y))
     send("touchEnd")
     page.wait_for_timeout(100)
-    assert page.inner_text(part("answer")).startswith("It ")
+    assert page.inner_text(part("answer")).startswith("Answer: ")
     assert not middle()
 
 
