@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 
 # The picture of the README and of the site's first page: a trained network at work.
 animation: $(VENV)/.installed
-	$(RUN) docs/generate/animation.py examples/pretrained/digits
+	PYTHONPATH=docs:examples $(RUN) -m generate.animation examples/pretrained/digits
 
 PYTEST = -m pytest -n 2 --dist worksteal
 

@@ -211,7 +211,7 @@ def main():
         variables = train(args, seed, symbols[:cut], len(alphabet), options)
         held_out = symbols[cut:]
         result = nats_per_byte(cell, variables, held_out, streams=32 if cut > 1e5 else 4)
-        number = sum(x.size for x in jax.tree.leaves(variables))
+        number = harness.number(variables)
         rate = ""
         if snn.layer(args.layer, 1).spec.fires:
             rate = (

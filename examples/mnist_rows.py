@@ -178,7 +178,7 @@ def train(args, seed, train_set, test_set):
     )
     seconds = time.process_time() - start
     right, rates = training.predict(score, fitted.variables, test_set, batch_size=100)
-    number = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    number = harness.number(variables)
     print(
         f"seed {seed}: {right.mean():.4f}; {number} parameters; {seconds:.0f} s of the processor",
         *(f"; layer {i}: {rate:.3f} spikes per step" for i, rate in enumerate(rates.mean(axis=0))),

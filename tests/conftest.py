@@ -16,6 +16,22 @@ FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_co
 TIERS = {"quick": {"slow", "nightly"}, "test": {"nightly"}, "all": set()}
 
 
+@pytest.fixture
+def standard():
+    """JAX's rules as in a process of its own."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; skips the test where there is none."""
+    import chromium
+
+    with chromium.launch() as browser:
+        yield browser
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--tier",

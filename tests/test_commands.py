@@ -21,12 +21,7 @@ from tracetorch_jax.functional.engines import policy
 COMMANDS = ("layers", "info", "export", "bench")
 KEY = jax.random.key(0)
 
-
-@pytest.fixture(autouse=True)
-def standard():
-    """As in a process of its own."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard")
 
 
 @pytest.fixture

@@ -26,19 +26,7 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(SCRIPTS, folder / "_static" / "interactive")
     javascript.write(folder / "_static")
-    path = folder / "page.html"
-    path.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>neuron</title>"
-        "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
-        f"<body data-theme=auto><div class=content>{mount()}</div></body></html>"
-    )
-    return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium.launch() as browser:
-        yield browser
+    return chromium.write_page(folder, mount("interactive"))
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
 """The page that runs a trained network: it computes what the library computes."""
 
-import flax.linen as nn
+import importlib
+
 import numpy as np
 import pytest
-from flax import traverse_util
 from generate import network
 from interactive import call
 from pages import DOCS
 from py_mini_racer import MiniRacer
 
-from tracetorch_jax import metrics, record, snn
+from tracetorch_jax import metrics, record
 
 FOLDER = DOCS / "_static" / "live"
 
@@ -27,18 +27,13 @@ def engine():
 @pytest.fixture(scope="module")
 def rows():
     """What the library gives for the stored images: spikes of both layers, and the readout."""
-    stored = dict(np.load(network.TRAINED / "digits_test.npz"))
-    flat = dict(np.load(network.TRAINED / "digits.npz"))
-    variables = traverse_util.unflatten_dict(flat, sep="/")
-
-    def hidden():
-        return [nn.Dense(128), snn.SLIT(128), nn.Dropout(0.2, deterministic=True)]
-
-    cell = snn.Sequential([*hidden(), *hidden(), nn.Dense(10), snn.LI(10)])
-    images = stored["pixels"].reshape(-1, 1, 64).astype(np.float32)
-    readout, layers = record(snn.Unroll(cell, hold=network.STEPS), variables, images / 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(network.TRAINED.parent)
+        trained = importlib.import_module("pretrained").load("digits")
+    readout, layers = record(trained.model, trained.variables, *trained.prepare(**trained.inputs))
     spikes = [layer.outputs for layer in layers.values() if layer.layer.spec.fires]
-    return {**stored, "images": images[:, 0], "readout": readout, "spikes": spikes}
+    images = trained.inputs["pixels"].reshape(-1, 64)
+    return {"y": trained.labels, "images": images, "readout": readout, "spikes": spikes}
 
 
 RUN = """(pixels) => {

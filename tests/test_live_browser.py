@@ -1,12 +1,12 @@
 """The page that runs a trained network, in a browser: what a hand can do to it."""
 
-import re
 import shutil
 
 import chromium
 import pytest
 from generate import javascript, network
-from pages import DOCS, read
+from interactive import mount
+from pages import DOCS
 
 pytestmark = pytest.mark.nightly
 
@@ -18,19 +18,7 @@ def address(tmp_path_factory):
         shutil.copytree(DOCS / "_static" / name, folder / "_static" / name)
     javascript.write(folder / "_static")
     network.write(folder / "_static")
-    (mount,) = re.findall(r"```\{raw\} html\n(.*?)```", read("live"), re.S)
-    path = folder / "page.html"
-    path.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>live</title>"
-        f"<link rel=icon href='data:,'><body data-theme=auto>{mount}</body></html>"
-    )
-    return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium.launch() as browser:
-        yield browser
+    return chromium.write_page(folder, mount("live"))
 
 
 @pytest.fixture

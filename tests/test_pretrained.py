@@ -22,12 +22,7 @@ FOLDER = EXAMPLES / "pretrained"
 NAMES = ("digits", "ecg", "spoken")
 PAGE = read("how-to/pretrained")
 
-
-@pytest.fixture(autouse=True)
-def standard():
-    """As in a process of its own."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("standard")
 
 
 @pytest.fixture

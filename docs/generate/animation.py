@@ -1,6 +1,6 @@
 """A trained network at work, as a GIF for light and one for dark pages: `make animation`.
 
-    python docs/generate/animation.py examples/pretrained/digits
+    PYTHONPATH=docs:examples python -m generate.animation examples/pretrained/digits
 
 Reads the files of a network of `examples/digits.py` and writes ``docs/images/digits-light.gif`` and
 ``digits-dark.gif``. The network classifies the first test images, none left out.
@@ -12,6 +12,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+import digits
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,13 +20,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "examples")]
-
-import digits  # noqa: E402
-
-from generate import pictures  # noqa: E402
-from generate.colors import INK, KINDS, NEGATIVE, PAGES, POSITIVE, QUIET, in_kind  # noqa: E402
+from generate import pictures
+from generate.colors import INK, KINDS, NEGATIVE, PAGES, POSITIVE, QUIET, in_kind
 
 IMAGES, EVERY = 4, 3  # how many test images, and of which neurons the spikes are shown
 FRAME, LAST = 130, 1800  # milliseconds
@@ -137,4 +133,4 @@ def _frame(
 
 
 if __name__ == "__main__":
-    write(pathlib.Path(sys.argv[1]), ROOT / "docs" / "images")
+    write(pathlib.Path(sys.argv[1]), pathlib.Path(__file__).parents[1] / "images")

@@ -33,6 +33,17 @@ def launch():
         browser.close()
 
 
+def write_page(folder, body):
+    """Write a page with nothing but `body`, and give its address."""
+    path = folder / "page.html"
+    path.write_text(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>page</title>"
+        "<meta name=viewport content='width=device-width'><link rel=icon href='data:,'>"
+        f"<body data-theme=auto><div class=content>{body}</div></body></html>"
+    )
+    return path.as_uri()
+
+
 def watch(page, wrong):
     """Add to a list whatever a page logs, raises, fails to load, or fetches from elsewhere."""
     page.on("console", lambda message: wrong.append(message.text))

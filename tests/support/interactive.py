@@ -17,9 +17,9 @@ def sources() -> list[str]:
     return [javascript.script(), (SCRIPTS / "neuron.js").read_text()]
 
 
-def mount() -> str:
-    """What the page hands to the browser as it stands."""
-    (block,) = re.findall(r"^```\{raw\} html\n(.*?)^```", read("interactive"), re.S | re.M)
+def mount(page: str) -> str:
+    """What a page gives to the browser as it stands."""
+    (block,) = re.findall(r"^```\{raw\} html\n(.*?)^```", read(page), re.S | re.M)
     return block
 
 

@@ -94,6 +94,7 @@
   function drawRaster(name, out, chosen) {
     const { context, width, height } = canvas(name);
     const [wide, tall] = [width / net.steps, height / out[0].length];
+    const [positive, negative] = [color("positive"), color("negative")];
     if (chosen !== undefined) {
       context.fillStyle = color("rule");
       context.fillRect(0, chosen * tall - 1, width, tall + 2);
@@ -101,7 +102,7 @@
     out.slice(0, model.shown).forEach((row, t) =>
       row.forEach((spike, i) => {
         if (!spike) return;
-        context.fillStyle = color(spike > 0 ? "positive" : "negative");
+        context.fillStyle = spike > 0 ? positive : negative;
         context.fillRect(t * wide + 1, i * tall, wide - 2, Math.max(tall - 0.4, 1));
       }),
     );
