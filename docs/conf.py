@@ -46,7 +46,6 @@ extensions = [
 exclude_patterns = ["_build", "generate"]
 html_theme = "furo"
 html_title = "tracetorch_jax"
-html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["interactive/colors.css", "site.css"]
 html_copy_source = False
