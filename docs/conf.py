@@ -6,6 +6,7 @@ when a build begins, into folders that git ignores.
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import re
 import sys
@@ -37,13 +38,13 @@ release = version = tracetorch_jax.__version__
 language = "en-GB"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "generate.mathematics",
 ]
-exclude_patterns = ["_build", "generate"]
+exclude_patterns = ["_build", "generate", "tutorials/data"]
 html_theme = "furo"
 html_title = "tracetorch_jax"
 html_static_path = ["_static"]
@@ -52,6 +53,18 @@ html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which browsers refuse to pages of a folder
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+
+# The tutorials run when the site is built, and again only after a change of the library or of a
+# tutorial. What one prints on stderr, warnings too, is an error of the build.
+CODE = b"".join(
+    path.read_bytes() for path in sorted((HERE.parent / "tracetorch_jax").rglob("*.py"))
+)
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build/tutorials" / hashlib.sha256(CODE).hexdigest()[:16])
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_output_stderr = "error"
+nb_number_source_lines = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 4
