@@ -7,6 +7,8 @@ when a build begins, into folders that git ignores.
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import pathlib
 import re
 import sys
@@ -59,6 +61,7 @@ html_theme_options = {"navigation_with_keys": True}
 CODE = b"".join(
     path.read_bytes() for path in sorted((HERE.parent / "tracetorch_jax").rglob("*.py"))
 )
+os.environ["MATPLOTLIBRC"] = str(HERE / "generate/matplotlibrc")
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build/tutorials" / hashlib.sha256(CODE).hexdigest()[:16])
 nb_execution_timeout = 300
@@ -185,6 +188,7 @@ def write() -> None:
 
 
 def setup(app: Any) -> None:
+    logging.getLogger("absl").setLevel(logging.WARNING)  # a style of Pygments turns all logs on
     app.connect("builder-inited", lambda app: write())
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
