@@ -12,6 +12,8 @@ import os
 import pathlib
 import re
 import sys
+import tomllib
+import urllib.parse
 from typing import Any
 
 import flax.nnx
@@ -23,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from generate import (  # noqa: E402
     charts,
+    colors,
     family,
     figures,
     javascript,
@@ -44,17 +47,29 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinxext.opengraph",
     "generate.mathematics",
 ]
 exclude_patterns = ["_build", "generate", "tutorials/data"]
 html_theme = "furo"
 html_title = "tracetorch_jax"
-html_static_path = ["_static"]
+html_static_path = ["_static", "images/preview.png"]
 html_css_files = ["interactive/colors.css", "site.css"]
 html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which browsers refuse to pages of a folder
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+
+# What a link to a page shows elsewhere. Pictures are found by the site's address only.
+with (HERE.parent / "pyproject.toml").open("rb") as file:
+    ogp_site_url = tomllib.load(file)["project"]["urls"]["Documentation"]
+ogp_image = "_static/preview.png"
+ogp_social_cards = {"enable": False}
+# A membrane potential that crosses its threshold. Within the page, since a page that is left while
+# it loads a file of an icon reports a failed request.
+ICON = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path
+d="M2 28Q12 24 16 6L18 28Q26 25 30 16" fill="none" stroke="{colors.POSITIVE}" stroke-width="4"
+stroke-linejoin="round"/></svg>"""
 
 # The tutorials run when the site is built, and again only after a change of the library or of a
 # tutorial. What one prints on stderr, warnings too, is an error of the build.
@@ -146,8 +161,10 @@ def prepare(app: Any, document: str, content: list[str]) -> None:
     """Links to other files of the repository, and pictures that pages draw themselves."""
     generated = document in pages.SOURCES or document.startswith(("family/", "reference/"))
     if not generated:
-        text = pages.relink(content[0], f"docs/{document}.md")
-        content[0] = charts.draw(figures.draw(text, document, HERE / "figures"), HERE / "figures")
+        content[0] = pages.relink(content[0], f"docs/{document}.md")
+        if app.config.pictures:
+            content[0] = figures.draw(content[0], document, HERE / "figures")
+            content[0] = charts.draw(content[0], HERE / "figures")
 
 
 def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
@@ -178,18 +195,25 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
     return None if ours and not theirs and node["reftype"] != "class" else content
 
 
-def write() -> None:
+def add_icon(app: Any, page: str, template: str, context: dict[str, Any], document: Any) -> None:
+    """An icon for the browser's tab."""
+    context["favicon_url"] = "data:image/svg+xml," + urllib.parse.quote(ICON)
+
+
+def write(app: Any) -> None:
     """Everything that comes from the code."""
+    logging.getLogger().setLevel(logging.WARNING)  # a style of Pygments turns all logs on
     pages.write(HERE)
-    family.write(HERE / "family")
+    family.write(HERE / "family", drawn=app.config.pictures)
     reference.write(HERE / "reference")
     javascript.write(HERE / "_static")
     network.write(HERE / "_static")
 
 
 def setup(app: Any) -> None:
-    logging.getLogger("absl").setLevel(logging.WARNING)  # a style of Pygments turns all logs on
-    app.connect("builder-inited", lambda app: write())
+    app.add_config_value("pictures", True, "env", bool)  # without them, a build takes little time
+    app.connect("builder-inited", write)
+    app.connect("html-page-context", add_icon)
     app.connect("source-read", prepare)
     app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
     app.connect("autodoc-process-signature", our_signature)

@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -13,7 +14,7 @@ import chromium
 import py_mini_racer
 import pytest
 from generate import names
-from pages import DOCS
+from pages import DOCS, ROOT
 
 from tracetorch_jax import snn
 
@@ -38,7 +39,7 @@ class Page(html.parser.HTMLParser):
         self.ids |= {found[key] for key in ("id", "name") if found.get(key)}
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
-        if tag == "link" and found.get("rel") in ("stylesheet", "icon", "preload"):
+        if tag == "link" and found.get("rel") in ("stylesheet", "preload"):
             self.loads.append(found["href"])
         if "src" in found:
             self.loads.append(found["src"])
@@ -46,11 +47,11 @@ class Page(html.parser.HTMLParser):
             self.images.append((found["src"], found.get("alt")))
 
 
-def build(folder):
+def build(folder, docs=DOCS, options=("--fail-on-warning", "--keep-going")):
     """Build the site as `make docs` does; a warning fails it."""
     built = subprocess.run(
-        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet",
-         "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")],
+        [sys.executable, "-m", "sphinx", "--quiet", *options,
+         "-d", str(folder / "doctrees"), str(docs), str(folder / "html")],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -69,6 +70,7 @@ def test_the_site(tmp_path):
     check_pictures(found)
     check_layers(site, found)
     check_inventory(site)
+    check_what_a_link_shows(site)
     check_that_search_finds(site)
     check_the_source()
     if chromium.is_available():
@@ -77,6 +79,18 @@ def test_the_site(tmp_path):
                 check_every_page(browser, site, width)
             check_search(browser, site)
             check_the_live_page(browser, site)
+
+
+@pytest.mark.slow
+def test_search_finds_what_people_look_for(tmp_path):
+    """In a copy of the repository, without pictures, and no tutorial runs."""
+    for name in ("docs", "examples", "tracetorch_jax", "CHANGELOG.md", "pyproject.toml"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_build"))
+        else:
+            shutil.copy(ROOT / name, tmp_path)
+    options = ("-D", "pictures=0", "-D", "nb_execution_mode=off")
+    check_that_search_finds(build(tmp_path / "built", tmp_path / "docs", options))
 
 
 def inside(link):
@@ -125,6 +139,15 @@ def check_inventory(site):
     assert set(names.everything()) <= {line.split(" ")[0] for line in lines}
 
 
+def check_what_a_link_shows(site):
+    """A title, a description and a picture that exists; an icon that needs no file."""
+    text = (site / "start.html").read_text()
+    shown = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]*)"', text))
+    assert shown["title"] == "Start" and "spiking network" in shown["description"]
+    assert (site / shown["image"].removeprefix(shown["url"].removesuffix("start.html"))).exists()
+    assert 'rel="shortcut icon" href="data:image/svg+xml,' in text
+
+
 # What people look for, and a page that must be among the first three found.
 SEARCHES = {
     "LSTM": "glossary",
@@ -138,10 +161,11 @@ SEARCHES = {
     "install": "install",
     "time constant": "how-to/time-scales",
     "reset": "ideas",
-    "notebook": "faq",
+    "notebook": "tutorials/index",
     "firing rate": "glossary",
     "BPTT": "glossary",
     "ALIF": "family/ALIB",
+    "tutorial": "tutorials/index",
 }
 BROWSER = """
 var window = globalThis, localStorage = {setItem() {}}, SPHINX_HIGHLIGHT_ENABLED = false;

@@ -2,8 +2,9 @@
 
     PYTHONPATH=docs:examples python -m generate.animation examples/pretrained/digits
 
-Reads the files of a network of `examples/digits.py` and writes ``docs/images/digits-light.gif`` and
-``digits-dark.gif``. The network classifies the first test images, none left out.
+Reads the files of a network of `examples/digits.py` and writes ``docs/images/digits-light.gif``,
+``digits-dark.gif`` and ``preview.png``, which links to the site show. The network classifies the
+first test images, none left out.
 """
 
 from __future__ import annotations
@@ -55,6 +56,16 @@ def write(checkpoint: pathlib.Path, folder: pathlib.Path) -> None:
             duration=[*[FRAME] * (steps - 1), LAST] * len(shown),
             loop=0,
         )
+        if kind == "light":
+            _preview(frames[-1]).save(folder / "preview.png", optimize=True)
+
+
+def _preview(frame: Image.Image) -> Image.Image:
+    """What a link to the site shows elsewhere: the size that most places ask for."""
+    page = Image.new("RGB", (1200, 630), PAGES["light"])
+    frame.thumbnail((1160, 590))
+    page.paste(frame, ((page.width - frame.width) // 2, (page.height - frame.height) // 2))
+    return page.quantize(64)
 
 
 def _palette(kind: str) -> Image.Image:

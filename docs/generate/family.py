@@ -28,13 +28,16 @@ from tracetorch_jax.functional.spec import (
 )
 
 
-def write(folder: pathlib.Path) -> None:
-    """Write pages and pictures into `folder`, which is made."""
+def write(folder: pathlib.Path, *, drawn: bool) -> None:
+    """Write pages, and pictures if they are to be drawn, into `folder`, which is made."""
     folder.mkdir(exist_ok=True)
     for name in LAYERS:
-        figure, words = pictures.response(name)
-        pictures.save(figure, folder, name)
-        update(folder / f"{name}.md", _page(name, pictures.image(name, words)))
+        picture = ""
+        if drawn:
+            figure, words = pictures.response(name)
+            pictures.save(figure, folder, name)
+            picture = pictures.image(name, words)
+        update(folder / f"{name}.md", _page(name, picture))
     update(folder / "index.md", _index())
 
 
