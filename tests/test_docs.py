@@ -119,6 +119,13 @@ def test_the_memory_of_a_gradient_is_what_the_page_says():
         assert figures.format(way=way, **found) in " ".join(page.split())
 
 
+def test_the_page_of_the_layer_with_most_parameters_is_short():
+    """Without code, pictures and the list that is folded."""
+    page = family.page("DSRLITS", "").partition("<details>")[0]
+    words = re.findall(r"[^\W_]+", re.sub(r"^```.*?^```", "", page, flags=re.S | re.M))
+    assert "pos_rec_weight" in page and 300 < len(words) <= 700, len(words)
+
+
 def test_pages_with_code_are_known():
     assert set(ELSEWHERE) <= set(TEXTS)
     assert {"README", "speed", "how-to/nir", "how-to/nnx", "coming-from/weights"} <= {

@@ -296,10 +296,18 @@ class TestSequential:
 
 
 def test_every_argument_is_documented():
-    for layer in [*snn.ALL_LAYERS.values(), flex.LeakyIntegrator]:
-        for argument in inspect.signature(layer).parameters:
-            if argument not in ("name", "parent"):
-                assert f"\n    {argument}: " in inspect.cleandoc(layer.__doc__), (layer, argument)
+    layers = [*snn.ALL_LAYERS.values(), *nnx.ALL_LAYERS.values()]
+    for layer in [*layers, flex.LeakyIntegrator]:
+        doc, found = (
+            inspect.cleandoc(layer.__doc__),
+            set(inspect.signature(layer.__init__).parameters),
+        )
+        options = {f"{name}_{option}" for name in found for option in ("rank", "learnable")} & found
+        assert bool(options) == (layer in layers)
+        for option in ("rank", "learnable"):  # explained once, with a parameter of the layer
+            assert not options or set(re.findall(rf"`(\w+_{option})`", doc)) <= options != set()
+        for argument in found - options - {"self", "name", "parent"}:
+            assert f"\n    {argument}: " in doc, (layer, argument)
 
 
 def in_both(name, argument, *values, **others):

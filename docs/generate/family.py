@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import string
 import textwrap
 from typing import Any
@@ -15,8 +16,9 @@ from generate import pictures, tree
 from generate.files import update
 from generate.names import LAYERS
 from generate.reference import first_line
-from generate.signatures import argument, untyped
-from tracetorch_jax import functional, nnx, snn
+from generate.signatures import argument
+from tracetorch_jax import functional, snn
+from tracetorch_jax.functional import DECAY, THRESHOLD, UNBOUNDED
 from tracetorch_jax.functional.equations import equations
 from tracetorch_jax.functional.spec import (
     PREFIXES,
@@ -37,7 +39,7 @@ def write(folder: pathlib.Path, *, drawn: bool) -> None:
             figure, words = pictures.response(name)
             pictures.save(figure, folder, name)
             picture = pictures.image(name, words)
-        update(folder / f"{name}.md", _page(name, picture))
+        update(folder / f"{name}.md", page(name, picture))
     update(folder / "index.md", _index())
 
 
@@ -79,9 +81,29 @@ def _parameters(name: str) -> str:
     fields = {field.name: field.default for field in dataclasses.fields(layer)}
     rows = []
     for parameter, constraint in spec_of(name).parameters.items():
-        words = argument(layer.__doc__, parameter)
-        rows.append([f"`{parameter}`", f"{fields[parameter]:g}", constraint.rule, words])
-    return _table(["parameter", "starts at", "must", "meaning"], rows)
+        words = _RANGE.sub("", argument(layer.__doc__, parameter))
+        rows.append([f"`{parameter}`", f"{fields[parameter]:g}", _RANGES[constraint], words])
+    return _table(["parameter", "default", "range", "meaning"], rows)
+
+
+_RANGE = re.compile(r", (in \(0, 1\)|greater than 0|of any sign)\.$")  # has a column of its own
+_RANGES = {DECAY: "(0, 1)", THRESHOLD: "> 0", UNBOUNDED: "any"}
+
+
+# What layers take that is no parameter, but for what all of them take.
+_OPTIONS = ("ema", "reset", "detach_reset", "spike", "zero_split")
+
+
+def _arguments(name: str) -> str:
+    layer = snn.ALL_LAYERS[name]
+    fields = {field.name: field.default for field in dataclasses.fields(layer)}
+    rows = [
+        [f"`{option}`", f"`{fields[option]!r}`", argument(layer.__doc__, option)]
+        for option in _OPTIONS
+        if option in fields
+    ]
+    text = _table(["argument", "default", "meaning"], rows).replace("``", "`")
+    return re.sub(r"`(tracetorch_jax\.spikes|functional\.split)`", r"{py:obj}`\1`", text)
 
 
 _SIGNS = {"": "", "pos_": "; positive part", "neg_": "; negative part"}
@@ -162,10 +184,10 @@ def neighbours(name: str) -> str:
     return ", ".join(f"[{other}]({other}.md)" for other in found if other in LAYERS)
 
 
-def _page(name: str, picture: str) -> str:
+def page(name: str, picture: str) -> str:
+    """The page of a layer, in Markdown."""
     spec = spec_of(name)
     settings = pictures.settings(name)
-    changed = ", ".join(f"`{k}={v:g}`" for k, v in settings.items())
     words = [_SPIKE] * spec.fires + [_PARTS] * spec.membrane.dual + [_RAISED] * spec.adapt_weight
     return _fill(
         "layer",
@@ -175,17 +197,17 @@ def _page(name: str, picture: str) -> str:
         picture=picture,
         shown=" ".join([_CROSSES] * spec.fires + [_AFTER] * (spec.fires and spec.membrane.dual)),
         fragment="&".join([f"layer={name}", *(f"{k}={v:g}" for k, v in settings.items())]),
-        settings=f"{changed} and otherwise the defaults" if changed else "the defaults",
+        settings="the parameters of the [code below](#in-code)" if settings else "the defaults",
         equations="\n".join(equations(spec)),
         words=" ".join(words),
         states=_states(name),
         parameters=_parameters(name),
+        arguments=_arguments(name),
         snippet=snippet(name),
         costs=f"{_counted(len(spec.states), 'state')} ({4 * len(spec.states)} bytes in float32), "
         f"{_counted(len(spec.parameters), 'parameter')}, and {operations(name)} floating-point "
         "operations per step, forward, as XLA counts them",
         neighbours=neighbours(name),
-        nnx_arguments=untyped(getattr(nnx, name)),
     )
 
 

@@ -78,10 +78,16 @@ def argument(docstring: str, name: str) -> str:
 
 
 def untyped(thing: Any) -> str:
-    """Arguments with their defaults, without types, and by name in the order of the docstring."""
+    """Arguments with their defaults, without types, and by name in the order of the docstring.
+
+    Of a layer without the two options of each parameter, which its docstring explains.
+    """
+    given = arguments(thing)
+    options = {f"{name}_{option}" for name in given for option in ("rank", "learnable")}
     found = [
         parameter.replace(annotation=inspect.Parameter.empty, default=_default(parameter.default))
-        for parameter in arguments(thing).values()
+        for name, parameter in given.items()
+        if name not in options
     ]
     order = described(inspect.getdoc(thing) or "")
     free = [p for p in found if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name in order]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from tracetorch_jax._core.parameters import Rank, check_flag, check_rank, freeze
 from tracetorch_jax._shared.checks import check_choice, check_spike
 from tracetorch_jax.functional.constraints import DECAY
 from tracetorch_jax.functional.equations import equations
-from tracetorch_jax.functional.spec import Spec, parameter_row
+from tracetorch_jax.functional.spec import Spec
 from tracetorch_jax.functional.steps import DEFAULT_SPIKE
 from tracetorch_jax.initializers import half_lives as spread
 
@@ -32,11 +31,14 @@ param_dtype: what parameters are stored as.
 """
 
 _VALUES = """
-Each parameter can be a float, an array or tuple of constrained values whose own rank then counts,
-or an initializer ``(key, shape, dtype) -> constrained values``. A value outside the domain raises;
-under `jax.jit`, where nothing can raise, an initializer's value outside the domain becomes the
-nearest that `param_dtype` and `dtype` can hold. Learnable ones are stored under
-``raw_<name>``{where}.
+Each parameter is a number, an array or tuple of values, or an initializer ``(key, shape, dtype) ->
+values``. For each one, such as `{first}`, there are two more arguments: `{first}_rank`, 1 for a
+value of each neuron (default) or 0 for one of the layer, where an array's own rank counts; and
+`{first}_learnable`, whether training changes it (default) or it stays a constant. A learnable one
+is stored under ``raw_<name>``{where}, where any number is allowed.
+
+A value out of range raises. Under `jax.jit` nothing can raise: there, what an initializer gives
+becomes the nearest value that `param_dtype` and `dtype` can hold.
 """
 
 _RAISES = """
@@ -91,18 +93,6 @@ class AbstractLayer(AbstractCell):
 def _indent(text: str, by: int = 4) -> str:
     pad = " " * by
     return "\n".join(pad + line if line else line for line in text.strip().splitlines())
-
-
-def _with_options(argument: re.Match[str]) -> str:
-    """The entry of an argument, and of a parameter also those of its rank and its training."""
-    name, text = argument[1], argument[0]
-    row = parameter_row(name)
-    if row is None:
-        return text
-    one = "weight" if row.kind == "adaptation" else row.kind.rpartition("_")[2]
-    return f"""{text}
-{name}_rank: 0 for one {one} shared by the layer, 1 for one per neuron.
-{name}_learnable: whether `{name}` is trained; otherwise it stays a constant."""
 
 
 def layer_by_name(
@@ -165,8 +155,7 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
     features = [base for base in cls.__mro__ if base.__module__ == "tracetorch_jax._core.features"]
     spec = spec_of(field.name for field in dataclasses.fields(cls))
     lines = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in reversed(features))
-    documented = re.sub(r"^(\w+): .*(\n .*)*", _with_options, lines, flags=re.M)
-    arguments = _COMMON_ARGS.format(features=documented) + own
+    arguments = _COMMON_ARGS.format(features=lines) + own
     upstream = cls.__name__ if spec.emits else f"{cls.__name__}EMA"
     reference = f"Reference: ``tracetorch.snn.{upstream}`` of traceTorch 0.19.2."
     if spec.adaptation:
@@ -177,7 +166,7 @@ def compose(cls: type[AbstractLayer], example: tuple[str, ...], where: str, own:
             "",
             _indent("\n".join(equations(spec))),
             "",
-            _VALUES.format(where=where).strip(),
+            _VALUES.format(where=where, first=next(iter(spec.parameters))).strip(),
             "",
             "Args:",
             _indent(arguments),
