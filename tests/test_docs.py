@@ -119,6 +119,15 @@ def test_the_memory_of_a_gradient_is_what_the_page_says():
         assert figures.format(way=way, **found) in " ".join(page.split())
 
 
+def test_code_needs_no_scrolling_on_a_screen():
+    for name, text in TEXTS.items():
+        for block in re.findall(
+            r"^```(?:python|\{code-cell\} python)\n(.*?)^```", text, re.S | re.M
+        ):
+            lines = [line for line in block.splitlines() if not line.startswith(":")]
+            assert max(map(len, lines)) <= 88, (name, max(lines, key=len))
+
+
 def test_the_page_of_the_layer_with_most_parameters_is_short():
     """Without code, pictures and the list that is folded."""
     page = family.page("DSRLITS", "").partition("<details>")[0]
