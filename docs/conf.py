@@ -23,6 +23,7 @@ from sphinx.util.nodes import make_refnode
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import tracetorch_jax  # noqa: E402
 from generate import (  # noqa: E402
     charts,
     colors,
@@ -34,8 +35,6 @@ from generate import (  # noqa: E402
     reference,
     signatures,
 )
-
-import tracetorch_jax  # noqa: E402
 
 project = "tracetorch_jax"
 copyright = "the authors of tracetorch_jax, MIT licence"
@@ -57,7 +56,8 @@ html_title = "tracetorch_jax"
 html_static_path = ["_static", "images/preview.png"]
 html_css_files = ["interactive/colors.css", "site.css"]
 html_copy_source = False
-html_show_search_summary = False  # it would be fetched, which browsers refuse to pages of a folder
+# It would be fetched, which browsers refuse to pages of a folder.
+html_show_search_summary = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 
@@ -79,13 +79,21 @@ CODE = b"".join(
 )
 os.environ["MATPLOTLIBRC"] = str(HERE / "generate/matplotlibrc")
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build/tutorials" / hashlib.sha256(CODE).hexdigest()[:16])
+nb_execution_cache_path = str(
+    HERE / "_build/tutorials" / hashlib.sha256(CODE).hexdigest()[:16]
+)
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "error"
 nb_number_source_lines = False
 
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "dollarmath"]
+myst_enable_extensions = [
+    "colon_fence",
+    "deflist",
+    "attrs_block",
+    "attrs_inline",
+    "dollarmath",
+]
 myst_heading_anchors = 4
 copybutton_prompt_text = ">>> |... "
 copybutton_prompt_is_regexp = True
@@ -116,7 +124,9 @@ def literal_blocks(
     found: list[str] = []
     inside = False
     for number, line in enumerate(lines):
-        if line.startswith(":") or line.startswith(".. rubric"):  # arguments and examples follow
+        if line.startswith(":") or line.startswith(
+            ".. rubric"
+        ):  # arguments and examples follow
             found += lines[number:]
             break
         starts = line.startswith("    ") and not (found and found[-1].strip())
@@ -130,17 +140,29 @@ def literal_blocks(
 
 
 def _arguments(what: str, thing: Any) -> set[str]:
-    return set(signatures.arguments(thing)) if what in ("class", "function", "method") else set()
+    return (
+        set(signatures.arguments(thing))
+        if what in ("class", "function", "method")
+        else set()
+    )
 
 
 def _in_list(lines: list[str]) -> bool:
     """Whether indented lines would go on with the item of a list or a directive."""
     before = next((line for line in reversed(lines) if line.strip()), "")
-    return bool(re.match(r" *(- |\* |\.\. |>>> )", before)) or before.rstrip().endswith("::")
+    return bool(re.match(r" *(- |\* |\.\. |>>> )", before)) or before.rstrip().endswith(
+        "::"
+    )
 
 
 def our_signature(
-    app: Any, what: str, name: str, thing: Any, options: Any, arguments: str, returned: str
+    app: Any,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    arguments: str,
+    returned: str,
 ) -> tuple[str, str | None] | None:
     """Functions with types as the code writes them; classes without, which say them in words."""
     if not name.startswith("tracetorch_jax."):
@@ -153,14 +175,18 @@ def our_signature(
 def run_on(app: Any, domain: str, kind: str, content: Any) -> None:
     """Lists of many arguments without types are one paragraph, not a line for each."""
     for lists in content.parent.findall(addnodes.desc_parameterlist):
-        typed = any(len(argument) > 1 and ":" in argument.astext() for argument in lists)
+        typed = any(
+            len(argument) > 1 and ":" in argument.astext() for argument in lists
+        )
         if kind == "class" and not typed and lists.parent.parent is content.parent:
             lists["multi_line_parameter_list"] = False
 
 
 def prepare(app: Any, document: str, content: list[str]) -> None:
     """Links to other files of the repository, and pictures that pages draw themselves."""
-    generated = document in pages.SOURCES or document.startswith(("family/", "reference/"))
+    generated = document in pages.SOURCES or document.startswith(
+        ("family/", "reference/")
+    )
     if not generated:
         content[0] = pages.relink(content[0], f"docs/{document}.md")
         if app.config.pictures:
@@ -177,16 +203,27 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
         return None
     target = node["reftarget"].removeprefix("tracetorch_jax.")
     objects = env.domains["py"].objects
-    within = (node.get("py:module") or "").removeprefix("tracetorch_jax").strip(".").split(".")
+    within = (
+        (node.get("py:module") or "")
+        .removeprefix("tracetorch_jax")
+        .strip(".")
+        .split(".")
+    )
     inner = ".".join((*within, target)).strip(".")
     places = [f"tracetorch_jax.{inner}", f"tracetorch_jax.{target}"]
-    if target[:1].isupper():  # a class of another module; of the two front ends, linen's
+    if target[
+        :1
+    ].isupper():  # a class of another module; of the two front ends, linen's
         others = [name for name in objects if name.endswith(f".{target}")]
         places += others if len(others) == 1 else [f"tracetorch_jax.snn.{target}"]
     for place in places:
         if place in objects and node["reftype"] != "class":
             return make_refnode(
-                app.builder, node["refdoc"], objects[place].docname, objects[place].node_id, content
+                app.builder,
+                node["refdoc"],
+                objects[place].docname,
+                objects[place].node_id,
+                content,
             )
     first = target.partition(".")[0]
     ours = node["reftarget"].startswith("tracetorch_jax.") or (
@@ -196,14 +233,18 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
     return None if ours and not theirs and node["reftype"] != "class" else content
 
 
-def add_icon(app: Any, page: str, template: str, context: dict[str, Any], document: Any) -> None:
+def add_icon(
+    app: Any, page: str, template: str, context: dict[str, Any], document: Any
+) -> None:
     """An icon for the browser's tab."""
     context["favicon_url"] = "data:image/svg+xml," + urllib.parse.quote(ICON)
 
 
 def write(app: Any) -> None:
     """Everything that comes from the code."""
-    logging.getLogger().setLevel(logging.WARNING)  # a style of Pygments turns all logs on
+    logging.getLogger().setLevel(
+        logging.WARNING
+    )  # a style of Pygments turns all logs on
     pages.write(HERE)
     family.write(HERE / "family", drawn=app.config.pictures)
     reference.write(HERE / "reference")
@@ -212,11 +253,15 @@ def write(app: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    app.add_config_value("pictures", True, "env", bool)  # without them, a build takes little time
+    app.add_config_value(
+        "pictures", True, "env", bool
+    )  # without them, a build takes little time
     app.connect("builder-inited", write)
     app.connect("html-page-context", add_icon)
     app.connect("source-read", prepare)
-    app.connect("autodoc-process-docstring", literal_blocks, priority=900)  # after napoleon
+    app.connect(
+        "autodoc-process-docstring", literal_blocks, priority=900
+    )  # after napoleon
     app.connect("autodoc-process-signature", our_signature)
     app.connect("object-description-transform", run_on)
     app.connect("missing-reference", find_our_own)

@@ -44,7 +44,7 @@ def noise(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Add Gaussian noise, drawn anew for every number.
+    """Add independent Gaussian noise to every value.
 
     Args:
         key: PRNG key.
@@ -78,8 +78,7 @@ def scale(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Multiply each sequence by a factor ``exp(deviation * z)`` of its own, z from a normal
-    distribution.
+    """Multiply each sequence by its own ``exp(deviation * z)``, z from a normal distribution.
 
     Args:
         key: PRNG key.
@@ -195,7 +194,7 @@ def cutout(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Set a stretch of each sequence to 0, of up to `longest` steps, anywhere.
+    """Set up to `longest` neighbouring steps of each sequence to 0, at a random place.
 
     Args:
         key: PRNG key.

@@ -122,7 +122,7 @@ def save(path: str | pathlib.Path, state: Any, *, overwrite: bool = False) -> pa
 
 
 def restore(path: str | pathlib.Path, like: Any) -> Any:
-    """Read what `save` wrote.
+    """Read a checkpoint into a tree of the same structure.
 
     Args:
         path: the folder.
@@ -177,7 +177,7 @@ def restore(path: str | pathlib.Path, like: Any) -> Any:
 
 
 def read(path: str | pathlib.Path) -> Any:
-    """Read what `save` wrote without knowing what it is of.
+    """Read a checkpoint without a tree to compare it with.
 
     Args:
         path: the folder; or that of a step, written by orbax's ``CheckpointManager``.

@@ -195,7 +195,7 @@ def count_target(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Squared error of the number of spikes: so many of the right class, so many of the others.
+    """Squared error of spike counts: one target for the right class, one for the others.
 
     Args:
         spikes: ``[B, T, C]``.
@@ -235,7 +235,7 @@ def rate_target(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Squared error of the rate: spikes per step of the right class and of the others.
+    """Squared error of firing rates: one target for the right class, one for the others.
 
     Args:
         spikes: ``[B, T, C]``.
@@ -348,7 +348,7 @@ def rate_penalty(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Regulariser of neurons that fire too much: squared excess of their rate over `max_rate`.
+    """Penalty for neurons that fire too much: squared excess of their rate over `max_rate`.
 
     Args:
         spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude. Or the recordings
@@ -391,7 +391,7 @@ def silence_penalty(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Regulariser of neurons that fire too little: squared lack of their rate below `min_rate`.
+    """Penalty for neurons that fire too little: squared lack of their rate below `min_rate`.
 
     Args:
         spikes: ``[B, T, ...]``; spikes of either sign count as their magnitude. Or the recordings

@@ -47,7 +47,7 @@ def accuracy(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Whether each sequence is classified correctly, with the arguments of `losses.cross_entropy`.
+    """1 for each sequence that is classified correctly. Takes the arguments of `cross_entropy`.
 
     The class is that of the greatest logit, the first of several.
 
@@ -86,7 +86,7 @@ def confusion_matrix(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """How many sequences of each class are taken for which, with the arguments of `accuracy`.
+    """Confusion matrix: predicted classes for each true class. Takes the arguments of `accuracy`.
 
     Those of several batches add up.
 
@@ -128,7 +128,7 @@ def _classified(
 
 
 class Rates(NamedTuple):
-    """What `spike_rate` gives: spikes per step of each neuron, by sign.
+    """Firing rates of neurons, in spikes per step, by sign.
 
     Attributes:
         positive: ``[...]`` in [0, 1].
@@ -211,7 +211,7 @@ def saturated(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """Which neurons fire at nearly every step, so that their spikes say little.
+    """Which neurons fire at nearly every step and so carry little information.
 
     Args:
         spikes: ``[B, T, ...]``.
@@ -238,7 +238,7 @@ def saturated(
 
 
 class Operations(NamedTuple):
-    """What `synaptic_operations` counts: those of one connection for one sample, all of its steps.
+    """Synaptic operations of one connection, for one sample over all of its steps.
 
     Attributes:
         macs: effective multiply-accumulates: of a connection whose input is not only -1, 0 and 1.
@@ -343,7 +343,7 @@ def synaptic_operations(
 def energy(
     operations: dict[str, Operations], *, mac: float = 4.6e-12, ac: float = 0.9e-12
 ) -> float:
-    """Energy of synaptic operations for one sample, from what one of each costs.
+    """Estimated energy of synaptic operations for one sample, from the energy of one operation.
 
     The defaults are those of 32-bit floating point in a 45 nm process: 3.7 pJ for a product and 0.9
     pJ for a sum (Horowitz, ISSCC 2014). Memory, which often costs more, is not in them.

@@ -138,7 +138,7 @@ def spike_train(
     neuron: int = 0,
     sequence: int = 0,
 ) -> Axes:
-    """A neuron's membrane and thresholds, with its spikes above and below.
+    """Membrane potential and thresholds of one neuron, with its spikes.
 
     A layer's `mem` is what remains after the reset, so that the line falls at a spike instead of
     crossing the threshold. With `before` it crosses the threshold and then falls.

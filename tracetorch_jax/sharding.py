@@ -22,7 +22,7 @@ __all__ = ["partition_specs", "shard", "shardings"]
 
 
 def partition_specs(tree: Any, rules: Mapping[str, PartitionSpec]) -> Any:
-    """Say by name over which axes of a mesh each array is split.
+    """Choose by name over which axes of a mesh each array is split.
 
     The name of an array is its path, such as ``params/cell/layers_1/raw_beta``. That of an
     optimiser state ends alike, so that the rules of the parameters hold for it as well.
@@ -84,7 +84,7 @@ def partition_specs(tree: Any, rules: Mapping[str, PartitionSpec]) -> Any:
 
 
 def shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
-    """Say where each array lies: specs that fit the arrays and the mesh, as `NamedSharding`.
+    """The `NamedSharding` of each array, from specs that fit the arrays and the mesh.
 
     For ``jax.jit(..., out_shardings=...)``, which makes parameters where they belong, and for
     `checkpoint.restore` from shapes.

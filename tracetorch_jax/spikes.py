@@ -53,7 +53,7 @@ __all__ = [
 
 @runtime_checkable
 class Spike(Protocol):
-    """Anything that maps ``u`` to spikes of the same shape and dtype.
+    """Protocol of spike functions: ``u`` to spikes of the same shape and dtype.
 
     The type of the argument `spike` of layers. A function of your own needs nothing but a gradient.
 
@@ -431,7 +431,7 @@ class straight_through(SpikeFunction):
 
 @dataclasses.dataclass(frozen=True)
 class smooth(sigmoid):
-    """No spike at all: the sigmoid itself, whose gradient is exact.
+    """A sigmoid in place of spikes, with its exact gradient.
 
         forward     s                          with s = 1 / (1 + exp(-slope * u))
         derivative  slope * s * (1 - s)

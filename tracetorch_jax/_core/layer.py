@@ -118,7 +118,7 @@ def layer_by_name(
     return cls(num_neurons, **{**dict.fromkeys(decays, decay), **options})
 
 
-LAYER_BY_NAME = """A named layer, such as one that a command line asks for.
+LAYER_BY_NAME = """Make a layer by its name.
 
 Args:
     name: a name of `ALL_LAYERS`.

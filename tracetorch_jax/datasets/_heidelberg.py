@@ -18,7 +18,7 @@ UNITS = 700
 
 
 def shd(folder: str | os.PathLike[str], split: str) -> Recordings:
-    """The Spiking Heidelberg Digits: spoken digits as spikes of 700 cells of a model cochlea.
+    """Spiking Heidelberg Digits: spoken digits as spikes of 700 channels of a cochlea model.
 
     8156 recordings to train on and 2264 to test, of about a second, in 20 classes: 0 to 9 in
     English, then in German. Of the twelve speakers, 4 and 5 are in the test set alone, and make up
@@ -67,7 +67,7 @@ def shd(folder: str | os.PathLike[str], split: str) -> Recordings:
 
 
 def ssc(folder: str | os.PathLike[str], split: str) -> Recordings:
-    """The Spiking Speech Commands: spoken words as spikes of 700 cells of a model cochlea.
+    """Spiking Speech Commands: spoken words as spikes of 700 channels of a cochlea model.
 
     75466 recordings to train on, 9981 to choose settings with and 20382 to test, of a second, in 35
     classes. Frames of 100 steps and 140 channels take 1.1 GB for the training set; for less, give

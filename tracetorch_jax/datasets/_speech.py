@@ -18,7 +18,7 @@ _LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 
 
 def speech_commands(folder: str | os.PathLike[str], split: str) -> Sounds:
-    r"""Google's Speech Commands: words of a second, spoken by thousands of people.
+    r"""Google's Speech Commands: recordings of one second, words spoken by thousands of people.
 
     Version 0.02 has 84843 sounds to train on, 9981 to choose settings with and 11005 to test, in 35
     classes. The published lists say which are which; no speaker is in two of them.

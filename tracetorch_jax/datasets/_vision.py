@@ -23,7 +23,7 @@ GESTURES = (
 
 
 def n_mnist(folder: str | os.PathLike[str], split: str) -> Recordings:
-    """N-MNIST: the digits of MNIST, before which an event camera made three saccades.
+    """N-MNIST: the digits of MNIST, recorded by an event camera that makes three saccades.
 
     60000 recordings to train on and 10000 to test, of 34 x 34 pixels and about 0.3 s. There is no
     validation set: hold out a part of the training set. Frames of 30 steps of 10 ms take 4.2 GB for
@@ -96,7 +96,7 @@ def _saccades(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dvs_gesture(folder: str | os.PathLike[str], split: str) -> Recordings:
-    r"""DVS Gesture: 11 gestures of 29 people in three kinds of light, before an event camera.
+    r"""DVS Gesture: 11 hand gestures of 29 people before an event camera, in three kinds of light.
 
     Each of the 98 recordings to train on and 24 to test shows all gestures, one after the other,
     for about six seconds each. A row is one gesture, a line of the files of labels: 1176 to train

@@ -33,7 +33,7 @@ Percentiles = tuple[float, float, float]
 
 
 class NeuronGroup(NamedTuple):
-    """What `diagnose` says of some of a layer's neurons: the dead, the saturated or the others.
+    """The report of `diagnose` on a group of a layer's neurons: dead, saturated or other ones.
 
     Attributes:
         share: of the layer's neurons, in (0, 1].
@@ -48,7 +48,7 @@ class NeuronGroup(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
-    """What `diagnose` says of one trace layer.
+    """The report of `diagnose` on one trace layer.
 
     Attributes:
         path: where the layer is in the model.
@@ -88,7 +88,7 @@ class LayerReport:
 
 
 class DelayReport(NamedTuple):
-    """What `diagnose` says of one `Delay` or `DelayedDense`.
+    """The report of `diagnose` on one `Delay` or `DelayedDense`.
 
     Attributes:
         path: where the cell is in the model.
@@ -108,7 +108,7 @@ class DelayReport(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` gives: a report of every trace layer; ``print`` shows a table.
+    """The result of `diagnose`: a report for every trace layer; ``print`` shows a table.
 
     Attributes:
         layers: a `LayerReport` each, in the order in which they run.
@@ -190,7 +190,7 @@ def diagnose(
     loss: Callable[[Any], jax.Array] | None = None,
     **kwargs: Any,
 ) -> Diagnosis:
-    """Run a model on a batch, forward and backward, and say of each trace layer how it does.
+    """Run a model on a batch, forward and backward, and report problems of each trace layer.
 
     Of `Delay` and `DelayedDense` it shows the delays, and says whether many are at an end of their
     range.

@@ -20,7 +20,7 @@ _SEEN = "recorded"  # next to the states, by their names
 
 
 class Recording(NamedTuple):
-    """What `record` keeps of one trace layer.
+    """The inputs, states and outputs of one trace layer, from `record`.
 
     Attributes:
         layer: the layer, without parameters.
@@ -108,7 +108,7 @@ class Recording(NamedTuple):
 def record(
     model: nn.Module, variables: Any, *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, Recording]]:
-    """Run a model once and keep what each of its trace layers received, held and gave.
+    """Run a model once and return the inputs, states and outputs of each trace layer.
 
     A layer that something else runs step by step, such as `flax.linen.RNN` or a `Recurrent` of
     several layers, is not seen. Nothing is kept otherwise: this call is a program of its own, which

@@ -25,7 +25,7 @@ from tracetorch_jax.spikes import keep_nan
 
 
 def constant(values: ArrayLike, num_steps: int, *, time_major: bool = False) -> jax.Array:
-    """The same values at every step, as an input current.
+    """Repeat the same values at every step, as an input current.
 
     A Dense or a convolution that gets it computes the same at every step.
     ``Unroll(cell, hold=num_steps)`` of ``values[:, None]`` gives the same and computes that once.
@@ -59,7 +59,7 @@ def rate(
     signed: bool = False,
     time_major: bool = False,
 ) -> jax.Array:
-    """A spike at each step with the value's probability, independently: rate coding.
+    """Rate coding: at each step a spike with the probability of the value (Bernoulli).
 
     Args:
         key: PRNG key; the same key gives the same spikes.
@@ -102,7 +102,7 @@ def latency(
     threshold: float = 0.01,
     time_major: bool = False,
 ) -> jax.Array:
-    """One spike per value, the earlier the greater the value is.
+    """One spike per value: greater values fire earlier (latency coding).
 
     A value of 1 fires at step 0, one of `threshold` at the last step, what lies between, rounded,
     at
@@ -156,7 +156,7 @@ def latency(
 def delta(
     xs: ArrayLike, threshold: ArrayLike, *, signed: bool = True, time_major: bool = False
 ) -> jax.Array:
-    """A spike where a signal changed by at least `threshold` since the step before.
+    """Spike where a signal changes by at least `threshold` from one step to the next.
 
     The signal counts as 0 before the first step. Slow changes never fire; `level_crossing`
     remembers them.
@@ -197,7 +197,7 @@ def level_crossing(
     counts: bool = False,
     time_major: bool = False,
 ) -> jax.Array:
-    """A spike of either sign whenever a signal has moved by `threshold` since its last spike.
+    """Spike, up or down, when a signal has moved by `threshold` since its last spike.
 
         change = x - level
         out    = trunc(change / threshold)      # clipped to -1, 0, 1 unless `counts`
@@ -246,7 +246,7 @@ def level_crossing(
 def population(
     values: ArrayLike, num_neurons: int, *, low: float, high: float, width: float | None = None
 ) -> jax.Array:
-    """Each value as the activity of neurons that prefer different values.
+    """Population coding: each value as the activity of neurons that prefer different values.
 
     Neuron ``i`` of a value has its Gaussian tuning curve's centre at
     ``low + i (high - low) / (num_neurons - 1)`` and answers with ``exp(-(value - centre)^2 / (2
@@ -299,7 +299,7 @@ def windows(
     seq_lengths: ArrayLike | None = None,
     time_major: bool = False,
 ) -> jax.Array:
-    """The last steps of a signal at once, so that a layer sees how it changes.
+    """Stack the last steps of a signal, so that a layer sees how it changes.
 
     A Dense layer after it is a convolution over time. With a stride there are fewer steps to run,
     and states last longer. What is before the first step and after the last one is 0.
@@ -337,7 +337,7 @@ def windows(
 
 
 def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -> jax.Array:
-    """A signal together with what it was some steps before, once for each delay.
+    """Stack a signal with delayed copies of itself, one for each delay.
 
     Args:
         xs: ``[B, T, ...]``.
@@ -367,7 +367,7 @@ def delayed(xs: ArrayLike, delays: Sequence[int], *, time_major: bool = False) -
 
 
 def slopes(xs: ArrayLike, *, time_major: bool = False) -> jax.Array:
-    """A signal together with its change since the step before, which is 0 at the first step.
+    """Append the change of a signal since the step before; it is 0 at the first step.
 
     Standardise the result: the changes are small where there are many steps, and a network learns
     little from them before they have the size of the values.

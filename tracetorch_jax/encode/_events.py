@@ -17,7 +17,7 @@ from tracetorch_jax.functional.engines.masks import whole_counts
 
 
 class Events(NamedTuple):
-    """Events of several recordings side by side, as `pad_events` makes them.
+    """Events of several recordings, padded to one length by `pad_events`.
 
     Attributes:
         times: ``[B, E]``.
@@ -33,7 +33,7 @@ class Events(NamedTuple):
 
 
 def pad_events(recordings: Sequence[tuple[ArrayLike, ...]]) -> Events:
-    """Put recordings of different numbers of events into arrays of one size, for `frames`.
+    """Pad recordings with different numbers of events to one size, for `frames`.
 
     Args:
         recordings: for each, ``(times, channels)`` or ``(times, channels, polarities)``, vectors of
@@ -89,7 +89,7 @@ def frames(
     time_major: bool = False,
     dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """Sum lists of events into the steps of a sequence, on the device.
+    """Count events in each step of a sequence, on the device.
 
     An event at ``time`` falls into step ``floor((time - start) / step)``. A batch of lists is
     padded, see `pad_events`, with `num_events` saying how many events each list has; that takes the

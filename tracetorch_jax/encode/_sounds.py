@@ -23,7 +23,7 @@ def log_mel(
     high: float | None = None,
     floor: float = 1e-6,
 ) -> jax.Array:
-    """The logarithm of a sound's power in bands of the mel scale, window by window.
+    """Log-mel features of a sound: the log power in mel bands, for each window.
 
     Each window is multiplied with Hann's and transformed; the power is summed over `num_mels`
     triangles, which are evenly spread on the mel scale, 2595 log10(1 + f / 700), overlap by half

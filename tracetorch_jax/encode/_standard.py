@@ -17,7 +17,7 @@ from tracetorch_jax.functional.engines.masks import steps_of
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Standardiser:
-    """What `standardiser` gives: called with other sequences, it standardises these alike.
+    """The result of `standardiser`: a function that standardises sequences.
 
     It takes whole sequences as well as a step of a stream. To save it, save its two arrays.
 
@@ -65,7 +65,7 @@ class Standardiser:
 def standardiser(
     xs: ArrayLike, *, seq_lengths: ArrayLike | None = None, time_major: bool = False
 ) -> Standardiser:
-    """What makes each channel of mean 0 and deviation 1, as it is over these sequences.
+    """Fit a function that gives each channel mean 0 and standard deviation 1.
 
     Take the training set, and give the result all sets: what is learnt from the others would not be
     known when the model is used. A channel that does not change is only moved to 0.

@@ -21,7 +21,7 @@ def save(
     vjp_order: int = 0,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Write a program to a file, which ``jax.export.deserialize`` reads on any machine.
+    """Write a program to a file that ``jax.export.deserialize`` reads on any machine.
 
     The file holds a checksum, by which `load` notices damage.
 
@@ -58,7 +58,7 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> Exported:
-    """Read what `save` wrote.
+    """Read a checkpoint into a tree of the same structure.
 
     Load files that you trust: they are programs.
 

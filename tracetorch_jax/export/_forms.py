@@ -38,7 +38,7 @@ def sequence(
     platforms: Sequence[str] = PLATFORMS,
     **kwargs: Any,
 ) -> Exported:
-    """A model of whole sequences as a program: ``program.call(xs)``.
+    """Export a model of whole sequences as a program: ``program.call(xs)``.
 
     Args:
         model: a module that is called with a sequence, such as `snn.Unroll`; or one of nnx.
@@ -100,7 +100,7 @@ def step(
     bake: bool = True,
     platforms: Sequence[str] = PLATFORMS,
 ) -> Exported:
-    """One step of a stream as a program: ``carry, y = program.call(carry, x)``.
+    """Export one step of a stream as a program: ``carry, y = program.call(carry, x)``.
 
     The carry is the dict that the cell has. It starts from zeros (`initial_carry`), as that of
     every layer here does.
@@ -154,7 +154,7 @@ def step(
 
 
 def initial_carry(program: Exported, x: Any) -> Any:
-    """The zeros that a stream starts from.
+    """The initial carry of a stream: zeros.
 
     Args:
         program: what `step` gave, or `load` read.

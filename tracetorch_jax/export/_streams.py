@@ -19,7 +19,7 @@ from tracetorch_jax.export._forms import initial_carry, step_arguments
 
 
 class Streams:
-    """Many live streams that take their steps together, each with a carry of its own.
+    """Run many live streams as one batch; each has its own carry.
 
     A stream has a name and one of `capacity` slots in a batch. It joins and leaves at any time, and
     only the streams that have a sample take a step; the carries of the others stay as they are.

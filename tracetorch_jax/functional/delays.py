@@ -77,7 +77,7 @@ def delay(
     sigma: Sigma = None,
     seq_lengths: jax.Array | Valid | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Delay each channel of a sequence by a time of its own; one step is a sequence of one.
+    """Delay each channel of a sequence by its own time; for one step, pass a sequence of one.
 
         k = floor(d), f = d - k
         y_t = (1 - f) * x_{t-k} + f * x_{t-k-1}
@@ -150,7 +150,7 @@ def delayed_dense(
     sigma: Sigma = None,
     seq_lengths: jax.Array | Valid | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """A dense layer whose synapses each have a delay; one step is a sequence of one.
+    """A dense layer with a delay for each synapse; for one step, pass a sequence of one.
 
         y_t[o] = bias[o] + sum over i, k of W[i, o] * g(k - d[i, o]) * x_{t-k}[i]
 

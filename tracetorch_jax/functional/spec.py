@@ -273,7 +273,7 @@ def beyond(spec: Spec, known: Collection[str]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Static description of a layer: which features it has, and nothing about their values.
+    """Static description of a layer: its features, without values of parameters.
 
     A spec is hashable and compared by value. All branching in `step` is on a spec, so a feature
     that is off leaves nothing behind in the compiled program.

@@ -120,7 +120,7 @@ def synapse(
     trace: Trace = Trace(),  # noqa: B008
     zero_split: ZeroSplit = "half",
 ) -> tuple[State, jax.Array]:
-    """Smooth the input.
+    """Update the synaptic trace: smooth the input.
 
         syn = alpha * syn + (1 - alpha) * x
 
@@ -155,7 +155,7 @@ def recurrence(
     trace: Trace = Trace(),  # noqa: B008
     zero_split: ZeroSplit = "half",
 ) -> tuple[State, jax.Array]:
-    """Trace the layer's own output of the step before.
+    """Update the recurrent trace with the layer's own output of the step before.
 
         rec = gamma * rec + (1 - gamma) * out_tm1
 
@@ -190,7 +190,7 @@ def membrane(
     *,
     trace: Trace = Trace(ema=False),  # noqa: B008
 ) -> tuple[State, jax.Array]:
-    """Integrate what reaches the membrane.
+    """Update the membrane potential with its input.
 
         mem = beta * mem + delta                      # a leaky sum, if the layer fires
         mem = beta * mem + (1 - beta) * delta         # an average, if it does not
@@ -224,7 +224,7 @@ def adaptation(
     *,
     trace: Trace = Trace(),  # noqa: B008
 ) -> tuple[State, jax.Array]:
-    """Trace the neuron's own activity, by which it fires less.
+    """Update the adaptation trace: the neuron's own recent activity, by which it fires less.
 
         adapt = rho * adapt + (1 - rho) * activity
 
@@ -267,7 +267,7 @@ def fire(
     spike: spikes.Spike | tuple[spikes.Spike, spikes.Spike] = DEFAULT_SPIKE,
     draw: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
-    """Emit what the membrane calls for, and reset it.
+    """Compute the spikes of a membrane potential, and reset it.
 
         p = spike(mem - pos_threshold)
         q = spike(-mem - neg_threshold)

@@ -26,7 +26,7 @@ from tracetorch_jax.nnx._cell import check_rngs, create, stream
 
 
 class DelayWidth(nnx.Variable[Any]):
-    """The present `sigma` of a `Delay` or `DelayedDense`: a number that changes during training.
+    """The `sigma` of a `Delay` or `DelayedDense`, which changes during training.
 
     A variable type of its own, so that optimisers and gradients, which ask for `nnx.Param`, pass it
     by, and compiled functions take it as an input. `set_sigma` makes and changes it.
@@ -90,7 +90,7 @@ class _HasWidth(AbstractDelayCell):
 
 @dataclasses.dataclass(repr=False, eq=False)
 class Delay(_HasWidth, AbstractDelay, nnx.RNNCellBase):
-    """Each channel of the input, later by a time of its own; a cell.
+    """A cell that delays each channel of its input by its own time.
 
         k = floor(d), f = d - k
         y_t = (1 - f) * x_{t-k} + f * x_{t-k-1}
@@ -159,7 +159,7 @@ class Delay(_HasWidth, AbstractDelay, nnx.RNNCellBase):
 
 
 class DelayedDense(_HasWidth, AbstractDelayedDense, nnx.RNNCellBase):
-    """A dense layer whose synapses each have a learnable delay; a cell.
+    """A cell: a dense layer with a learnable delay for each synapse.
 
         y_t[o] = bias[o] + sum over i, k of kernel[i, o] * g(k - d[i, o]) * x_{t-k}[i]
 

@@ -13,7 +13,7 @@ from tracetorch_jax.nnx._front_end import NNX
 
 
 class Recurrent(AbstractRecurrent, nnx.RNNCellBase):
-    """All-to-all recurrence: a cell that also gets its own last output.
+    """All-to-all recurrence: a cell that also receives its own last output.
 
         y = cell(x + feedback(prev_output))
         prev_output = y

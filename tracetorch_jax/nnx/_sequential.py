@@ -13,7 +13,7 @@ from tracetorch_jax.nnx._front_end import NNX
 
 
 class Sequential(AbstractSequential, nnx.RNNCellBase):
-    """Cells, ordinary modules and functions, one after the other; itself a cell.
+    """Stack of cells, ordinary modules and functions; itself a cell.
 
     Called as a cell, it takes one step through the whole stack: for streaming and for feedback.
     Under `Unroll` it runs layer by layer over the whole sequence, so that a Linear layer sees one
@@ -86,7 +86,7 @@ class Sequential(AbstractSequential, nnx.RNNCellBase):
 
 
 class Residual(AbstractResidual, Sequential):
-    """A stack whose input goes past it, too: a residual connection, itself a cell.
+    """Residual connection around a stack of layers; itself a cell.
 
         y = x + stack(x)                        merge="add"
         y = concatenate([x, stack(x)])          merge="concatenate"

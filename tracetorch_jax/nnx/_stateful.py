@@ -22,7 +22,7 @@ from tracetorch_jax.nnx._unroll import Unroll
 
 
 class TraceState(nnx.Variable[Any]):
-    """What a `Stateful` layer remembers: the carry of its cell.
+    """The state of a `Stateful` layer: the carry of its cell.
 
     A variable type of its own, so that optimisers and gradients, which ask for `nnx.Param`, pass it
     by, and ``nnx.state(model, TraceState)`` finds it. The layer makes it.
@@ -35,7 +35,7 @@ class TraceState(nnx.Variable[Any]):
 
 
 class Stateful(nnx.Module):
-    """A cell that keeps its carry itself and is called with nothing but its input.
+    """A cell that stores its own carry, so that it is called with its input alone.
 
     States start as zeros, go on from call to call, and are handled for a whole model at once with
     `zero_states`, `detach_states`, `save_states` and `load_states`. They live in one `TraceState`,
@@ -190,7 +190,7 @@ def zero_states(model: nnx.Module, batch_shape: tuple[int, ...] | None = None) -
 
 
 def detach_states(model: nnx.Module) -> None:
-    """Let no gradient flow back through the present states of a model, in place.
+    """Stop gradients through the present states of a model (truncated BPTT), in place.
 
     Within a function that is differentiated, this is what truncates backpropagation through time.
     Between such functions there is nothing to detach: states are values there.
@@ -217,7 +217,7 @@ def detach_states(model: nnx.Module) -> None:
 
 
 def save_states(model: nnx.Module) -> dict[str, Any]:
-    """All states of a model, each once.
+    """All states of a model, as a tree.
 
     Args:
         model: anything that holds `Stateful` layers, or one.
@@ -241,7 +241,7 @@ def save_states(model: nnx.Module) -> dict[str, Any]:
 
 
 def load_states(model: nnx.Module, states: Mapping[str, Any]) -> None:
-    """Set all states of a model to what `save_states` gave, in place.
+    """Restore the states that `save_states` returned, in place.
 
     Args:
         model: anything that holds `Stateful` layers, or one.

@@ -12,7 +12,7 @@ from tracetorch_jax.nnx._front_end import NNX
 
 @dataclasses.dataclass(repr=False, eq=False)
 class Unroll(AbstractUnroll, nnx.Module):
-    """A cell over time.
+    """Run a cell over time.
 
     Unlike in `flax.nnx.RNN`, the parameters of a trace layer are constrained once per sequence, a
     gradient keeps carries and nothing else, a stack (`Sequential`) runs layer by layer, and padding

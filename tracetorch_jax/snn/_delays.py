@@ -16,7 +16,7 @@ _HIDDEN = ("parent", "name")
 
 
 class Delay(AbstractDelay, nn.RNNCellBase):
-    """Each channel of the input, later by a time of its own; a cell.
+    """A cell that delays each channel of its input by its own time.
 
         k = floor(d), f = d - k
         y_t = (1 - f) * x_{t-k} + f * x_{t-k-1}
@@ -115,7 +115,7 @@ class Delay(AbstractDelay, nn.RNNCellBase):
 
 
 class DelayedDense(AbstractDelayedDense, nn.RNNCellBase):
-    """A dense layer whose synapses each have a learnable delay; a cell.
+    """A cell: a dense layer with a learnable delay for each synapse.
 
         y_t[o] = bias[o] + sum over i, k of kernel[i, o] * g(k - d[i, o]) * x_{t-k}[i]
 

@@ -10,7 +10,7 @@ from tracetorch_jax.snn._front_end import LINEN, bound
 
 
 class Recurrent(AbstractRecurrent, nn.RNNCellBase):
-    """All-to-all recurrence: a cell that also gets its own last output.
+    """All-to-all recurrence: a cell that also receives its own last output.
 
         y = cell(x + feedback(prev_output))
         prev_output = y

@@ -8,7 +8,7 @@ from tracetorch_jax.snn._sequential import Sequential
 
 
 class Residual(AbstractResidual, Sequential):
-    """A stack whose input goes past it, too: a residual connection, itself a cell.
+    """Residual connection around a stack of layers; itself a cell.
 
         y = x + stack(x)                        merge="add"
         y = concatenate([x, stack(x)])          merge="concatenate"

@@ -26,7 +26,7 @@ def through(name: str, method: Method) -> Method:
 
 
 class Sequential(AbstractSequential, nn.RNNCellBase):
-    """Cells, ordinary modules and functions, one after the other; itself a cell.
+    """Stack of cells, ordinary modules and functions; itself a cell.
 
     Called as a cell, it takes one step through the whole stack: for streaming and for feedback.
     Under `Unroll` it runs layer by layer over the whole sequence, so that a Dense layer sees one

@@ -9,7 +9,7 @@ from tracetorch_jax.snn._front_end import LINEN, bound
 
 
 class Unroll(AbstractUnroll, nn.Module):
-    """A cell over time.
+    """Run a cell over time.
 
     The parameters are those of the cell, under ``cell``, whatever the other arguments: checkpoints
     are interchangeable, also with `flax.linen.RNN` of the same cell.

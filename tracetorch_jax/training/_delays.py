@@ -15,7 +15,7 @@ from tracetorch_jax._shared.checks import check_integer, check_number
 def sigma_schedule(
     max_delay: int, steps: int, *, start: float | None = None, end: float = 0.25
 ) -> Callable[[ArrayLike], jax.Array]:
-    """Width of delays by the number of updates: from wide to below one step, then constant.
+    """Schedule for the width of delays: from wide to below one step, then constant.
 
         sigma(n) = start * (end / start) ** min(n / steps, 1)
 

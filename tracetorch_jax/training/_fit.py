@@ -24,7 +24,7 @@ from tracetorch_jax.training._rows import anew, arrays, mean_of_rows, over_rows,
 
 
 class Fit(NamedTuple):
-    """What `fit` gives.
+    """The result of `fit`.
 
     Attributes:
         variables: those of the best epoch; without `validation`, of the last one.

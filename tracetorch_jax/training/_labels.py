@@ -14,7 +14,7 @@ PARAMETER_LABELS: tuple[str, ...] = (*get_args(Kind), "other")
 
 
 def parameter_labels(params: Any) -> Any:
-    """Say of each parameter what it is, for `optax.multi_transform`.
+    """Label each parameter by its kind, for `optax.multi_transform`.
 
     `PARAMETER_LABELS` holds all labels. A mapping made of it fits every network, whatever its
     layers are.
@@ -43,8 +43,9 @@ def parameter_labels(params: Any) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters weight decay is for: all but a trace layer's own, delays, biases and the
-    scales of normalisations.
+    """Mask for weight decay: True for weights alone.
+
+    False for a trace layer's parameters, delays, biases and the scales of normalisations.
 
     Decaying a raw parameter towards 0 would draw every decay to 0.5, every threshold to 0.69 and
     every delay to half of the longest.

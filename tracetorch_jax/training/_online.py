@@ -31,7 +31,7 @@ Own = dict[Names, jax.Array]  # parameters of a part of the network
 
 
 class OnlineState(NamedTuple):
-    """What the functions of `online` pass on: a carry, and how it depends on the parameters.
+    """State of `online`: the carry, and its derivatives by the parameters.
 
     For a `Sequential`, each is a dict by name of the cell, such as ``"layers_1"``, and parameters
     have their path as a name, such as ``"layers_0/kernel"``.
@@ -55,7 +55,7 @@ class OnlineState(NamedTuple):
 def online(
     layer: Any, *, method: Method = "e-prop"
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Gradients of a trace layer or of a network as its sequence runs, without going back in time.
+    """Online gradients (RTRL, e-prop, OTTT) of a layer or network, computed while a sequence runs.
 
     Forward accumulation (real-time recurrent learning; Williams & Zipser, Neural Computation 1,
     1989) carries the derivative of every state with respect to every parameter along. No neuron of

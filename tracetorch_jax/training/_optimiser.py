@@ -90,7 +90,7 @@ def adamw(
 
 
 def num_updates(rows: int, batch_size: int, epochs: int) -> int:
-    """Number of updates that `fit` makes with arrays of so many rows.
+    """Number of updates that `fit` makes for a number of rows.
 
     Args:
         rows: of the data.

@@ -14,7 +14,7 @@ from tracetorch_jax.functional.engines.placement import place_state
 
 
 def chunks(batch: Any, length: int) -> Iterator[Any]:
-    """Cut sequences into pieces of `length` steps, to be run one after the other.
+    """Cut sequences into pieces of `length` steps.
 
     Args:
         batch: a tree of arrays ``[B, T, ...]``.
@@ -43,7 +43,7 @@ def chunks(batch: Any, length: int) -> Iterator[Any]:
 def piecewise_value_and_grad(
     loss: Callable[[Any, Any, Any], tuple[jax.Array, Any]], length: int, *, truncate: bool = False
 ) -> Callable[[Any, Any, Any], tuple[tuple[jax.Array, Any], Any]]:
-    """Value and gradient of long sequences, run in pieces, each from the carry of the one before.
+    """Value and gradient of long sequences, computed in pieces: checkpointed or truncated BPTT.
 
     Only the carries between pieces are kept; what happens within a piece is computed again on the
     way back, so that memory is that of a piece, plus a carry for each. The gradient is that of the

@@ -47,7 +47,7 @@ def scale_to_rate(
     tolerance: float = 0.1,
     **kwargs: Any,
 ) -> Any:
-    """Scale the first weights of a network so that each layer fires at a chosen rate on a batch.
+    """Scale initial weights so that each layer fires at a chosen rate on a batch.
 
     The rate of a layer is the share of steps and neurons with a spike, of either sign and any size,
     over the whole batch. Where sequences are padded, padding does not count.

@@ -16,7 +16,7 @@ from tracetorch_jax._shared.trees import path_name
 def predict(
     function: Callable[[Any, Any], Any], variables: Any, data: Any, *, batch_size: int
 ) -> Any:
-    """What a function of batches gives for all rows.
+    """Outputs of a function for all rows, computed in batches.
 
     It is compiled once in a call: a last batch with fewer rows is filled with copies of its last
     row, whose results are dropped. What `jax.jit` gave is compiled once for all calls.
@@ -62,7 +62,7 @@ def predict(
 def evaluate(
     score: Callable[[Any, Any], jax.Array], variables: Any, data: Any, *, batch_size: int
 ) -> float:
-    """The mean of a score over all rows, each counted once.
+    """Mean of a score over all rows, in batches; each row counts once.
 
     Args:
         score: from ``(variables, batch)`` to a value of each row, ``[rows]``, such as

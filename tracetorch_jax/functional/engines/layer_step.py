@@ -39,7 +39,7 @@ def _all_steps(
 
 @dataclasses.dataclass(frozen=True)
 class LayerStep:
-    """A layer's step as one hashable function, to hand to `unroll`.
+    """A layer's step as one hashable function, for `unroll`.
 
     Attributes:
         spec: which features the layer has.

@@ -19,7 +19,7 @@ from tracetorch_jax.interop._nir.writer import write
 
 
 class Mismatch(NamedTuple):
-    """What `nir_mismatch` finds: how far the output of a graph is from that of its network.
+    """The result of `nir_mismatch`: differences between the outputs of a graph and its network.
 
     Attributes:
         share: of the output's elements that differ, in [0, 1]; of spikes, any difference counts,
@@ -46,7 +46,7 @@ def nir_mismatch(
     reset: Reset = "v_reset",
     round_delays: bool = False,
 ) -> Mismatch:
-    """Measure what is lost when a network runs as the graph that `to_nir` writes.
+    """Compare the outputs of a network with those of the graph that `to_nir` writes.
 
     Args:
         model: see `to_nir`.

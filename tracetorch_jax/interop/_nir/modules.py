@@ -98,7 +98,7 @@ class ChannelsFirst(_OverAxes):
 
 @dataclasses.dataclass(frozen=True)
 class Flatten(_OverAxes):
-    """The last axes of one step's tensor as one.
+    """Merge the last axes of one step's tensor into one.
 
     Args:
         axes: how many; every axis but those of the batch.

@@ -102,7 +102,7 @@ def to_torch(
     like: StateDict | str | os.PathLike[str] | None = None,
     ignore: Iterable[str] = (),
 ) -> Arrays:
-    """The state dict of the torch model that a Flax model would be: the inverse of `from_torch`.
+    """State dict of the torch model that equals a Flax model: the inverse of `from_torch`.
 
     Args:
         variables: the model's variables; left out for a model of nnx, which holds them.
