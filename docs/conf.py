@@ -124,9 +124,7 @@ def literal_blocks(
     found: list[str] = []
     inside = False
     for number, line in enumerate(lines):
-        if line.startswith(":") or line.startswith(
-            ".. rubric"
-        ):  # arguments and examples follow
+        if line.startswith((":", ".. rubric")):  # arguments and examples follow
             found += lines[number:]
             break
         starts = line.startswith("    ") and not (found and found[-1].strip())
@@ -140,19 +138,16 @@ def literal_blocks(
 
 
 def _arguments(what: str, thing: Any) -> set[str]:
-    return (
-        set(signatures.arguments(thing))
-        if what in ("class", "function", "method")
-        else set()
-    )
+    if what not in ("class", "function", "method"):
+        return set()
+    return set(signatures.arguments(thing))
 
 
 def _in_list(lines: list[str]) -> bool:
     """Whether indented lines would go on with the item of a list or a directive."""
     before = next((line for line in reversed(lines) if line.strip()), "")
-    return bool(re.match(r" *(- |\* |\.\. |>>> )", before)) or before.rstrip().endswith(
-        "::"
-    )
+    starts = re.match(r" *(- |\* |\.\. |>>> )", before)
+    return bool(starts) or before.rstrip().endswith("::")
 
 
 def our_signature(
@@ -211,9 +206,8 @@ def find_our_own(app: Any, env: Any, node: Any, content: Any) -> Any:
     )
     inner = ".".join((*within, target)).strip(".")
     places = [f"tracetorch_jax.{inner}", f"tracetorch_jax.{target}"]
-    if target[
-        :1
-    ].isupper():  # a class of another module; of the two front ends, linen's
+    if target[:1].isupper():
+        # A class of another module; of the two front ends, linen's.
         others = [name for name in objects if name.endswith(f".{target}")]
         places += others if len(others) == 1 else [f"tracetorch_jax.snn.{target}"]
     for place in places:
