@@ -133,7 +133,7 @@ def test_advice_installs_what_extras_do():
 
 
 QUOTED = {  # a row of the first screen, and the row of the results that it quotes
-    "electrocardiogram": "| [ECG]",
+    "ECG,": "| [ECG]",
     "random order": "in one random order |",
     "MNIST-1D": "| MNIST-1D, without augmentation",
     "Shakespeare": "| [the next byte of Shakespeare]",
