@@ -93,8 +93,8 @@ def test_versions_that_fit_are_those_of_the_page():
 
 
 def test_public_names_are_listed_and_documented():
-    rooms = [getattr(tracetorch_jax, name) for name in tracetorch_jax.__all__]
-    for module in (tracetorch_jax, snn.flex, *filter(inspect.ismodule, rooms)):
+    modules = [getattr(tracetorch_jax, name) for name in tracetorch_jax.__all__]
+    for module in (tracetorch_jax, snn.flex, *filter(inspect.ismodule, modules)):
         for name in module.__all__:
             assert getattr(module, name).__doc__, (module.__name__, name)
     assert set(tracetorch_jax.__all__) <= set(dir(tracetorch_jax))

@@ -11,12 +11,12 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 from generate import examples, names, reference
-from generate.signatures import arguments, described, section
+from generate.signatures import arguments, described, explained_once, section
 
 import tracetorch_jax
 from tracetorch_jax import losses
 
-PAGES = sorted({names.shared_page(room) for room in names.rooms()})
+PAGES = sorted({names.shared_page(part) for part in names.modules()})
 DOCUMENTED = {page: names.documented(page) for page in PAGES}
 EVERYTHING = {path: thing for things in DOCUMENTED.values() for path, thing in things.items()}
 
@@ -73,14 +73,14 @@ def described_by_themselves(page):
 
 def problem_with(path, thing):
     """What is missing in a docstring, or None."""
-    doc, takes = doc_of(thing), set()
+    doc, takes = doc_of(thing), []
     if not isinstance(thing, property):
-        takes = arguments(thing)
+        takes = [name for name in arguments(thing) if name not in explained_once(thing)]
     first = doc.partition("\n\n")[0].replace("\n", " ")
     if not re.fullmatch(r"[`A-Z0-9].{1,200}[.:?]", first):
         return f"no sentence to begin with: {first!r}"
     if sorted(described(doc)) != sorted(takes):
-        return f"describes {described(doc)} and takes {list(takes)}"
+        return f"describes {described(doc)} and takes {takes}"
     if isinstance(thing, property):
         return None
     gives = not inspect.isclass(thing) and inspect.signature(thing).return_annotation != "None"
@@ -135,11 +135,11 @@ def test_what_is_missing_in_a_docstring_is_found(doc, problem):
     assert problem_with("tracetorch_jax.losses.add", add).startswith(problem)
 
 
-@pytest.mark.parametrize("room", ["snn", "nnx"])
-def test_flex_layers_take_what_layers_take(room):
-    things = DOCUMENTED[room]
+@pytest.mark.parametrize("part", ["snn", "nnx"])
+def test_flex_layers_take_what_layers_take(part):
+    things = DOCUMENTED[part]
     for name in names.LAYERS:
-        flex, layer = (things[f"tracetorch_jax.{room}{inner}.{name}"] for inner in (".flex", ""))
+        flex, layer = (things[f"tracetorch_jax.{part}{inner}.{name}"] for inner in (".flex", ""))
         assert inspect.signature(flex) == inspect.signature(layer)
 
 
@@ -220,7 +220,7 @@ def test_names_from_nowhere_are_found(monkeypatch):
 
 def entries():
     """Objects that the generated pages describe, in full."""
-    found = {f"tracetorch_jax.{room}.{name}" for room in names.FRONT_ENDS for name in names.LAYERS}
+    found = {f"tracetorch_jax.{part}.{name}" for part in names.FRONT_ENDS for name in names.LAYERS}
     for text in reference.pages().values():
         module = ""
         for kind, name in re.findall(r"^ *\.\. ((?:auto|py:)\w+):: ([\w.]+)", text, re.M):

@@ -128,7 +128,7 @@ def _classified(
 
 
 class Rates(NamedTuple):
-    """Firing rates of neurons, in spikes per step, by sign.
+    """Firing rates of neurons from `spike_rate`, in spikes per step, by sign.
 
     Attributes:
         positive: ``[...]`` in [0, 1].
@@ -238,7 +238,7 @@ def saturated(
 
 
 class Operations(NamedTuple):
-    """Synaptic operations of one connection, for one sample over all of its steps.
+    """Operations of one connection from `synaptic_operations`, for one sample, all of its steps.
 
     Attributes:
         macs: effective multiply-accumulates: of a connection whose input is not only -1, 0 and 1.

@@ -8,7 +8,7 @@ import doctest
 import inspect
 from typing import Any
 
-from generate.names import documented, rooms
+from generate.names import documented, modules
 
 # What examples call it: the line that brings it. In the order in which lines are shown.
 _IMPORTS = {
@@ -45,7 +45,7 @@ def imports(page: str) -> str:
     for thing in documented(page).values():
         used |= free_names(inspect.getdoc(thing) or "")
     known = dict(_IMPORTS)
-    own = [name for name in rooms() if name and "." not in name and name in used]
+    own = [name for name in modules() if name and "." not in name and name in used]
     if page == "nnx":
         known, own = known | _PACKAGE | _NNX, []
     else:

@@ -21,47 +21,47 @@ INNER = {
 }
 
 
-def rooms() -> dict[str, ModuleType]:
+def modules() -> dict[str, ModuleType]:
     """Modules with public names, by what follows ``tracetorch_jax.``; the package is ``""``."""
     found: dict[str, ModuleType] = {"": tracetorch_jax}
     for name in tracetorch_jax.__all__:
-        if inspect.ismodule(room := getattr(tracetorch_jax, name)):
-            found[name] = room
+        if inspect.ismodule(part := getattr(tracetorch_jax, name)):
+            found[name] = part
     return found | INNER
 
 
-def shared_page(room: str) -> str:
+def shared_page(part: str) -> str:
     """The module on whose page a module is: itself, unless it is within another."""
-    return room.rpartition(".")[0] if room in INNER else room
+    return part.rpartition(".")[0] if part in INNER else part
 
 
-def public(room: ModuleType) -> list[str]:
+def public(part: ModuleType) -> list[str]:
     """Its functions, classes and constants, without modules and what the package itself has."""
     return [
         name
-        for name in room.__all__
-        if not inspect.ismodule(getattr(room, name))
-        and (room is tracetorch_jax or name not in tracetorch_jax.__all__)
+        for name in part.__all__
+        if not inspect.ismodule(getattr(part, name))
+        and (part is tracetorch_jax or name not in tracetorch_jax.__all__)
     ]
 
 
-def full(room: str, name: str) -> str:
+def full(part: str, name: str) -> str:
     """Such as ``tracetorch_jax.snn.LIB``."""
-    return ".".join(part for part in ("tracetorch_jax", room, name) if part)
+    return ".".join(each for each in ("tracetorch_jax", part, name) if each)
 
 
 def everywhere() -> dict[str, Any]:
     """All public functions, classes and constants, by their full names."""
     return {
-        full(room, name): getattr(module, name)
-        for room, module in rooms().items()
+        full(part, name): getattr(module, name)
+        for part, module in modules().items()
         for name in public(module)
     }
 
 
 def everything() -> list[str]:
     """All public names in full, of modules too."""
-    return [full(room, "") for room in rooms()] + list(everywhere())
+    return [full(part, "") for part in modules()] + list(everywhere())
 
 
 # Methods by which the library's own parts talk to each other.
@@ -102,14 +102,14 @@ def _is_for_users(cls: type, name: str, found: list[str]) -> bool:
 def documented(page: str) -> dict[str, Any]:
     """Everything on a page that has a docstring, by its full name: methods and layers too."""
     found: dict[str, Any] = {}
-    for room, module in rooms().items():
-        if shared_page(room) != page:
+    for part, module in modules().items():
+        if shared_page(part) != page:
             continue
         for name in public(module):
             thing = getattr(module, name)
             if callable(thing):
-                found[full(room, name)] = thing
+                found[full(part, name)] = thing
             if inspect.isclass(thing):
                 for method in methods(thing):
-                    found[f"{full(room, name)}.{method}"] = inspect.getattr_static(thing, method)
+                    found[f"{full(part, name)}.{method}"] = inspect.getattr_static(thing, method)
     return found

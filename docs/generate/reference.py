@@ -19,9 +19,9 @@ from generate.names import (
     everywhere,
     full,
     methods,
+    modules,
     public,
     public_bases,
-    rooms,
     shared_page,
 )
 from generate.signatures import arguments, untyped
@@ -49,9 +49,9 @@ def write(folder: pathlib.Path) -> None:
 def pages() -> dict[str, str]:
     """Every page by its name, in reStructuredText."""
     found = {"index": _index()}
-    for room, module in rooms().items():
-        if room and shared_page(room) == room:
-            found[room] = _page(room, module)
+    for part, module in modules().items():
+        if part and shared_page(part) == part:
+            found[part] = _page(part, module)
     return found
 
 
@@ -78,45 +78,45 @@ def _index() -> str:
     )
     listed = set()
     for group, names in _GROUPS.items():
-        rows = [(f":doc:`{room}`", first_line(rooms()[room])) for room in names]
+        rows = [(f":doc:`{part}`", first_line(modules()[part])) for part in names]
         text += _title(group, "-") + _table(rows)
         listed |= set(names)
-    there = {room for room in rooms() if room and room not in INNER}
+    there = {part for part in modules() if part and part not in INNER}
     if listed != there:
         raise ValueError(f"modules that are in no group, or in one but not there: {listed ^ there}")
     text += ".. toctree::\n   :hidden:\n\n"
-    text += "".join(f"   {room}\n" for room in sorted(listed)) + "\n"
+    text += "".join(f"   {part}\n" for part in sorted(listed)) + "\n"
     text += _title("tracetorch_jax", "-") + _module("") + _examples("")
-    text += _summary("", public(rooms()[""]))
-    text += "".join(_entry("", rooms()[""], name) for name in public(rooms()[""]))
+    text += _summary("", public(modules()[""]))
+    text += "".join(_entry("", modules()[""], name) for name in public(modules()[""]))
     return text
 
 
-def _page(room: str, module: ModuleType) -> str:
-    text = _title(room, "=") + _module(room) + _examples(room)
+def _page(part: str, module: ModuleType) -> str:
+    text = _title(part, "=") + _module(part) + _examples(part)
     names = public(module)
-    if room in FRONT_ENDS:
+    if part in FRONT_ENDS:
         text += _layers()
         names = [name for name in names if name not in LAYERS]
-    text += _summary(room, names)
-    text += "".join(_entry(room, module, name) for name in names)
-    if flex := rooms().get(f"{room}.flex"):
-        text += _title("flex", "-") + _module(f"{room}.flex")
+    text += _summary(part, names)
+    text += "".join(_entry(part, module, name) for name in names)
+    if flex := modules().get(f"{part}.flex"):
+        text += _title("flex", "-") + _module(f"{part}.flex")
         own = [name for name in public(flex) if name not in LAYERS]
-        text += _summary(f"{room}.flex", own)
-        text += "".join(_entry(f"{room}.flex", flex, name) for name in own)
+        text += _summary(f"{part}.flex", own)
+        text += "".join(_entry(f"{part}.flex", flex, name) for name in own)
         text += _flex_layers(flex)
     return text
 
 
-def _module(room: str) -> str:
-    path = full(room, "")
+def _module(part: str) -> str:
+    path = full(part, "")
     return f".. automodule:: {path}\n   :no-members:\n\n"
 
 
-def _examples(room: str) -> str:
+def _examples(part: str) -> str:
     """The lines that a reader types before any example of the page."""
-    lines = textwrap.indent(imports(room), "   ")
+    lines = textwrap.indent(imports(part), "   ")
     if not lines:
         return ""
     return f"Examples on this page run after:\n\n.. code-block:: python\n\n{lines}\n"
@@ -128,14 +128,14 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return text + "".join(f"   * - {name}\n     - {says}\n" for name, says in rows) + "\n"
 
 
-def _summary(room: str, names: list[str]) -> str:
+def _summary(part: str, names: list[str]) -> str:
     rows = []
     for name in names:
-        thing = getattr(rooms()[room], name)
-        says = _CONSTANTS.get(f"{room}.{name}") or first_line(thing)
+        thing = getattr(modules()[part], name)
+        says = _CONSTANTS.get(f"{part}.{name}") or first_line(thing)
         if callable(thing):
             says = quote_arguments(says, set(arguments(thing)))
-        rows.append((f":py:obj:`{name} <{full(room, name)}>`", says))
+        rows.append((f":py:obj:`{name} <{full(part, name)}>`", says))
     return _table(rows)
 
 
@@ -175,18 +175,18 @@ _CONSTANTS = {
 }
 
 
-def _entry(room: str, module: ModuleType, name: str) -> str:
+def _entry(part: str, module: ModuleType, name: str) -> str:
     thing = getattr(module, name)
-    path = full(room, name)
+    path = full(part, name)
     if not callable(thing):
-        return f".. py:data:: {name}\n\n   {_CONSTANTS[f'{room}.{name}']}\n\n"
+        return f".. py:data:: {name}\n\n   {_CONSTANTS[f'{part}.{name}']}\n\n"
     if not inspect.isclass(thing):
         return f".. autofunction:: {path}\n\n"
-    linen = room.replace("nnx", "snn")
-    if linen != room and getattr(rooms()[linen], name, None) is thing:
+    linen = part.replace("nnx", "snn")
+    if linen != part and getattr(modules()[linen], name, None) is thing:
         says = f"The same class as :class:`{full(linen, name)}`."
         return f".. py:class:: {name}{untyped(thing)}\n\n   {says}\n\n"
-    text = f".. autoclass:: {path}\n\n{_counterpart(room, name, thing)}"
+    text = f".. autoclass:: {path}\n\n{_counterpart(part, name, thing)}"
     text += _inherited(thing)
     for method in methods(thing):
         kind = "property" if isinstance(getattr(thing, method), property) else "method"
@@ -204,14 +204,14 @@ def _inherited(cls: type) -> str:
     return ""
 
 
-def _counterpart(room: str, name: str, thing: Any) -> str:
+def _counterpart(part: str, name: str, thing: Any) -> str:
     """Where to find the class of this name in the other front end."""
-    front_end = room.partition(".")[0]
+    front_end = part.partition(".")[0]
     if front_end not in FRONT_ENDS:
         return ""
     other = "nnx" if front_end == "snn" else "snn"
-    place = other + room.removeprefix(front_end)
-    if getattr(rooms()[place], name, thing) is thing:
+    place = other + part.removeprefix(front_end)
+    if getattr(modules()[place], name, thing) is thing:
         return ""
     words = {"nnx": "In Flax nnx", "snn": "In Flax linen"}[other]
     return f"   {words}: :class:`{place}.{name} <{full(place, name)}>`.\n\n"

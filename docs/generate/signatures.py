@@ -77,16 +77,19 @@ def argument(docstring: str, name: str) -> str:
     return " ".join(found[1].split())
 
 
-def untyped(thing: Any) -> str:
-    """Arguments with their defaults, without types, and by name in the order of the docstring.
+def explained_once(thing: Any) -> set[str]:
+    """The two options of each parameter of a layer, which its docstring does not list."""
+    names, doc = set(arguments(thing)), inspect.getdoc(thing) or ""
+    options = {f"{name}_{option}" for name in names for option in ("rank", "learnable")}
+    return options & names - set(described(doc))
 
-    Of a layer without the two options of each parameter, which its docstring explains.
-    """
-    given = arguments(thing)
-    options = {f"{name}_{option}" for name in given for option in ("rank", "learnable")}
+
+def untyped(thing: Any) -> str:
+    """Arguments with their defaults, without types, and by name in the order of the docstring."""
+    options = explained_once(thing)
     found = [
         parameter.replace(annotation=inspect.Parameter.empty, default=_default(parameter.default))
-        for name, parameter in given.items()
+        for name, parameter in arguments(thing).items()
         if name not in options
     ]
     order = described(inspect.getdoc(thing) or "")
