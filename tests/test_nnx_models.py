@@ -504,3 +504,27 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     command = ["export", "network_of_nnx:make", "run", "it.program", "--shape", "b, t, 3"]
     assert main(command) == 0, capsys.readouterr().err
     np.testing.assert_allclose(export.load("it.program").call(XS), own(XS), atol=1e-6)
+
+
+def test_statistics_change_as_in_a_call():
+    """`record` is a call of the model; what only looks at it changes nothing."""
+    norm = nnx.BatchNorm(8, momentum=0.5, rngs=rngs())
+    layers = [linear(4, 8), norm, tnnx.LIB(8), linear(8, 3), tnnx.LI(3)]
+    model = tnnx.Unroll(tnnx.Sequential(layers))
+    xs = reference.inputs(2, 6, 4) + 1
+    twin = nnx.clone(model)
+
+    @nnx.jit
+    def both(model, twin):
+        losses = nnx.value_and_grad(lambda twin: jnp.square(tt.record(twin, xs)[0]).mean())
+        return jnp.square(model(xs)).mean(), losses(twin)[0]
+
+    ours, recorded = both(model, twin)
+    own, other = model.cell.layers[1], twin.cell.layers[1]
+    before = np.stack([own.mean[...], other.mean[...]])
+    np.testing.assert_allclose(ours, recorded, rtol=1e-6)
+    np.testing.assert_allclose(*before, rtol=1e-6)
+    assert np.abs(before).max() > 0.1
+    for look in (tt.diagnose, metrics.synaptic_operations, training.scale_to_rate):
+        look(twin, xs)
+    np.testing.assert_array_equal(before[1], other.mean[...])

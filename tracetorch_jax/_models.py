@@ -38,7 +38,7 @@ _ELSE = (
     "Make a model of tracetorch_jax.snn and flax.linen with the same names, and give that, with "
     "tracetorch_jax.nnx.to_linen(model) for its variables."
 )
-_OF_NNX = "_was_nnx"
+_OF_NNX = "_of_nnx"
 # Functions that take other arguments in nnx than in linen.
 _FUNCTIONS = ("promote_dtype", "dot_general", "dot_general_cls", "conv_general_dilated")
 
@@ -74,7 +74,7 @@ def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Re
                 f"for {type(model).__name__}."
             )
         both = dict(zip(("model", "variables"), as_linen(model), strict=True))
-        object.__setattr__(both["model"], _OF_NNX, True)
+        object.__setattr__(both["model"], _OF_NNX, model)
         if at is None:
             return linens(**{**kwargs, **both})
         return linens(*(both[name] for name in order), *rest, **kwargs)
@@ -84,7 +84,22 @@ def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Re
 
 def was_nnx(model: nn.Module) -> bool:
     """Whether `takes_nnx` made the model of one of nnx, of which advice then has to speak."""
-    return getattr(model, _OF_NNX, False)
+    return hasattr(model, _OF_NNX)
+
+
+def keyword_arguments(model: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``model.apply``. As in its own call, a model of nnx may change its statistics."""
+    if was_nnx(model) and "mutable" not in kwargs:
+        return kwargs | {"mutable": ["batch_stats"]}
+    return kwargs
+
+
+def set_statistics(model: nn.Module, variables: Any, changed: Mapping[str, Any]) -> None:
+    """Set those of the nnx model that `takes_nnx` made `model` of."""
+    from tracetorch_jax.nnx import from_linen
+
+    if changed:
+        from_linen({**variables, **changed}, getattr(model, _OF_NNX))
 
 
 def _are_variables(given: Any = None) -> bool:

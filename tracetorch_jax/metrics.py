@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tracetorch_jax._core.front_end import is_in_loop
-from tracetorch_jax._models import takes_nnx
+from tracetorch_jax._models import keyword_arguments, takes_nnx
 from tracetorch_jax._shared.axes import plain, time_first
 from tracetorch_jax._shared.checks import check_integer, check_linen
 from tracetorch_jax._shared.labels import check_labels, check_outputs
@@ -321,7 +321,7 @@ def synaptic_operations(
         return out
 
     with nn.intercept_methods(intercept):
-        model.apply(variables, *args, **kwargs)
+        model.apply(variables, *args, **keyword_arguments(model, kwargs))
     if not calls:
         names = ", ".join(each.__name__ for each in (*CONNECTIONS, DelayedDense))
         raise ValueError(f"`model` must have connections to count ({names}); it has none.")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tracetorch_jax._models import takes_nnx, was_nnx
+from tracetorch_jax._models import keyword_arguments, takes_nnx, was_nnx
 from tracetorch_jax._shared.checks import check_linen
 from tracetorch_jax._shared.text import table
 from tracetorch_jax._shared.trees import below, path_name
@@ -226,6 +226,7 @@ def diagnose(
         100% of the neurons never fire. ... Set `threshold=1`.
     """
     check_linen("model", model)
+    kwargs = keyword_arguments(model, kwargs)
     if not all(np.size(leaf) for leaf in jax.tree.leaves(xs)):
         shape = jax.tree.map(np.shape, xs)
         raise ValueError(f"`xs` must hold at least one step of one sequence; got shape {shape}.")

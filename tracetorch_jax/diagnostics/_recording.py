@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tracetorch_jax._models import takes_nnx
+from tracetorch_jax._models import keyword_arguments, set_statistics, takes_nnx
 from tracetorch_jax._shared.dtypes import wider
 from tracetorch_jax._shared.shapes import along
 from tracetorch_jax._shared.trees import below
@@ -115,7 +115,8 @@ def record(
     stores all of it. Of a layer that runs several times, its last run is kept.
 
     Args:
-        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx.
+        model: a module that runs trace layers through `tracetorch_jax.snn.Unroll`; or one of nnx,
+            which updates its BatchNorm statistics as its own call does.
         variables: its variables; left out for a model of nnx, which holds them.
         *args: arguments of the model.
         **kwargs: keyword arguments of ``model.apply``, such as `rngs` and `mutable`.
@@ -151,7 +152,11 @@ def record(
 
     stepped = SteppedLayers()
     with nn.intercept_methods(each_unrolled(watch)), nn.intercept_methods(stepped.watch):
-        out, recorded = sown(model, variables, "trace_states", args, kwargs)
+        named = keyword_arguments(model, kwargs)
+        out, recorded = sown(model, variables, "trace_states", args, named)
+    if named is not kwargs:
+        out, changed = out
+        set_statistics(model, variables, changed)
     stepped.check(layers)
     recordings = {}
     for path in layers:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tracetorch_jax._core.sequence_cell import SequenceCell
-from tracetorch_jax._models import changes_nnx
+from tracetorch_jax._models import changes_nnx, keyword_arguments
 from tracetorch_jax._shared.checks import check_known, check_number
 from tracetorch_jax._shared.trees import below, key_name, path_name
 from tracetorch_jax._watch import (
@@ -170,7 +170,8 @@ class _Counter:
     def run(self, model: nn.Module, variables: Any, xs: Any, args: Any, kwargs: Any) -> Any:
         """A `_Count` for each layer that ran, by path."""
         with nn.intercept_methods(self.watch):
-            _, tree = sown(model, variables, _COUNTS, (xs, *args), kwargs)
+            named = keyword_arguments(model, kwargs)
+            _, tree = sown(model, variables, _COUNTS, (xs, *args), named)
         counts = {}
         for path in self.layers:
             runs = below(tree, path).get(_COUNTS, ())
