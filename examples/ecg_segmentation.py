@@ -243,8 +243,10 @@ def main():
     add("--compare", nargs="*", choices=kinds(), metavar="KIND", help="by default all: see kinds()")
     pretrained.add_save(parser)
     args = parser.parse_args()
-    if args.save and (args.seeds or args.compare is not None):
-        harness.fail("--save writes one network: leave out --seeds and --compare.")
+    if args.save and (args.seeds or args.compare is not None or args.tune):
+        harness.fail(
+            "--save writes one network and its test: leave out --seeds, --compare, --tune."
+        )
     if args.smoke:
         args.epochs, args.width = 2, 8
         train_set, test_set = made_up(64), made_up(32)

@@ -125,7 +125,7 @@ def example_of(card):
 
 def place(text):
     """The path of --save; an error before anything is trained, if nothing can be written there."""
-    path = pathlib.Path(text)
+    path = pathlib.Path(text.removesuffix(".npz"))
     if path.name in ("", ".."):
         raise argparse.ArgumentTypeError(f"must end with a name for the network; got {text!r}")
     folder = next(each for each in path.absolute().parents if each.exists())

@@ -313,7 +313,7 @@ def test_a_network_of_ones_own_is_saved_and_loaded(command, call, pretrained, tm
     about = {"task": "mine", "classes": ["a"]}
     (tmp_path / "own.json").write_text(json.dumps({"about": about, "seed": 7}))
     more = ("--out", tmp_path) if command.startswith("digits") else ()
-    printed = call(command, "--smoke", "--save", tmp_path / "own", *more)
+    printed = call(command, "--smoke", "--save", tmp_path / "own.npz", *more)
     network = pretrained.load("own", tmp_path)
     card, (accuracy, rate, _) = network.card, pretrained.score(network, slice(None))
     assert card["about"] == about and card["seed"] == 0
@@ -326,7 +326,10 @@ def test_a_network_of_ones_own_is_saved_and_loaded(command, call, pretrained, tm
 
 @pytest.mark.parametrize(
     "command",
-    ["digits --seeds 2", "ecg_segmentation --seeds 2", "series --seeds 2", "series --compare LIB"],
+    [
+        *("digits --seeds 2", "ecg_segmentation --seeds 2", "ecg_segmentation --tune"),
+        *("series --seeds 2", "series --compare LIB", "series --hold-out 0.2"),
+    ],
 )
 def test_one_network_is_saved_at_a_time(command, call, tmp_path):
     said = call(command, "--smoke", "--save", tmp_path / "own")
