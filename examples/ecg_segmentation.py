@@ -244,9 +244,7 @@ def main():
     pretrained.add_save(parser)
     args = parser.parse_args()
     if args.save and (args.seeds or args.compare is not None or args.tune):
-        harness.fail(
-            "--save writes one network and its test: leave out --seeds, --compare, --tune."
-        )
+        harness.fail("--save writes one network and its test: no --seeds, --compare or --tune.")
     if args.smoke:
         args.epochs, args.width = 2, 8
         train_set, test_set = made_up(64), made_up(32)

@@ -289,8 +289,8 @@ def main():
             harness.fail(f"--only must be one of the groups {known}; got {args.only}.")
     if args.save and (len(trials) > 1 or args.compare or args.hold_out or (args.seeds or 1) > 1):
         harness.fail(
-            "--save writes one network and its test: one seed, one group (--only), no --compare, no "
-            "--hold-out."
+            "--save writes one network and its test: one seed, one group (--only), no --compare "
+            "and no --hold-out."
         )
     if args.compare:
         args.seeds = args.seeds or 5
