@@ -207,16 +207,20 @@
     return series;
   }
 
-  /** Runs of equal values: [0, 0, 1] is "0*2,1". */
-  function pack(values) {
-    const runs = [];
+  /** Pairs of a value and how often it comes in a row. */
+  function repeats(values) {
+    const found = [];
     for (const value of values) {
-      const last = runs[runs.length - 1];
+      const last = found[found.length - 1];
       if (last && last[0] === value) last[1] += 1;
-      else runs.push([value, 1]);
+      else found.push([value, 1]);
     }
-    return runs.map(([value, count]) => (count > 1 ? `${value}*${count}` : `${value}`)).join(",");
+    return found;
   }
+
+  /** Values as a text: [0, 0, 1] is "0*2,1". */
+  const pack = (values) =>
+    repeats(values).map(([v, count]) => (count > 1 ? `${v}*${count}` : `${v}`)).join(",");
 
   const SAMPLE = { name: "x", rule: "be finite", allows: Number.isFinite };
   const RUN = whole("x", 1, 1, 400, "how often a value of the input repeats.");
@@ -309,6 +313,6 @@
 
   tracetorch.neuron = {
     INPUTS, DT, fieldsOf, optionsOf, parse, initial, withLayer, withInput, compared, inputOf, run,
-    runs, toFragment, fromFragment,
+    runs, repeats, toFragment, fromFragment,
   };
 })(globalThis.tracetorch);
