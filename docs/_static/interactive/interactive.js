@@ -41,14 +41,11 @@
       this.second = panel("B", family, (change) => {
         this.set({ other: change(this.model.other) });
       }, changed);
-      this.main = el("div", { class: "tt-main" },
-        this.buildView(),
-        el("div", { class: "tt-controls", focusin: () => this.showPicture() },
-          el("fieldset", {}, el("legend", {}, "Input"), this.inputs, this.duration.element),
-          this.first.element,
-          this.second.element,
-        ),
+      this.controls = el("div", { class: "tt-controls", focusin: () => this.showPicture() },
+        el("fieldset", {}, el("legend", {}, "Input"), this.inputs, this.duration.element),
+        this.first.element,
       );
+      this.main = el("div", { class: "tt-main" }, this.buildView(), this.controls);
       this.root.replaceChildren(this.buildTop(), this.message, this.main, this.buildBelow());
     }
 
@@ -116,8 +113,10 @@
       this.compare.checked = both;
       this.duration.show(dt);
       this.first.show(this.model, { both, dt });
-      this.second.element.hidden = !both;
-      if (both) this.second.show(other, { both, dt });
+      if (both) {
+        this.controls.append(this.second.element);
+        this.second.show(other, { both, dt });
+      } else this.second.element.remove();
       this.equations.textContent = this.equationsOf();
       this.renewInputs();
       this.changed();

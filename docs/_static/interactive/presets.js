@@ -34,7 +34,7 @@
     {
       name: "bursting",
       fragment:
-        "layer=ARLIB&beta=0.5&gamma=0.5&rec_weight=1.5&rho=0.9&adapt_weight=3" +
+        "layer=ARLIB&beta=0.5&gamma=0.5&rec_weight=1.5&rho=0.9" +
         "&input=step&amplitude=0.6&steps=200",
       see:
         "The recurrent trace excites the neuron, and the adaptive threshold stops it. It fires " +

@@ -18,13 +18,12 @@
   function inline(svg) {
     for (const part of svg.querySelectorAll("text, line, polyline, path, circle")) {
       const style = getComputedStyle(part);
-      part.removeAttribute("class");
-      for (const [name, usual] of Object.entries(STYLES)) {
-        const value = style.getPropertyValue(name);
-        if (value !== usual) part.setAttribute(name, value);
-        else part.removeAttribute(name);
-      }
-      if (part.tagName === "text") part.setAttribute("font-size", style.fontSize);
+      const found = Object.keys(STYLES).map((name) => [name, style.getPropertyValue(name)]);
+      if (part.tagName === "text") found.push(["font-size", style.fontSize]);
+      part.removeAttribute("class"); // after which `style` has other values
+      for (const [name, value] of found)
+        if (value === STYLES[name]) part.removeAttribute(name);
+        else part.setAttribute(name, value);
     }
   }
 
