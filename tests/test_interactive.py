@@ -419,6 +419,18 @@ def test_experiments_show_what_the_page_says(engine):
     assert not series["x"][70:].any() and series["out"][-1] == 1
 
 
+def test_the_example_of_two_neurons_is_as_the_page_says(engine):
+    (link,) = (link for link in LINKS if "b.layer" in link)
+    assert "fires at 150 Hz and the ALIB at 100 Hz, counted over all 100 ms" in " ".join(
+        read("interactive").split()
+    )
+    model = from_fragment(engine, link)["model"]
+    runs = call(engine, "(model) => tracetorch.neuron.runs(model)", model)
+    counts = {run["layer"]: np.count_nonzero(run["series"]["out"]) for run in runs}
+    assert counts == {"LIB": 15, "ALIB": 10}
+    assert model["dt"] == 1 and len(runs[0]["series"]["x"]) == 100
+
+
 # Presets.
 
 

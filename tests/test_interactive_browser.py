@@ -438,6 +438,7 @@ def test_the_picture_is_saved_in_light_colours(visit, tmp_path, scheme, fragment
     assert title.text.split(":")[0] in page.locator(".tt-picture svg").get_attribute("aria-label")
     assert about.text.startswith(f"#{fragment.split('&')[0]}&input=")
     assert (paper.get("width"), paper.get("height"), paper.get("fill")) == ("100%", "100%", "#fff")
+    assert "input x" in [part.text for part in root.iter()]
     found = set()
     for part in root.iter():
         assert not part.get("class") and "var(" not in str(part.attrib)

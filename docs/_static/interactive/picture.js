@@ -23,9 +23,9 @@
    *
    * Of two neurons, panels of traces have a line for each, which is the sum of its channels.
    */
-  function panelsOf(runs, dt, narrow) {
+  function panelsOf(runs, { dt, narrow, fixed }) {
     const both = runs.length > 1;
-    const panels = [{ key: "x", title: "input x: draw here", bars: runs[0].series.x }];
+    const panels = [{ key: "x", title: fixed ? "input x" : "input x: draw here", bars: runs[0].series.x }];
     for (const [key, title] of Object.entries(TRACES)) {
       const having = runs.filter(({ layer }) => key in layers[layer].traces);
       if (!having.length) continue;
@@ -320,14 +320,14 @@
   /** Draw into an SVG element.
    *
    * `view` has the width, the height that there is, the length of a step in milliseconds, the step
-   * that is looked at, and the end of the input's axis. Returns where things are: `stepAt` a
+   * that is looked at, the end of the input's axis, and whether nobody can draw there. Returns where things are: `stepAt` a
    * position, and `panels` with `top`, `height` and `limit`.
    */
   function draw(svg, runs, view) {
     const steps = runs[0].series.x.length;
-    const { width, dt } = view;
+    const { width } = view;
     const narrow = width < 480;
-    const at = layout(panelsOf(runs, dt, narrow), { ...view, narrow, steps });
+    const at = layout(panelsOf(runs, { ...view, narrow }), { ...view, narrow, steps });
     svg.setAttribute("width", width);
     svg.setAttribute("height", at.height);
     svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);

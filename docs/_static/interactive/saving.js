@@ -34,7 +34,9 @@
     hidden.style.cssText = "position: fixed; visibility: hidden";
     document.body.append(hidden);
     try {
-      picture.draw(svg, neuron.runs(model), { width: WIDTH, step: null, dt: model.dt });
+      picture.draw(svg, neuron.runs(model), {
+        width: WIDTH, step: null, dt: model.dt, fixed: true,
+      });
       inline(svg);
     } finally {
       hidden.remove();
