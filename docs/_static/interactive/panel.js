@@ -85,10 +85,12 @@
       legend, choice.element, summary, numbers);
     const show = (one, { both, dt }) => {
       const { layer, params } = one;
+      const said = `${layer}: ${layers[layer].summary} `;
       const more = el("a", { href: `${family}${layer}.html` }, `All about ${layer}`);
       legend.textContent = both ? `Neuron ${mark}` : "Neuron";
       choice.show(one);
-      summary.replaceChildren(`${layer}: ${layers[layer].summary} `, family ? more : "");
+      if (!summary.textContent.startsWith(said)) // or it would be read aloud again
+        summary.replaceChildren(said, family ? more : "");
       const options = { mark: both ? mark : "", dt };
       numbers.replaceChildren(...rows(neuron.fieldsOf(layer), params, changed, options));
     };
