@@ -1,7 +1,10 @@
 """The interactive page: what it computes, and says of the layers, is the library's."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,8 @@ import pytest
 import reference
 from generate import javascript
 from generate.signatures import argument
-from interactive import LINKS, call, sources
-from pages import read
+from interactive import LINKS, SCRIPTS, call, mount, sources
+from pages import ROOT, read
 from py_mini_racer import MiniRacer
 
 from tracetorch_jax import functional, snn
@@ -166,10 +169,17 @@ def test_constraints_in_javascript_are_the_librarys(engine, constraint):
     np.testing.assert_allclose(back, raw, rtol=1e-11, atol=1e-13)
 
 
-def test_half_lives_in_javascript_are_the_librarys(engine, x64):
+@pytest.mark.parametrize(
+    "function, librarys",
+    [
+        ("halfLife", functional.decay_to_halflife),
+        ("timeConstant", functional.decay_to_time_constant),
+    ],
+)
+def test_time_scales_in_javascript_are_the_librarys(engine, x64, function, librarys):
     decays = [0.01, 0.5, 0.9, 0.999]
-    got = call(engine, "(vs) => vs.map((v) => tracetorch.halfLife(v))", decays)
-    np.testing.assert_allclose(got, functional.decay_to_halflife(np.array(decays)), rtol=1e-14)
+    got = call(engine, "(vs, f) => vs.map((v) => tracetorch[f](v))", decays, function)
+    np.testing.assert_allclose(got, librarys(np.array(decays)), rtol=1e-14)
 
 
 def test_constraints_without_a_map_raise(monkeypatch):
@@ -217,6 +227,9 @@ def test_addresses_say_all_that_is_set(engine, name):
     model["params"] = {p: round(v * 0.7 + 0.11, 3) for p, v in model["params"].items()}
     model["options"] = {"amplitude": -1.25, "seed": 7, "steps": 40}
     model["reset"] = model["reset"] and "none"
+    model["dt"] = 0.25
+    other = call(engine, "(name) => tracetorch.neuron.initial(name)", name)
+    model["other"] = {key: other[key] for key in ("layer", "reset")} | {"params": model["params"]}
     fragment = call(engine, "(model) => tracetorch.neuron.toFragment(model)", model)
     assert fragment.startswith(f"layer={name}&")
     assert from_fragment(engine, fragment) == {"model": model, "errors": []}
@@ -249,6 +262,8 @@ def test_addresses_hold_drawn_inputs(engine):
         ("layer=LIB&input=drawn&x=1*1e9", "`x` must be a whole number from 1 to 400; got 1e9."),
         ("layer=LIB&input=drawn&x=a*2", "`x` must be a number; got a."),
         ("layer=LIB&gamma=0.5", "LIB with this input has nothing called `gamma`."),
+        ("layer=LIB&dt=0", "`dt` must be greater than 0; got 0."),
+        ("layer=LIB&b.beta=0.5", "LIB with this input has nothing called `b.beta`."),
     ],
 )
 def test_addresses_with_mistakes_say_so_and_keep_the_default(engine, fragment, message):
@@ -257,6 +272,22 @@ def test_addresses_with_mistakes_say_so_and_keep_the_default(engine, fragment, m
     initial = call(engine, "(m) => tracetorch.neuron.initial(m.layer, m.input)", found["model"])
     assert found["model"] == initial
     assert re.match(message, error), error
+
+
+@pytest.mark.parametrize(
+    "part, message",
+    [
+        ("b.layer=LIBB", "`b.layer` must be one of LI, DLI, .*; got LIBB."),
+        ("b.layer=SLIB&b.alpha=1", "`b.alpha` must lie strictly between 0 and 1; got 1."),
+        ("b.layer=SLIB&b.gamma=0.5", "SLIB with this input has nothing called `b.gamma`."),
+        ("b.layer=SLI&b.reset=zero", "SLI with this input has nothing called `b.reset`."),
+    ],
+)
+def test_mistakes_about_the_second_neuron_say_so(engine, part, message):
+    found = from_fragment(engine, f"layer=RLIB&gamma=0.8&{part}")
+    (error,) = found["errors"]
+    assert re.match(message, error), error
+    assert found["model"]["params"]["gamma"] == 0.8 and found["model"]["other"]
 
 
 def test_addresses_of_headings_are_left_alone(engine):
@@ -281,6 +312,25 @@ def test_another_layer_keeps_the_reset_if_it_fires(engine):
     silent = call(engine, change, model, "LI")
     assert silent["reset"] is None
     assert call(engine, change, silent, "LIB")["reset"] == "subtract"
+
+
+def test_a_second_neuron_begins_as_the_first(engine):
+    model = from_fragment(engine, "layer=SLIB&alpha=0.8&reset=zero")["model"]
+    change = "(model, on) => tracetorch.neuron.compared(model, on)"
+    both = call(engine, change, model, True)
+    assert both["other"] == {key: model[key] for key in ("layer", "reset", "params")}
+    first, second = call(engine, "(model) => tracetorch.neuron.runs(model)", both)
+    assert (first["mark"], second["mark"]) == ("A", "B") and first["series"] == second["series"]
+    assert call(engine, change, both, False) == model
+
+
+def test_a_second_neuron_has_the_same_input_and_its_own_parameters(engine):
+    model = from_fragment(engine, "layer=LIB&input=noise&b.layer=DLIT&b.pos_beta=0.7")["model"]
+    first, second = call(engine, "(model) => tracetorch.neuron.runs(model)", model)
+    for run, alone in ((first, "layer=LIB"), (second, "layer=DLIT&pos_beta=0.7")):
+        want = run_fragment(engine, f"{alone}&input=noise")
+        assert run["series"].keys() == want.keys()
+        assert all(np.array_equal(run["series"][name], want[name]) for name in want)
 
 
 def test_inputs(engine):
@@ -367,3 +417,119 @@ def test_experiments_show_what_the_page_says(engine):
     assert (gaps[0], gaps[-1]) == (5, 8) and np.all(np.diff(gaps) >= 0)
     series = shown("layer=RLIB&rec_weight=1&input=step", "ends at step 70", "until the last step")
     assert not series["x"][70:].any() and series["out"][-1] == 1
+
+
+def test_the_example_of_two_neurons_is_as_the_page_says(engine):
+    (link,) = (link for link in LINKS if "b.layer" in link)
+    assert "fires at 150 Hz and the ALIB at 100 Hz, counted over all 100 ms" in " ".join(
+        read("interactive").split()
+    )
+    model = from_fragment(engine, link)["model"]
+    runs = call(engine, "(model) => tracetorch.neuron.runs(model)", model)
+    counts = {run["layer"]: np.count_nonzero(run["series"]["out"]) for run in runs}
+    assert counts == {"LIB": 15, "ALIB": 10}
+    assert model["dt"] == 1 and len(runs[0]["series"]["x"]) == 100
+
+
+# Presets.
+
+
+def presets(engine):
+    return call(engine, "() => tracetorch.presets")
+
+
+def test_presets_are_addresses_as_the_page_writes_them(engine):
+    write = "(text) => tracetorch.neuron.toFragment(tracetorch.neuron.fromFragment(text).model)"
+    for preset in presets(engine):
+        assert from_fragment(engine, preset["fragment"])["errors"] == []
+        assert call(engine, write, preset["fragment"]) == preset["fragment"]
+
+
+def test_presets_show_what_they_say(engine):
+    said = {preset["name"]: preset for preset in presets(engine)}
+
+    def shown(name, *claims):
+        preset = said.pop(name)
+        for claim in claims:
+            assert claim in preset["see"], claim
+        return run_fragment(engine, preset["fragment"])
+
+    series = shown("LIF", "fires 27 times in 60 steps")
+    assert len(spikes(series)[0]) == 27 and np.count_nonzero(series["x"]) == 60
+    up, _ = spikes(shown("LIF, hard reset", "fires 20 times in 60 steps, at every third"))
+    assert len(up) == 20 and set(np.diff(up)) == {3}
+    series = shown("adaptive LIF (ALIF)", "2 steps apart at first, and 5 in the end")
+    gaps = np.diff(spikes(series)[0])
+    assert (gaps[0], gaps[-1]) == (2, 5) and series["theta"].max() > 2
+    series = shown("synaptic (CuBa) LIF", "three or four steps after the pulse")
+    assert set(spikes(series)[0] - np.flatnonzero(series["x"])) == {3, 4}
+    up, _ = spikes(shown("bursting", "five or six spikes in a row, and then rests"))
+    bursts = np.split(up, np.flatnonzero(np.diff(up) > 2) + 1)
+    assert len(bursts) >= 4 and {len(burst) for burst in bursts} == {5, 6}
+    assert min(np.diff(up)[np.diff(up) > 2]) > 15
+    series = shown("sigma-delta modulator", "the sum of the input less the sum of the spikes")
+    assert np.abs(series["mem"]).max() < 1
+    assert np.abs(np.cumsum(series["x"] - series["out"]) - series["mem"]).max() < 0.02
+    assert not said
+
+
+# The script.
+
+SCRIPTED = [
+    "layer=LI&input=alternating&amplitude=1",
+    "layer=LIB&input=step&amplitude=2&reset=zero&dt=0.5",
+    "layer=ASRLIT&rec_weight=0.5&input=noise&amplitude=2&seed=3",
+    "layer=DSRLITS&pos_beta=0.8&neg_scale=0.25&input=drawn&steps=40&x=0*3,1*5,-2,2*9,-1*22",
+    "layer=SLIB&input=pulses&amplitude=3&period=7&dt=2&b.layer=DLIT&b.reset=none&b.neg_beta=0.5",
+    "layer=LIT&input=sine&amplitude=1&b.layer=LI&b.beta=0.99",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fragment", SCRIPTED)
+def test_the_script_prints_the_numbers_of_the_page(engine, tmp_path, fragment):
+    model = from_fragment(engine, fragment)["model"]
+    runs = call(engine, "(model) => tracetorch.neuron.runs(model)", model)
+    path = tmp_path / "neuron.py"
+    path.write_text(call(engine, "(model) => tracetorch.python.script(model)", model))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore:FigureCanvasAgg", str(path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    said = [line for line in lines if "firing rate" in line]
+    head, *rows = (line.split("\t") for line in lines[len(said) :])
+    got = dict(zip(head, np.array(rows, float).T, strict=True))
+    assert got["step"].tolist() == list(range(len(runs[0]["series"]["x"])))
+    fired = [run for run in runs if call(engine, FIRES, run["layer"])]
+    for line, run in zip(said, fired, strict=True):
+        count = np.count_nonzero(run["series"]["out"])
+        rate = count / len(got["step"]) / ((model["dt"] or 1000) / 1000)
+        unit = " Hz" if model["dt"] else ""
+        name = run["mark"] or run["layer"]
+        assert line == f"{name}: {count} spikes, firing rate {rate:.4g}{unit}" and count
+    for run in runs:
+        series, name = run["series"], run["mark"] or run["layer"]
+        states = set(snn.ALL_LAYERS[run["layer"]](1).spec.states) - {"prev_output"}
+        names = {state: state for state in states} | {"out": "out"}
+        names |= {"mem before reset": "membrane"} if run in fired else {}
+        np.testing.assert_allclose(got["x"], series["x"], rtol=1e-5, atol=1e-6)
+        for column, key in names.items():
+            np.testing.assert_allclose(
+                got[f"{name} {column}"], series[key], rtol=1e-5, atol=1e-6, err_msg=column
+            )
+
+
+FIRES = "(name) => tracetorch.layers[name].thresholds.some(Boolean)"
+
+
+def test_the_page_for_frames_loads_the_same_scripts():
+    def scripts(text):
+        return [re.sub(".*/", "", name) for name in re.findall(r'<script defer src="(.*?)"', text)]
+
+    text = (SCRIPTS / "embed.html").read_text()
+    assert scripts(text) == scripts(mount("interactive"))
+    assert {*scripts(text)} == {path.name for path in SCRIPTS.glob("*.js")} | {"layers.js"}

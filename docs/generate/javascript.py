@@ -89,6 +89,7 @@ def script() -> str:
             f"tracetorch.prefixes = {json.dumps(prefixes)};",
             f"tracetorch.suffixes = {json.dumps(SUFFIXES)};",
             "tracetorch.halfLife = (decay) => -Math.LN2 / Math.log(decay);",
+            "tracetorch.timeConstant = (decay) => -1 / Math.log(decay);",
             "})(globalThis.tracetorch);\n",
         ]
     )

@@ -14,7 +14,8 @@ LINKS = [
 
 def sources() -> list[str]:
     """Scripts that need no browser, in the order in which the page loads them."""
-    return [javascript.script(), (SCRIPTS / "neuron.js").read_text()]
+    names = ("neuron", "presets", "python")
+    return [javascript.script(), *((SCRIPTS / f"{name}.js").read_text() for name in names)]
 
 
 def mount(page: str) -> str:

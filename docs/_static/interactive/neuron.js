@@ -1,5 +1,6 @@
-// What the interactive page shows, without the page: a layer, its parameters, its input, the values
-// that follow, and the same as a fragment of the page's address. The layers are in layers.js.
+// What the interactive page shows, without the page: one or two neurons with their layers and
+// parameters, their input, the values that follow, and the same as a fragment of the page's address.
+// The layers are in layers.js.
 (function (tracetorch) {
   "use strict";
 
@@ -35,24 +36,33 @@
     steps: whole("steps", 100, 20, 400, "length of the input."),
   };
 
+  const DT = {
+    name: "dt", value: null, about: "length of a step in milliseconds; nothing: time in steps.",
+    rule: "be greater than 0", allows: (v) => v > 0,
+  };
+
+  // `python` is the input as an expression of NumPy; those without one are lists of numbers there.
   const INPUTS = {
     step: {
       label: "step",
       options: { amplitude: 0.3 },
       make: (steps, { amplitude }) =>
         fill(steps, (t) => (t >= steps / 10 && t < 0.7 * steps ? amplitude : 0)),
+      python: "np.where((t >= steps / 10) & (t < 0.7 * steps), amplitude, 0.0)",
     },
     pulses: {
       label: "single pulses",
       options: { amplitude: 0.8, period: 10 },
       make: (steps, { amplitude, period }) =>
         fill(steps, (t) => (t % period === period >> 1 ? amplitude : 0)),
+      python: "np.where(t % period == period // 2, amplitude, 0.0)",
     },
     sine: {
       label: "sine",
       options: { amplitude: 0.5, period: 50 },
       make: (steps, { amplitude, period }) =>
         fill(steps, (t) => amplitude * Math.sin((2 * Math.PI * t) / period)),
+      python: "amplitude * np.sin(2 * np.pi * t / period)",
     },
     noise: {
       label: "noise",
@@ -67,6 +77,7 @@
       options: { amplitude: 0.3, period: 40 },
       make: (steps, { amplitude, period }) =>
         fill(steps, (t) => (t % period < period / 2 ? amplitude : -amplitude)),
+      python: "np.where(t % period < period / 2, amplitude, -amplitude)",
     },
     drawn: {
       label: "drawn by you",
@@ -133,30 +144,29 @@
 
   const valuesOf = (fields) => Object.fromEntries(fields.map(({ name, value }) => [name, value]));
 
-  /** A model at its defaults. */
-  function initial(layer = "LIB", input = "step") {
-    return {
-      layer,
-      reset: layers[layer].reset,
-      params: valuesOf(fieldsOf(layer)),
-      input,
-      options: valuesOf(optionsOf(input)),
-      drawn: [],
-    };
+  /** A neuron at its defaults. */
+  function neuronOf(layer) {
+    return { layer, reset: layers[layer].reset, params: valuesOf(fieldsOf(layer)) };
   }
 
-  /** The same model with another layer, which keeps what it also has: the reset, and values of
-   * parameters, also those of one sign. */
-  function withLayer(model, layer) {
-    const old = model.params;
+  /** A model at its defaults: a neuron and its input. `other` is a neuron to compare it with. */
+  function initial(layer = "LIB", input = "step") {
+    const options = valuesOf(optionsOf(input));
+    return { ...neuronOf(layer), input, options, drawn: [], dt: DT.value, other: null };
+  }
+
+  /** The same neuron or model with another layer, which keeps what it also has: the reset, and
+   * values of parameters, also those of one sign. */
+  function withLayer(neuron, layer) {
+    const old = neuron.params;
     const params = Object.fromEntries(
       fieldsOf(layer).map(({ name, value }) => {
         const single = name.replace(/^(pos|neg)_/, "");
         return [name, old[name] ?? old[single] ?? old[`pos_${name}`] ?? value];
       }),
     );
-    const reset = model.reset in layers[layer].resets ? model.reset : layers[layer].reset;
-    return { ...model, layer, reset, params };
+    const reset = neuron.reset in layers[layer].resets ? neuron.reset : layers[layer].reset;
+    return { ...neuron, layer, reset, params };
   }
 
   /** The same model with another input, at its defaults but for the number of steps. */
@@ -170,7 +180,20 @@
   /** The input as values short enough for an address. */
   const samplesOf = (model) => inputOf(model).map((value) => round(value, 3));
 
-  /** Every value at every step, as arrays by name; all states start at 0. */
+  /** The same model with a second neuron, equal to the first, or without one. */
+  function compared(model, on) {
+    const { layer, reset, params } = model;
+    return { ...model, other: on ? { layer, reset, params: { ...params } } : null };
+  }
+
+  /** Each neuron of a model and its values; with two of them they are marked A and B. */
+  function runs(model) {
+    if (!model.other) return [{ mark: "", ...model, series: run(model) }];
+    const both = [model, { ...model, ...model.other }];
+    return both.map((one, i) => ({ ...one, mark: "AB"[i], series: run(one) }));
+  }
+
+  /** Every value of the first neuron at every step, as arrays by name; all states start at 0. */
   function run(model) {
     const { states, step } = layers[model.layer];
     let state = Object.fromEntries(states.map((name) => [name, 0]));
@@ -184,16 +207,20 @@
     return series;
   }
 
-  /** Runs of equal values: [0, 0, 1] is "0*2,1". */
-  function pack(values) {
-    const runs = [];
+  /** Pairs of a value and how often it comes in a row. */
+  function repeats(values) {
+    const found = [];
     for (const value of values) {
-      const last = runs[runs.length - 1];
+      const last = found[found.length - 1];
       if (last && last[0] === value) last[1] += 1;
-      else runs.push([value, 1]);
+      else found.push([value, 1]);
     }
-    return runs.map(([value, count]) => (count > 1 ? `${value}*${count}` : `${value}`)).join(",");
+    return found;
   }
+
+  /** Values as a text: [0, 0, 1] is "0*2,1". */
+  const pack = (values) =>
+    repeats(values).map(([v, count]) => (count > 1 ? `${v}*${count}` : `${v}`)).join(",");
 
   const SAMPLE = { name: "x", rule: "be finite", allows: Number.isFinite };
   const RUN = whole("x", 1, 1, 400, "how often a value of the input repeats.");
@@ -206,18 +233,26 @@
     });
   }
 
+  const SECOND = "b."; // before the names of what the second neuron has
+
   /** What differs from the defaults, for the address. */
   function toFragment(model) {
-    const parts = [`layer=${model.layer}`];
-    if (model.reset !== layers[model.layer].reset) parts.push(`reset=${model.reset}`);
-    const add = (fields, values) => {
+    const parts = [];
+    const add = (fields, values, prefix = "") => {
       for (const { name, value } of fields)
-        if (values[name] !== value) parts.push(`${name}=${values[name]}`);
+        if (values[name] !== value) parts.push(`${prefix}${name}=${values[name]}`);
     };
-    add(fieldsOf(model.layer), model.params);
+    const addNeuron = ({ layer, reset, params }, prefix) => {
+      parts.push(`${prefix}layer=${layer}`);
+      if (reset !== layers[layer].reset) parts.push(`${prefix}reset=${reset}`);
+      add(fieldsOf(layer), params, prefix);
+    };
+    addNeuron(model, "");
     parts.push(`input=${model.input}`);
     add(optionsOf(model.input), model.options);
     if (model.input === "drawn") parts.push(`x=${pack(inputOf(model))}`);
+    add([DT], model);
+    if (model.other) addNeuron(model.other, SECOND);
     return parts.join("&");
   }
 
@@ -242,9 +277,6 @@
       errors.push(`\`${name}\` must be one of ${known.join(", ")}; got ${value}.`);
       return otherwise;
     };
-    const layer = take("layer", Object.keys(layers), "LIB");
-    const model = initial(layer, take("input", Object.keys(INPUTS), "step"));
-    if (model.reset) model.reset = take("reset", resets, model.reset);
     const attempt = (name, set) => {
       if (!given.has(name)) return;
       try {
@@ -254,18 +286,33 @@
       }
       given.delete(name);
     };
-    for (const field of fieldsOf(layer))
-      attempt(field.name, (value) => (model.params[field.name] = parse(field, value)));
-    for (const field of optionsOf(model.input))
-      attempt(field.name, (value) => (model.options[field.name] = parse(field, value)));
+    const read = (fields, values, prefix = "") => {
+      for (const field of fields) {
+        const name = prefix + field.name;
+        attempt(name, (value) => (values[field.name] = parse({ ...field, name }, value)));
+      }
+    };
+    const readNeuron = (prefix) => {
+      const neuron = neuronOf(take(`${prefix}layer`, Object.keys(layers), "LIB"));
+      if (neuron.reset) neuron.reset = take(`${prefix}reset`, resets, neuron.reset);
+      read(fieldsOf(neuron.layer), neuron.params, prefix);
+      return neuron;
+    };
+    const first = readNeuron("");
+    const model = { ...initial(first.layer, take("input", Object.keys(INPUTS), "step")), ...first };
+    read(optionsOf(model.input), model.options);
+    read([DT], model);
     if (model.input === "drawn") attempt("x", (value) => (model.drawn = unpack(value)));
-    for (const name of given.keys())
+    if (given.has(`${SECOND}layer`)) model.other = readNeuron(SECOND);
+    for (const name of given.keys()) {
+      const { layer } = (name.startsWith(SECOND) && model.other) || model;
       errors.push(`${layer} with this input has nothing called \`${name}\`.`);
+    }
     return { model, errors };
   }
 
   tracetorch.neuron = {
-    INPUTS, fieldsOf, optionsOf, parse, initial, withLayer, withInput, inputOf, run,
-    toFragment, fromFragment,
+    INPUTS, DT, fieldsOf, optionsOf, parse, initial, withLayer, withInput, compared, inputOf, run,
+    runs, repeats, toFragment, fromFragment,
   };
 })(globalThis.tracetorch);

@@ -2,36 +2,79 @@
 (function (tracetorch) {
   "use strict";
 
+  const { layers } = tracetorch;
+
   const HEIGHTS = {
     wide: { x: 84, trace: 68, mem: 160, out: 64, gap: 28 },
     narrow: { x: 60, trace: 48, mem: 104, out: 46, gap: 23 },
   };
+  const LEAST = 0.45; // of these heights, where there is little space
+  const AXIS = 34; // below the panels
   const LABEL = 12;
 
-  /** Panels of a layer, from the top: what each shows, as lines or bars. */
-  function panelsOf(layer, params, series) {
-    const { traces, states, thresholds, raised } = tracetorch.layers[layer];
-    const fires = thresholds.some(Boolean);
-    const lines = (name) => [
-      ...["pos", "neg"]
-        .filter((sign) => states.includes(`${sign}_${name}`))
-        .map((kind) => ({ name: `${kind}_${name}`, kind, values: series[`${kind}_${name}`] })),
-      { name, kind: "sum", values: series[name] },
-    ];
-    const panels = [{ key: "x", title: "input x: draw here", bars: series.x }];
-    for (const [key, title] of Object.entries(traces))
-      panels.push({ key, title, lines: lines(key), levels: [] });
-    const membrane = panels.find(({ key }) => key === "mem");
-    if (fires) membrane.lines[membrane.lines.length - 1].before = series.membrane;
-    else membrane.title += ", which is the output";
-    thresholds.forEach((name, side) => {
-      if (!name) return;
+  // Titles of traces by name, in their order: those of a layer that has them all.
+  const TRACES = Object.values(layers)
+    .map(({ traces }) => traces)
+    .reduce((most, some) => (Object.keys(some).length > Object.keys(most).length ? some : most));
+
+  const fires = ({ layer }) => layers[layer].thresholds.some(Boolean);
+
+  /** Panels of one neuron or two, from the top: what each shows, as lines or bars.
+   *
+   * Of two neurons, panels of traces have a line for each, which is the sum of its channels.
+   */
+  function panelsOf(runs, { dt, narrow, fixed }) {
+    const both = runs.length > 1;
+    const panels = [{ key: "x", title: fixed ? "input x" : "input x: draw here", bars: runs[0].series.x }];
+    for (const [key, title] of Object.entries(TRACES)) {
+      const having = runs.filter(({ layer }) => key in layers[layer].traces);
+      if (!having.length) continue;
+      const lines = having
+        .reverse() // the first neuron on top
+        .flatMap((run) => [...(both ? [] : channels(run, key)), sum(run, key)]);
+      const levels = key === "mem" ? [...runs].reverse().flatMap(levelsOf) : [];
+      panels.push({ key, title, lines, levels });
+    }
+    const silent = runs.filter((run) => !fires(run));
+    if (silent.length) {
+      const of = both && silent.length < 2 ? ` of ${silent[0].mark}` : "";
+      panels.find(({ key }) => key === "mem").title += `, which is the output${of}`;
+    }
+    for (const run of runs.filter(fires)) {
+      const { mark, series } = run;
+      const name = !both ? "output" : narrow ? mark : `output of ${mark}`;
+      const often = `${narrow ? "" : "firing "}rate ${rate(series.out, dt)}`;
+      const title = `${name}: ${count(series.out)}, ${often}`;
+      panels.push({ key: "out", title, bars: series.out });
+    }
+    return panels;
+  }
+
+  function channels({ layer, series }, trace) {
+    return ["pos", "neg"]
+      .map((kind) => ({ name: `${kind}_${trace}`, kind }))
+      .filter(({ name }) => layers[layer].states.includes(name))
+      .map((line) => ({ ...line, values: series[line.name] }));
+  }
+
+  function sum(run, trace) {
+    const { mark, series } = run;
+    const before = trace === "mem" && fires(run) ? series.membrane : undefined;
+    const kind = mark === "B" ? "second" : "sum";
+    return { name: mark || trace, kind, values: series[trace], before };
+  }
+
+  /** Thresholds of a neuron as lines. */
+  function levelsOf({ mark, layer, params, series }) {
+    const { thresholds, raised } = layers[layer];
+    const kind = mark === "B" ? "tt-second" : "";
+    return thresholds.flatMap((name, side) => {
+      if (!name) return [];
       const values = raised[side] ? series[raised[side]] : series.x.map(() => params[name]);
       const sign = side ? -1 : 1;
-      membrane.levels.push({ name: side ? `-${name}` : name, values: values.map((v) => sign * v) });
+      const label = `${mark && `${mark}: `}${side ? "-" : ""}${name}`;
+      return { name: label, kind, mark, values: values.map((v) => sign * v) };
     });
-    if (fires) panels.push({ key: "out", title: `output: ${count(series.out)}`, bars: series.out });
-    return panels;
   }
 
   /** "3 spikes", or how many of each sign. */
@@ -42,6 +85,14 @@
     if (!negative) return spikes(all, "spike");
     return `${all - negative} positive, ${spikes(negative, "negative spike")}`;
   }
+
+  /** The share of steps with a spike; with the length of a step, spikes per second. */
+  function rate(out, dt) {
+    const share = out.filter((v) => v !== 0).length / out.length;
+    return dt ? `${round((1000 * share) / dt)} Hz` : `${round(share)}`;
+  }
+
+  const round = (value) => Number(value.toPrecision(3));
 
   /** The least of 1, 2 and 5 times a power of ten that reaches a value. */
   function roundUp(value) {
@@ -82,17 +133,20 @@
   }
 
   /** Where everything goes, in pixels. */
-  function layout(panels, width, steps, inputLimit) {
-    const narrow = width < 480;
+  function layout(panels, { width, narrow, steps, dt, inputLimit, space = Infinity }) {
     const heights = HEIGHTS[narrow ? "narrow" : "wide"];
+    const natural = panels.map(({ key }) => heights[key] ?? heights.trace);
+    const free = space - AXIS - panels.length * heights.gap;
+    const total = natural.reduce((a, b) => a + b);
+    const factor = Math.max(LEAST, Math.min(1, free / total));
     const left = narrow ? 38 : 46;
     const right = width - 64;
     let top = 0;
-    const placed = panels.map((panel) => {
+    const placed = panels.map((panel, i) => {
       const ticks = { mem: narrow ? 2 : 4, out: 1 }[panel.key] ?? 2;
       const scale =
         panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
-      const height = heights[panel.key] ?? heights.trace;
+      const height = Math.floor(factor * natural[i]);
       const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
       place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
       top += height + heights.gap;
@@ -103,8 +157,8 @@
       const step = Math.floor(((position - left) / (right - left)) * steps);
       return Math.min(steps - 1, Math.max(0, step));
     };
-    const [height, bottom] = [top + 34, top - 6];
-    return { panels: placed, width, height, bottom, left, right, steps, x, stepAt, narrow };
+    const [height, bottom] = [top + AXIS, top - 6];
+    return { panels: placed, width, height, bottom, left, right, steps, dt, x, stepAt, narrow };
   }
 
   const px = (value) => value.toFixed(1);
@@ -179,13 +233,16 @@
         return `${px(x)},${px(panel.y(value))}`;
       });
     return panel.levels
-      .map(({ values }) => `<polyline points="${points(values).join(" ")}" class="tt-level"/>`)
+      .map(({ values, kind }) => {
+        return `<polyline points="${points(values).join(" ")}" class="tt-level ${kind}"/>`;
+      })
       .join("");
   }
 
-  /** Names of thresholds, at the end where fewer values are in the way. */
+  /** Names of thresholds, at the end where fewer values are in the way; of two neurons, those of
+   * the first to the left. */
   function levelNames(panel, at) {
-    return panel.levels.map(({ name, values }) => {
+    return panel.levels.map(({ name, kind, mark, values }) => {
       const above = (value) => panel.y(value) + (value < 0 ? 12 : -4);
       const [first, last] = [above(values[0]), above(values.at(-1))];
       const steps = Math.ceil((6.5 * name.length) / (at.x(1) - at.x(0)));
@@ -194,9 +251,10 @@
           .flatMap(({ values, before = [] }) => [values, before])
           .flatMap((values) => values.slice(from, to))
           .filter((other) => Math.abs(panel.y(other) - y + 4) < 8).length;
-      return hidden(first, 0, steps) < hidden(last, -steps)
-        ? text(at.left + 3, first, minus(name), "tt-level-name tt-left")
-        : text(at.right - 2, last, minus(name), "tt-level-name");
+      const left = mark ? mark === "A" : hidden(first, 0, steps) < hidden(last, -steps);
+      return left
+        ? text(at.left + 3, first, minus(name), `tt-level-name tt-left ${kind}`)
+        : text(at.right - 2, last, minus(name), `tt-level-name ${kind}`);
     }).join("");
   }
 
@@ -219,15 +277,31 @@
   }
 
   function timeAxis(at) {
-    const { ticks } = axis([0, at.steps - 1], at.narrow ? 4 : 8);
-    const marks = ticks.map((t) => {
-      const x = at.x(t);
+    const { dt } = at;
+    const { ticks } = axis([0, (at.steps - 1) * (dt ?? 1)], at.narrow ? 4 : 8);
+    const marks = ticks.map((time) => {
+      const x = at.x(time / (dt ?? 1));
       return (
-        segment(x, at.bottom, x, at.bottom + 4, "tt-grid") + text(x, at.bottom + 16, t, "tt-time")
+        segment(x, at.bottom, x, at.bottom + 4, "tt-grid") +
+        text(x, at.bottom + 16, time, "tt-time")
       );
     });
-    const title = text((at.left + at.right) / 2, at.bottom + 31, "time in steps", "tt-time");
-    return marks.join("") + title;
+    const name = dt ? "time in ms" : "time in steps";
+    return marks.join("") + text((at.left + at.right) / 2, at.bottom + 31, name, "tt-time");
+  }
+
+  /** Which of two neurons is which, at the right of the title of the input. */
+  function legend(runs, at) {
+    if (runs.length < 2) return "";
+    const y = at.panels[0].top - 11;
+    let right = at.width - 4;
+    return [...runs].reverse().map(({ mark, layer }) => {
+      const kind = mark === "B" ? "tt-second" : "tt-sum";
+      const name = text(right, y + 4, `${mark} ${layer}`, `tt-end tt-name ${kind}`);
+      const line = right - 4 - 7.2 * (layer.length + 1.5);
+      right = line - 32;
+      return name + segment(line - 20, y, line, y, `tt-line ${kind}`);
+    }).join("");
   }
 
   /** The step that is looked at, through all panels. */
@@ -245,11 +319,15 @@
 
   /** Draw into an SVG element.
    *
-   * Returns where things are: `stepAt` a position, and `panels` with `top`, `height` and `limit`.
+   * `view` has the width, the height that there is, the length of a step in milliseconds, the step
+   * that is looked at, the end of the input's axis, and whether nobody can draw there. Returns where things are: `stepAt` a
+   * position, and `panels` with `top`, `height` and `limit`.
    */
-  function draw(svg, { layer, params }, series, { width, step, inputLimit }) {
-    const steps = series.x.length;
-    const at = layout(panelsOf(layer, params, series), width, steps, inputLimit);
+  function draw(svg, runs, view) {
+    const steps = runs[0].series.x.length;
+    const { width } = view;
+    const narrow = width < 480;
+    const at = layout(panelsOf(runs, { ...view, narrow }), { ...view, narrow, steps });
     svg.setAttribute("width", width);
     svg.setAttribute("height", at.height);
     svg.setAttribute("viewBox", `0 0 ${width} ${at.height}`);
@@ -260,20 +338,28 @@
       (panel.lines ? lines(panel, at) + names(panel, at) : "") +
       (panel.levels ? levelNames(panel, at) : "");
     const drawn = at.panels.map((panel) => `<g data-panel="${panel.key}">${content(panel)}</g>`);
-    svg.innerHTML = drawn.join("") + timeAxis(at) + cursor(at, step);
-    svg.setAttribute("aria-label", describe(layer, at.panels, steps));
+    svg.innerHTML = drawn.join("") + legend(runs, at) + timeAxis(at) + cursor(at, view.step);
+    svg.setAttribute("aria-label", describe(runs, at));
     return at;
   }
 
   /** The picture in words. */
-  function describe(layer, panels, steps) {
-    const parts = panels.map((panel) => {
-      if (panel.key === "out") return panel.title;
-      const values = panel.bars ?? panel.lines.at(-1).values;
+  function describe(runs, { panels, steps, dt }) {
+    const range = (values) => {
       const [low, high] = [Math.min(...values), Math.max(...values)].map((v) => v.toFixed(2));
-      return `${panel.title.split(":")[0]} from ${low} to ${high}`;
+      return `from ${low} to ${high}`;
+    };
+    const parts = panels.map(({ key, title, bars, lines }) => {
+      if (key === "out") return title;
+      const name = title.split(":")[0];
+      if (bars) return `${name} ${range(bars)}`;
+      if (runs.length < 2) return `${name} ${range(lines.at(-1).values)}`;
+      const each = [...lines].reverse().map((line) => `of ${line.name} ${range(line.values)}`);
+      return `${name} ${each.join(", ")}`;
     });
-    return `${layer} over ${steps} steps: ${parts.join("; ")}.`;
+    const names = runs.map(({ mark, layer }) => (mark ? `${mark} ${layer}` : layer)).join(" and ");
+    const long = dt ? ` (${round(steps * dt)} ms)` : "";
+    return `${names} over ${steps} steps${long}: ${parts.join("; ")}.`;
   }
 
   tracetorch.picture = { draw };
