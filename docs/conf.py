@@ -85,7 +85,7 @@ nb_execution_cache_path = str(
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "error"
-nb_number_source_lines = False
+nb_merge_streams = True
 
 myst_enable_extensions = [
     "colon_fence",

@@ -119,6 +119,13 @@ def test_the_memory_of_a_gradient_is_what_the_page_says():
         assert figures.format(way=way, **found) in " ".join(page.split())
 
 
+def test_links_are_those_of_the_site_and_code_stays():
+    page = "[a](../start.md) and [b](#c)\n```python\nx[0](y)\n```\n[d](https://e.f) [g](h.md)\n"
+    assert copies.relink(page, "docs/how-to/page.md") == (
+        "[a](/start.md) and [b](#c)\n```python\nx[0](y)\n```\n[d](https://e.f) [g](/how-to/h.md)\n"
+    )
+
+
 def test_code_needs_no_scrolling_on_a_screen():
     for name, text in TEXTS.items():
         for block in re.findall(

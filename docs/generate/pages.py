@@ -44,4 +44,6 @@ def relink(text: str, source: str) -> str:
             return f"](/{name.removeprefix('docs/')}"
         return f"](/../{name}"
 
-    return re.sub(r"\]\((?![a-z]+:|#)([^)#\s]+)", link, text)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.S | re.M)  # every other one is code
+    parts[::2] = (re.sub(r"\]\((?![a-z]+:|#)([^)#\s]+)", link, part) for part in parts[::2])
+    return "".join(parts)
