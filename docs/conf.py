@@ -247,7 +247,7 @@ def thumbnails(app: Any, doctree: Any, document: str) -> None:
         tagged = [c for c in cells if "thumbnail" in c["cell_metadata"].get("tags", ())]
         pictures = [image for place in (page, *tagged) for image in place.findall(nodes.image)]
         picture = pictures[-1].deepcopy()
-        picture["alt"] = ""  # the words next to it are its link's
+        picture["alt"] = f"A picture of the tutorial {link.astext()!r}"
         link.insert(0, picture)
 
 
