@@ -86,6 +86,7 @@ nb_execution_cache_path = str(
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "error"
+nb_merge_streams = True  # what a cell prints is one block
 nb_number_source_lines = False
 
 myst_enable_extensions = [
