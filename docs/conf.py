@@ -244,9 +244,13 @@ def thumbnails(app: Any, doctree: Any, document: str) -> None:
     table["classes"].append("gallery")
     for link in list(table.findall(nodes.reference)):
         page = app.env.get_doctree(f"tutorials/{pathlib.Path(link['refuri']).stem}")
-        cells = (cell for cell in page.findall(nodes.container) if "cell_metadata" in cell)
+        cells = (
+            cell for cell in page.findall(nodes.container) if "cell_metadata" in cell
+        )
         tagged = [c for c in cells if "thumbnail" in c["cell_metadata"].get("tags", ())]
-        pictures = [image for place in (page, *tagged) for image in place.findall(nodes.image)]
+        pictures = [
+            image for place in (page, *tagged) for image in place.findall(nodes.image)
+        ]
         picture = pictures[-1].deepcopy()
         picture["alt"] = f"A picture of the tutorial {link.astext()!r}"
         link.insert(0, picture)
