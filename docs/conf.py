@@ -17,6 +17,7 @@ import urllib.parse
 from typing import Any
 
 import flax.nnx
+from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.nodes import make_refnode
 
@@ -234,6 +235,26 @@ def add_icon(
     context["favicon_url"] = "data:image/svg+xml," + urllib.parse.quote(ICON)
 
 
+def thumbnails(app: Any, doctree: Any, document: str) -> None:
+    """The table of tutorials as a gallery: of each the last picture, or that tagged `thumbnail`."""
+    if document != "tutorials/index":
+        return
+    (table,) = doctree.findall(nodes.table)
+    table["classes"].append("gallery")
+    for link in list(table.findall(nodes.reference)):
+        page = app.env.get_doctree(f"tutorials/{pathlib.Path(link['refuri']).stem}")
+        cells = (
+            cell for cell in page.findall(nodes.container) if "cell_metadata" in cell
+        )
+        tagged = [c for c in cells if "thumbnail" in c["cell_metadata"].get("tags", ())]
+        pictures = [
+            image for place in (page, *tagged) for image in place.findall(nodes.image)
+        ]
+        picture = pictures[-1].deepcopy()
+        picture["alt"] = f"A picture of the tutorial {link.astext()!r}"
+        link.insert(0, picture)
+
+
 def write(app: Any) -> None:
     """Everything that comes from the code."""
     logging.getLogger().setLevel(
@@ -259,3 +280,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-signature", our_signature)
     app.connect("object-description-transform", run_on)
     app.connect("missing-reference", find_our_own)
+    app.connect("doctree-resolved", thumbnails)
