@@ -250,16 +250,16 @@ def thumbnails(app: Any, doctree: Any, document: str) -> None:
         pictures = [
             image for place in (page, *tagged) for image in place.findall(nodes.image)
         ]
-        picture = pictures[-1].deepcopy()
-        picture["alt"] = f"A picture of the tutorial {link.astext()!r}"
-        link.insert(0, picture)
+        for picture in pictures[-1:]:  # of none if the tutorials did not run
+            shown = picture.deepcopy()
+            shown["alt"] = f"A picture of the tutorial {link.astext()!r}"
+            link.insert(0, shown)
 
 
 def write(app: Any) -> None:
     """Everything that comes from the code."""
-    logging.getLogger().setLevel(
-        logging.WARNING
-    )  # a style of Pygments turns all logs on
+    # A style of Pygments turns all logs on.
+    logging.getLogger().setLevel(logging.WARNING)
     pages.write(HERE)
     family.write(HERE / "family", drawn=app.config.pictures)
     reference.write(HERE / "reference")
@@ -268,15 +268,13 @@ def write(app: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    app.add_config_value(
-        "pictures", True, "env", bool
-    )  # without them, a build takes little time
+    # Without pictures, a build takes little time.
+    app.add_config_value("pictures", True, "env", bool)
     app.connect("builder-inited", write)
     app.connect("html-page-context", add_icon)
     app.connect("source-read", prepare)
-    app.connect(
-        "autodoc-process-docstring", literal_blocks, priority=900
-    )  # after napoleon
+    # After napoleon.
+    app.connect("autodoc-process-docstring", literal_blocks, priority=900)
     app.connect("autodoc-process-signature", our_signature)
     app.connect("object-description-transform", run_on)
     app.connect("missing-reference", find_our_own)
