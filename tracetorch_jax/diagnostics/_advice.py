@@ -25,6 +25,7 @@ SOME = 0.1  # share from which on a note says so
 REACH = 0.3  # thresholds that the membrane of a silent neuron comes near enough to be trained
 SLOPE = 1e-3  # derivative of the spike that is enough to train a silent neuron
 FAINT = 0.3  # root mean square of an input that is small
+MUCH = 1000.0  # factor of weights that is not for one layer, as next to nothing reaches it
 FAR = 10.0  # thresholds at which little is left of the surrogate gradient
 GREAT, SMALL = 1e3, 1e-2  # values of a layer that does not fire
 ACTIVE = 0.4  # spikes per step of the whole layer
@@ -446,6 +447,11 @@ def _rescaled(layer: Layer, factor: float) -> str:
     if source is None:
         what = f"the input by {factor:.2g}: `xs = {factor:.2g} * xs`"
         return f"Multiply {what if given else f'what the layer receives by {factor:.2g}'}."
+    code = "variables = training.scale_to_rate(model, variables, xs)"
+    code = "training.scale_to_rate(model, xs)" if layer.of_nnx else code
+    to_rate = f"of all layers to a firing rate on this batch: `{code}`"
+    if factor > MUCH and layer.fires:
+        return f"Scale the weights {to_rate}."
     if source.name == "scale":
         value = factor * float(np.median(np.abs(source.value)))
         code = f"scale_init=nn.initializers.constant({value:.2g})"
@@ -457,9 +463,7 @@ def _rescaled(layer: Layer, factor: float) -> str:
     if factor > 1 and levels:
         way = f"{way}, or set {_thresholds(layer, levels)}"
     if layer.fires:
-        code = "variables = training.scale_to_rate(model, variables, xs)"
-        code = "training.scale_to_rate(model, xs)" if layer.of_nnx else code
-        way = f"{way}, or scale those of all layers to a firing rate on this batch: `{code}`"
+        way = f"{way}, or scale those {to_rate}"
     return f"{way}."
 
 
