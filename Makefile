@@ -72,7 +72,7 @@ test-nir: $(NIR_VENV)/.installed
 PEERS = examples/benchmarks/requirements-torch.txt examples/benchmarks/requirements-torch-nodeps.txt
 
 test-peers: $(PEERS_VENV)/.installed
-	$(PEERS_VENV)/bin/python -m pytest --tier all -k 'peers or coming' tests/test_peers.py tests/test_peers_pages.py tests/test_docs.py
+	$(PEERS_VENV)/bin/python -m pytest --tier all -k 'peers or coming or snntorch' tests/test_peers.py tests/test_peers_pages.py tests/test_docs.py
 
 $(PEERS_VENV)/.installed: pyproject.toml $(PEERS)
 	$(PYTHON) -m venv $(PEERS_VENV)
