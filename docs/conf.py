@@ -73,12 +73,16 @@ ICON = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path
 d="M2 28Q12 24 16 6L18 28Q26 25 30 16" fill="none" stroke="{colors.POSITIVE}" stroke-width="4"
 stroke-linejoin="round"/></svg>"""
 
-# The tutorials run when the site is built, and again only after a change of the library or of a
-# tutorial. What one prints on stderr, warnings too, is an error of the build.
-CODE = b"".join(
-    path.read_bytes() for path in sorted((HERE.parent / "tracetorch_jax").rglob("*.py"))
-)
-os.environ["MATPLOTLIBRC"] = str(HERE / "generate/matplotlibrc")
+# The tutorials run when the site is built, with the library beside it, and again only after a
+# change of the library, of a tutorial, of its data or of the style of its pictures. What one prints
+# on stderr, warnings too, is an error of the build.
+STYLE = HERE / "generate/matplotlibrc"
+os.environ["MATPLOTLIBRC"] = str(STYLE)
+paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+used = [STYLE, *(HERE.parent / "tracetorch_jax").rglob("*.py")]
+used += (HERE / "tutorials/data").iterdir()
+CODE = b"".join(path.read_bytes() for path in sorted(used))
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(
     HERE / "_build/tutorials" / hashlib.sha256(CODE).hexdigest()[:16]

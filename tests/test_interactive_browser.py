@@ -380,6 +380,10 @@ def test_a_step_of_some_milliseconds(visit):
     assert field.get_attribute("aria-invalid") is None
     assert time.last.text_content() == "time in steps"
     assert page.locator("[data-panel=out] .tt-title").text_content().endswith("rate 0.15")
+    field.fill("0")
+    page.locator("#tt-layer").select_option("LI")
+    settle(page)
+    assert field.get_attribute("aria-invalid") is None and field.input_value() == ""
 
 
 def test_presets_are_chosen_by_keyboard(visit):

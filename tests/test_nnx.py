@@ -113,10 +113,7 @@ def test_same_arguments_parameters_and_documentation(name):
     assert [base.__name__ for base in ours.__bases__] == [b.__name__ for b in linens.__bases__]
     assert tt.ALL_LAYERS[name] is ours
 
-    first, *_, arguments = ours.__doc__.split("\n\n")[0], ours.__doc__.split("Args:")[1]
-    assert linens.__doc__.startswith(first)
-    for field in fields:
-        assert f"\n    {field}: " in arguments, field
+    assert linens.__doc__.startswith(ours.__doc__.split("\n\n")[0])
 
     layer = ours(3)
     raw = {f"raw_{p}" for p in layer.spec.parameters}

@@ -1,6 +1,8 @@
 """What takes a linen model and its variables takes a model of nnx alone, and gives the same."""
 
 import dataclasses
+import gc
+import weakref
 
 import flax.linen as nn
 import jax
@@ -528,3 +530,34 @@ def test_statistics_change_as_in_a_call():
     for look in (tt.diagnose, metrics.synaptic_operations, training.scale_to_rate):
         look(twin, xs)
     np.testing.assert_array_equal(before[1], other.mean[...])
+
+
+def normalised():
+    return tnnx.Unroll(tnnx.Sequential([linear(4, 8), nnx.BatchNorm(8, rngs=rngs()), tnnx.LIB(8)]))
+
+
+def test_recording_sets_nothing_that_stays_as_it_is():
+    """Parameters of outside of `jax.jit` or `jax.grad` can't be set within."""
+    model = normalised()
+    model.eval()
+    xs = reference.inputs(2, 6, 4)
+    outs = jax.jit(lambda xs: tt.record(model, xs)[0])(xs)
+    np.testing.assert_array_equal(outs, model(xs))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params):
+        return tt.record(nnx.merge(graph, params, rest), xs)[0].sum()
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss)(params)))
+
+
+@pytest.mark.parametrize(
+    "look", [tt.record, tt.diagnose, metrics.synaptic_operations, training.scale_to_rate]
+)
+def test_no_program_keeps_a_model(look):
+    model = normalised()
+    kept = weakref.ref(model)
+    look(model, reference.inputs(2, 6, 4) + 1)
+    del model
+    gc.collect()
+    assert kept() is None

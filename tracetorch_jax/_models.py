@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -74,7 +75,8 @@ def takes_nnx(function: Callable[Arguments, Result]) -> _TakesBoth[Arguments, Re
                 f"for {type(model).__name__}."
             )
         both = dict(zip(("model", "variables"), as_linen(model), strict=True))
-        object.__setattr__(both["model"], _OF_NNX, model)
+        # Weak, as programs that are kept for further calls have the linen model.
+        object.__setattr__(both["model"], _OF_NNX, weakref.ref(model))
         if at is None:
             return linens(**{**kwargs, **both})
         return linens(*(both[name] for name in order), *rest, **kwargs)
@@ -99,7 +101,7 @@ def set_statistics(model: nn.Module, variables: Any, changed: Mapping[str, Any])
     from tracetorch_jax.nnx import from_linen
 
     if changed:
-        from_linen({**variables, **changed}, getattr(model, _OF_NNX))
+        from_linen({**variables, **changed}, getattr(model, _OF_NNX)())
 
 
 def _are_variables(given: Any = None) -> bool:

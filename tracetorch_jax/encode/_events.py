@@ -89,7 +89,7 @@ def frames(
     time_major: bool = False,
     dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
-    """Count events in each step of a sequence, on the device.
+    """Sum events, with their polarities, in each step of a sequence, on the device.
 
     An event at ``time`` falls into step ``floor((time - start) / step)``. A batch of lists is
     padded, see `pad_events`, with `num_events` saying how many events each list has; that takes the

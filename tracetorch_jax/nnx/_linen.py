@@ -77,7 +77,8 @@ def from_linen(variables: Mapping[str, Any], model: Model) -> Model:
     if problems := differences(given, own, lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}"):
         raise ValueError(f"`variables` must match {type(model).__name__}; it {listed(problems)}.")
     for path, variable in wanted.items():
-        variable.set_value(jnp.asarray(given[path]))
+        if given[path] is not own[path]:  # one of outside of a transformation can't be set within
+            variable.set_value(jnp.asarray(given[path]))
     return model
 
 

@@ -43,9 +43,9 @@ def parameter_labels(params: Any) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """Mask for weight decay: True for weights alone.
+    """Mask for weight decay: which parameters are to decay.
 
-    False for a trace layer's parameters, delays, biases and the scales of normalisations.
+    All but a trace layer's parameters, delays, biases and the scales of normalisations.
 
     Decaying a raw parameter towards 0 would draw every decay to 0.5, every threshold to 0.69 and
     every delay to half of the longest.

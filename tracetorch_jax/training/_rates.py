@@ -110,6 +110,7 @@ def scale_to_rate(
     if not isinstance(variables, Mapping):
         got = type(variables).__name__
         raise TypeError(f"`variables` must be those of the model, a dict; got {got}.")
+    kwargs = keyword_arguments(model, kwargs)
     given = {"variables": variables, "xs": xs, "args": args, "kwargs": kwargs}
     for name, tree in given.items():
         for leaf in jax.tree.leaves(tree):
@@ -170,8 +171,7 @@ class _Counter:
     def run(self, model: nn.Module, variables: Any, xs: Any, args: Any, kwargs: Any) -> Any:
         """A `_Count` for each layer that ran, by path."""
         with nn.intercept_methods(self.watch):
-            named = keyword_arguments(model, kwargs)
-            _, tree = sown(model, variables, _COUNTS, (xs, *args), named)
+            _, tree = sown(model, variables, _COUNTS, (xs, *args), kwargs)
         counts = {}
         for path in self.layers:
             runs = below(tree, path).get(_COUNTS, ())

@@ -124,7 +124,8 @@
     const show = (value) => {
       number.removeAttribute("aria-invalid");
       message.textContent = "";
-      if (Number(number.value || 0) !== (value ?? 0)) number.value = value ?? "";
+      const text = number.value.trim();
+      if ((text ? Number(text) : null) !== value) number.value = value ?? "";
     };
     const note = el("span", { class: "tt-unit", id: "tt-dt-note" }, "ms per step");
     const label = el("label", { for: "tt-dt" }, name);
