@@ -253,6 +253,15 @@ def test_values_outside_their_range_are_refused_by_rule(visit, name, value, mess
     assert not "".join(page.get_by_role("alert").all_inner_texts())
 
 
+@pytest.mark.parametrize(
+    "fragment",
+    ["dt=1e307", "amplitude=1e-323", "amplitude=1.7e308", "b.layer=RLITS&b.pos_scale=1e308"],
+)
+def test_values_of_any_size_are_drawn(visit, fragment):
+    page = visit(f"layer=RLITS&rec_weight=1e300&pos_scale=1e9&input=step&amplitude=5&{fragment}")
+    page.locator(".tt-picture [data-panel=mem]").wait_for(state="attached", timeout=5000)
+
+
 def test_addresses_go_round(visit):
     page = visit("layer=DLITS&reset=zero&pos_beta=0.97&input=noise&seed=3&steps=60")
     assert values_of(page)["x"].shape == (60,)

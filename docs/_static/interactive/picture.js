@@ -104,7 +104,8 @@
   function axis(values, most) {
     const low = Math.min(0, ...values);
     const high = Math.max(0, ...values);
-    if (low === high) return { low: 0, high: 1, ticks: [0, 1] };
+    // Without a range, or with one that has no round numbers.
+    if (!(high - low > 1e-300 && high - low < 1e300)) return { low: 0, high: 1, ticks: [0, 1] };
     let ticks = [];
     for (; ticks.length < (low < 0 && high > 0 ? 3 : 2); most++) {
       const step = roundUp((high - low) / most);
@@ -148,7 +149,10 @@
         panel.key === "x" ? inputAxis(panel.bars, inputLimit) : axis(valuesOf(panel), ticks);
       const height = Math.floor(factor * natural[i]);
       const place = { ...panel, ...scale, top: top + heights.gap - 6, height };
-      place.y = (v) => place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
+      place.y = (v) => {
+        const y = place.top + height * (1 - (v - scale.low) / (scale.high - scale.low));
+        return Math.max(-1e4, Math.min(1e4, y || 0)); // what is beyond all numbers, too
+      };
       top += height + heights.gap;
       return place;
     });
@@ -280,7 +284,7 @@
     const { dt } = at;
     const { ticks } = axis([0, (at.steps - 1) * (dt ?? 1)], at.narrow ? 4 : 8);
     const marks = ticks.map((time) => {
-      const x = at.x(time / (dt ?? 1));
+      const x = Math.min(at.right, at.x(time / (dt ?? 1)));
       return (
         segment(x, at.bottom, x, at.bottom + 4, "tt-grid") +
         text(x, at.bottom + 16, time, "tt-time")
