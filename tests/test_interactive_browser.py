@@ -294,6 +294,17 @@ def test_links_set_the_neuron(visit):
     assert page.locator("#tt-layer").input_value() == "SLI"
 
 
+def test_going_back_to_an_address_without_settings(visit):
+    page = visit()
+    page.evaluate("location.hash = 'layer=SLI&input=sine'")
+    settle(page)
+    assert page.locator("#tt-layer").input_value() == "SLI"
+    page.go_back()
+    settle(page)
+    assert "#" not in page.url
+    assert page.locator("#tt-layer").input_value() == "LIB"
+
+
 def test_clearing_the_input(visit):
     page = visit("layer=LI&input=sine")
     page.get_by_text("Clear input").press("Enter")

@@ -270,9 +270,11 @@
     // The address.
 
     readAddress() {
-      const found = neuron.fromFragment(window.location.hash.slice(1));
+      const { hash } = window.location;
+      const found = neuron.fromFragment(hash.slice(1));
       if (!found) {
-        if (!this.runs) this.renew();
+        if (!hash) this.model = neuron.initial(); // as after the button that goes back
+        if (!hash || !this.runs) this.renew();
         return;
       }
       this.model = found.model;
