@@ -1,6 +1,6 @@
 """Say at every step of an electrocardiogram which wave of the heartbeat it belongs to.
 
-    python examples/ecg_segmentation.py --data qtdb_ecg_spikes.npz --seeds 3
+    python examples/ecg_segmentation.py --data qtdb_ecg_spikes.npz --feedback --seeds 5
     python examples/ecg_segmentation.py --layer DLIB --width 18 --feedback --dropout 0.1 --epochs 20
     python examples/ecg_segmentation.py --past 0 --feedback --layer LIB --tune
     python examples/ecg_segmentation.py --compare --width 32 --dropout 0 --steps 650 --epochs 15
