@@ -120,10 +120,11 @@ def test_the_memory_of_a_gradient_is_what_the_page_says():
 
 
 def test_links_are_those_of_the_site_and_code_stays():
-    page = "[a](../start.md) and [b](#c)\n```python\nx[0](y)\n```\n[d](https://e.f) [g](h.md)\n"
-    assert copies.relink(page, "docs/how-to/page.md") == (
-        "[a](/start.md) and [b](#c)\n```python\nx[0](y)\n```\n[d](https://e.f) [g](/how-to/h.md)\n"
-    )
+    code = "```python\nx[0](y)\n```\n"
+    page = f"[a](../start.md) [b](#c) [d](https://e.f)\n{code}[g](../../examples/README.md#h)\n"
+    linked = page.replace("../../examples/README.md", "/results.md")
+    assert copies.relink(page, "docs/how-to/page.md") == linked
+    assert copies.relink("[a](../docs/start.md)", "examples/README.md") == "[a](/start.md)"
 
 
 def test_code_needs_no_scrolling_on_a_screen():

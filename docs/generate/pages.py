@@ -24,7 +24,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def relink(text: str, source: str) -> str:
-    """Links of a file of the repository as links from the root of the site.
+    """Links of a file of the repository as links that hold in the site.
 
     Args:
         text: Markdown with links relative to itself.
@@ -40,6 +40,8 @@ def relink(text: str, source: str) -> str:
         for page, other in SOURCES.items():
             if name == other:
                 return f"](/{page}.md"
+        if source.startswith("docs/") and name.startswith("docs/"):
+            return match[0]  # holds as it is, in a notebook that is downloaded, too
         if name.startswith("docs/"):
             return f"](/{name.removeprefix('docs/')}"
         return f"](/../{name}"
