@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import posixpath
 import re
 import sys
 import tomllib
@@ -73,9 +74,9 @@ ICON = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path
 d="M2 28Q12 24 16 6L18 28Q26 25 30 16" fill="none" stroke="{colors.POSITIVE}" stroke-width="4"
 stroke-linejoin="round"/></svg>"""
 
-# The tutorials run when the site is built, with the library beside it, and again only after a
-# change of the library, of a tutorial, of its data or of the style of its pictures. What one prints
-# on stderr, warnings too, is an error of the build.
+# The tutorials run when the site is built, with the library of this checkout. Their output is kept
+# until the library, a tutorial, its data or the style of its pictures changes. What a tutorial
+# prints on stderr, warnings too, is an error of the build.
 STYLE = HERE / "generate/matplotlibrc"
 os.environ["MATPLOTLIBRC"] = str(STYLE)
 paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
@@ -239,6 +240,32 @@ def add_icon(
     context["favicon_url"] = "data:image/svg+xml," + urllib.parse.quote(ICON)
 
 
+def lead_back(
+    app: Any, page: str, template: str, context: dict[str, Any], document: Any
+) -> None:
+    """Links from the source of public names to where each is documented.
+
+    Sphinx takes one module for all names of a source, which is wrong for some of them.
+    """
+    if not page.startswith("_modules/"):
+        return
+    objects = app.env.domains["py"].objects
+
+    def right(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page), match[2]))
+        there = [name for name in objects if objects[name].docname == target]
+        parts = match[3].split(".")
+        ends = (".".join(parts[i:]) for i in range(len(parts)))  # the longest first
+        found = (
+            name for end in ends for name in there if f".{name}".endswith(f".{end}")
+        )
+        return f"{match[1]}{match[2]}.html#{next(found, match[3])}"
+
+    context["body"] = re.sub(
+        r'(class="viewcode-back" href=")([^"#]+)\.html#([\w.]+)', right, context["body"]
+    )
+
+
 def thumbnails(app: Any, doctree: Any, document: str) -> None:
     """The table of tutorials as a gallery: of each the last picture, or that tagged `thumbnail`."""
     if document != "tutorials/index":
@@ -276,6 +303,7 @@ def setup(app: Any) -> None:
     app.add_config_value("pictures", True, "env", bool)
     app.connect("builder-inited", write)
     app.connect("html-page-context", add_icon)
+    app.connect("html-page-context", lead_back)
     app.connect("source-read", prepare)
     # After napoleon.
     app.connect("autodoc-process-docstring", literal_blocks, priority=900)

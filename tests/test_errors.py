@@ -298,14 +298,13 @@ class TestSequential:
 def test_every_argument_is_documented():
     layers = [*snn.ALL_LAYERS.values(), *nnx.ALL_LAYERS.values()]
     for layer in [*layers, flex.LeakyIntegrator]:
-        doc, found = (
-            inspect.cleandoc(layer.__doc__),
-            set(inspect.signature(layer.__init__).parameters),
-        )
+        doc = inspect.cleandoc(layer.__doc__)
+        found = set(inspect.signature(layer.__init__).parameters)
         options = {f"{name}_{option}" for name in found for option in ("rank", "learnable")} & found
         assert bool(options) == (layer in layers)
-        for option in ("rank", "learnable"):  # explained once, with a parameter of the layer
-            assert not options or set(re.findall(rf"`(\w+_{option})`", doc)) <= options != set()
+        for option in ("rank", "learnable") if options else ():
+            explained = set(re.findall(rf"`(\w+_{option})`", doc))  # with a parameter of the layer
+            assert len(explained) == 1 and explained <= options, (layer, option)
         for argument in found - options - {"self", "name", "parent"}:
             assert f"\n    {argument}: " in doc, (layer, argument)
 

@@ -76,13 +76,16 @@ def _letters(name: str) -> str:
     return _table(["letters", "word", "meaning"], rows)
 
 
+def _defaults(name: str) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(snn.ALL_LAYERS[name])}
+
+
 def _parameters(name: str) -> str:
-    layer = snn.ALL_LAYERS[name]
-    fields = {field.name: field.default for field in dataclasses.fields(layer)}
+    layer, defaults = snn.ALL_LAYERS[name], _defaults(name)
     rows = []
     for parameter, constraint in spec_of(name).parameters.items():
         words = _RANGE.sub("", argument(layer.__doc__, parameter))
-        rows.append([f"`{parameter}`", f"{fields[parameter]:g}", _RANGES[constraint], words])
+        rows.append([f"`{parameter}`", f"{defaults[parameter]:g}", _RANGES[constraint], words])
     return _table(["parameter", "default", "range", "meaning"], rows)
 
 
@@ -95,12 +98,11 @@ _OPTIONS = ("ema", "reset", "detach_reset", "spike", "zero_split")
 
 
 def _arguments(name: str) -> str:
-    layer = snn.ALL_LAYERS[name]
-    fields = {field.name: field.default for field in dataclasses.fields(layer)}
+    layer, defaults = snn.ALL_LAYERS[name], _defaults(name)
     rows = [
-        [f"`{option}`", f"`{fields[option]!r}`", argument(layer.__doc__, option)]
+        [f"`{option}`", f"`{defaults[option]!r}`", argument(layer.__doc__, option)]
         for option in _OPTIONS
-        if option in fields
+        if option in defaults
     ]
     text = _table(["argument", "default", "meaning"], rows).replace("``", "`")
     return re.sub(r"`(tracetorch_jax\.spikes|functional\.split)`", r"{py:obj}`\1`", text)

@@ -324,8 +324,8 @@
   /** Draw into an SVG element.
    *
    * `view` has the width, the height that there is, the length of a step in milliseconds, the step
-   * that is looked at, the end of the input's axis, and whether nobody can draw there. Returns where things are: `stepAt` a
-   * position, and `panels` with `top`, `height` and `limit`.
+   * that is looked at, the end of the input's axis, and whether nobody can draw there. Returns where
+   * things are: `stepAt` a position, and `panels` with `top`, `height` and `limit`.
    */
   function draw(svg, runs, view) {
     const steps = runs[0].series.x.length;
